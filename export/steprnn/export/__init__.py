@@ -1,0 +1,1 @@
+"""Turn a Keras model into a verified single-step bundle; needs `steprnn[export]`."""

@@ -1,0 +1,1 @@
+"""Run a single-step recurrent model without TensorFlow."""

@@ -1,0 +1,83 @@
+"""The command `steprnn`: finds its subcommands among the entry points, and turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from .errors import MissingExtra, SteprnnError
+
+GROUP = "steprnn.commands"
+ORDER = ("train", "export", "check", "generate", "demo")
+
+
+class Command(Protocol):
+    """A module of the entry-point group `steprnn.commands`; importing it must be cheap."""
+
+    HELP: str  # one line, for the list of commands
+    EXAMPLE: str  # shown at the end of --help
+    NEEDS: dict[str, str]  # module that must be importable -> extra that brings it
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 (failed) or 2 (usage, or a missing extra)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = _parser(argv).parse_args(argv)
+        for module, extra in arguments.needs.items():
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtra(module, extra)
+        return int(arguments.run(arguments))
+    except SteprnnError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing half-written was left behind", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        return 1
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _fail(f"the disk is full ({error.filename or error}); free some space and run again", 1)
+        return _fail(str(error), 1)
+
+
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steprnn",
+        description="Turn a trained Keras recurrent model into a verified single step, and run it.",
+        epilog="`steprnn COMMAND --help` has the flags and an example.",
+    )
+    found = {point.name: point.value for point in entry_points(group=GROUP)}
+    names = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    asked = [argv[0]] if argv and argv[0] in found else names  # import only the one that runs
+    for name in asked:
+        module: Command = importlib.import_module(found[name])  # type: ignore[assignment]
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=f"example:\n{module.EXAMPLE}",
+            formatter_class=_Help,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run, needs=module.NEEDS)
+    return parser
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100, max_help_position=30)  # the same text on every terminal
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"steprnn: {' '.join(message.split())}\n")
+    return code

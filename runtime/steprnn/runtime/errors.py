@@ -1,0 +1,62 @@
+"""Every error a user can cause, each with the exit code the command line gives it.
+
+SteprnnError                 1
+├── UsageError               2   an argument that cannot be meant
+│   ├── MissingExtra         2   a package that is not installed, with the pip line
+│   └── UnknownToken         2   a prompt with characters outside the vocabulary
+├── CorpusError              1   text that cannot be trained on
+├── CheckpointError          1   a checkpoint folder that is missing, foreign or damaged
+├── BundleError              1   a bundle file that is missing, damaged or too new
+├── StateError               1   a state of another model
+├── ExportError              1   a model that has no step, or a graph that breaks the contract
+└── ParityError              1   an artefact that does not say what TensorFlow says
+
+A message is one line: what, got, expected, and the fix.
+"""
+
+
+class SteprnnError(Exception):
+    """What the command line prints as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(SteprnnError):
+    """An argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class MissingExtra(UsageError):  # noqa: N818 (it reads as what it says)
+    """A package is not installed; the message holds the `pip install` line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed; run: pip install 'steprnn[{extra}]'")
+
+
+class UnknownToken(UsageError):  # noqa: N818
+    """A text holds characters that are not in the vocabulary."""
+
+
+class CorpusError(SteprnnError):
+    """A text that cannot be trained on."""
+
+
+class CheckpointError(SteprnnError):
+    """A checkpoint folder that is missing, foreign or damaged."""
+
+
+class BundleError(SteprnnError):
+    """A file of a bundle is missing, truncated, altered or of a newer format version."""
+
+
+class StateError(SteprnnError):
+    """A state that belongs to another model, or has another shape."""
+
+
+class ExportError(SteprnnError):
+    """A model that has no step, or a graph that breaks the step contract."""
+
+
+class ParityError(SteprnnError):
+    """An artefact that does not say what TensorFlow says."""

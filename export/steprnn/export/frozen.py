@@ -1,0 +1,76 @@
+"""The graph that every format is written from: weights as constants, the one-hot product as a gather."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from .derive import Step
+
+
+def freeze(step: Step, batch: int | None) -> Any:
+    """A concrete function with the names of the step and no variables, for one batch size (None: any)."""
+    frozen = convert_variables_to_constants_v2(step.function(batch))
+    graph = frozen.graph.as_graph_def()
+    gather_one_hot(graph)
+    signature = step.signature(batch)
+    # A concrete function flattens a dict in the order of its sorted names.
+    results = dict(zip(sorted(step.spec.result_names), (t.name for t in frozen.outputs), strict=True))
+
+    def call(**tensors: Any) -> dict[str, Any]:
+        values = tf.graph_util.import_graph_def(
+            graph,
+            input_map={f"{name}:0": tensors[name] for name in signature},
+            return_elements=list(results.values()),
+            name="",
+        )
+        return {name: tf.identity(value, name=name) for name, value in zip(results, values, strict=True)}
+
+    return tf.function(call, autograph=False).get_concrete_function(**signature)
+
+
+def gather_one_hot(graph: tf.compat.v1.GraphDef) -> int:
+    """Replace `one_hot(x) @ W` by the rows `W[x]` in place; return how many products it replaced.
+
+    A one-hot row has a single term that is not zero, so both are the same numbers, while the product
+    reads all V rows of W at every step.
+    """
+    nodes = {node.name: node for node in graph.node}
+
+    def source(name: str) -> Any:
+        node = nodes[name.split(":")[0].lstrip("^")]
+        return source(node.input[0]) if node.op == "Identity" else node
+
+    def constant(name: str) -> float:
+        return float(tf.make_ndarray(source(name).attr["value"].tensor))
+
+    int32 = tf.int32.as_datatype_enum
+    replaced = 0
+    for node in [node for node in graph.node if node.op == "MatMul"]:
+        one_hot = source(node.input[0])
+        if one_hot.op != "OneHot" or node.attr["transpose_a"].b or node.attr["transpose_b"].b:
+            continue
+        indices, _, on, off = one_hot.input
+        if one_hot.attr["axis"].i != -1 or constant(on) != 1.0 or constant(off) != 0.0:
+            continue
+        cast, index_type = source(indices), one_hot.attr["TI"].type
+        if cast.op == "Cast" and cast.attr["SrcT"].type == int32:  # a Keras Input of int32: no need to cast
+            indices, index_type = cast.input[0], int32
+        weights, weight_type = node.input[1], node.attr["T"].type
+        axis = graph.node.add(name=f"{node.name}/axis", op="Const")
+        axis.attr["dtype"].type = int32
+        axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.int32(0)))
+        node.op = "GatherV2"
+        node.ClearField("attr")
+        del node.input[:]
+        node.input.extend([weights, indices, axis.name])
+        node.attr["Tparams"].type, node.attr["Tindices"].type, node.attr["Taxis"].type = (
+            weight_type,
+            index_type,
+            int32,
+        )
+        replaced += 1
+    return replaced

@@ -1,0 +1,95 @@
+"""ONNX: the step for any batch size, described by its own metadata."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+from steprnn.runtime.atomic import write_bytes
+
+from .derive import Step
+from .frozen import freeze
+
+METHODS = {
+    "float32": "float32 weights",
+    "int8": "MatMulNBits (8 bits, block 256, accuracy level 4) and int8 rows in the token table",
+}
+OPSET = 18  # the newest that tf2onnx 1.17 writes
+BLOCK = 256  # the fastest of 32, 128 and 256 on the hidden sizes tried
+
+
+def write(step: Step, path: Path, variant: str = "float32") -> None:
+    """Write one ONNX file that `onnx.checker` passes, with full shape inference."""
+    model = _convert(step)
+    if variant == "int8":
+        model = _quantize(model)
+    helper.set_model_props(
+        model, {"steprnn.step": json.dumps(step.spec.to_record()), "steprnn.variant": METHODS[variant]}
+    )
+    onnx.checker.check_model(model, full_check=True)
+    write_bytes(path, model.SerializeToString())
+
+
+def _convert(step: Step) -> onnx.ModelProto:
+    frozen = freeze(step, None)
+    signature = step.signature(None)
+
+    @tf.function(input_signature=list(signature.values()), autograph=False)
+    def positional(*tensors: Any) -> Any:  # tf2onnx passes the signature by position; the names stay
+        return frozen(**dict(zip(signature, tensors, strict=True)))
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    model, _ = tf2onnx.convert.from_function(positional, list(signature.values()), opset=OPSET)
+    model.producer_name = "steprnn"
+    order = {name: i for i, name in enumerate(step.spec.result_names)}
+    outputs = sorted(model.graph.output, key=lambda o: order[o.name])
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    for value in (*model.graph.input, *model.graph.output):  # one name for the batch axis everywhere
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return model
+
+
+def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.CRITICAL)
+    quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    model = quantizer.model.model
+    for node in [n for n in model.graph.node if n.op_type == "Gather"]:
+        _quantize_table(model.graph, node)
+    return model
+
+
+def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
+    """Keep a gathered float table as int8 rows with one scale a row: rows[x] * scale[x]."""
+    table = next((i for i in graph.initializer if i.name == gather.input[0]), None)
+    if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
+        return
+    weights = numpy_helper.to_array(table)
+    scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
+    rows = np.rint(weights / scale).astype(np.int8)
+    name, indices, output = gather.name, gather.input[1], gather.output[0]
+    graph.initializer.remove(table)
+    graph.initializer.extend(
+        [numpy_helper.from_array(rows, f"{name}/rows"), numpy_helper.from_array(scale, f"{name}/scale")]
+    )
+    position = list(graph.node).index(gather)
+    graph.node.remove(gather)
+    for offset, node in enumerate(
+        [
+            helper.make_node("Gather", [f"{name}/rows", indices], [f"{name}/row"], f"{name}/row", axis=0),
+            helper.make_node("Gather", [f"{name}/scale", indices], [f"{name}/s"], f"{name}/s", axis=0),
+            helper.make_node("Cast", [f"{name}/row"], [f"{name}/float"], f"{name}/float", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}/float", f"{name}/s"], [output], name),
+        ]
+    ):
+        graph.node.insert(position + offset, node)

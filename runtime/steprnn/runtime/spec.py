@@ -1,0 +1,73 @@
+"""The step contract: what goes into one time step, what comes out, and how the states pair, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+NEXT = "next_"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor; `shape` leaves out the batch axis, which always comes first."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements in one row of the batch."""
+        return prod(self.shape)
+
+    def to_record(self) -> dict[str, Any]:
+        """As it stands in manifest.json."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> TensorSpec:
+        """The inverse of `to_record`; raises KeyError, TypeError or ValueError on anything else."""
+        return cls(str(record["name"]), str(record["dtype"]), tuple(int(n) for n in record["shape"]))
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """Inputs and states of one time step, and the outputs; the state `h` comes back as `next_h`.
+
+    A token model has one input `x`, int32 `[batch]`; a language model's `y` is the logits,
+    float32 `[batch, vocabulary]`. Every state is float32 `[batch, size...]`.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the one input is a token index."""
+        return len(self.inputs) == 1 and self.inputs[0].dtype == "int32" and not self.inputs[0].shape
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """Names of all that a step returns: the outputs, then the next states."""
+        return tuple(t.name for t in self.outputs) + tuple(NEXT + t.name for t in self.states)
+
+    def to_record(self) -> dict[str, Any]:
+        """As it stands in manifest.json and in the ONNX metadata."""
+        return {
+            "inputs": [t.to_record() for t in self.inputs],
+            "states": [t.to_record() | {"next": NEXT + t.name} for t in self.states],
+            "outputs": [t.to_record() for t in self.outputs],
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> StepSpec:
+        """The inverse of `to_record`; raises KeyError, TypeError or ValueError on anything else."""
+        inputs, states, outputs = (
+            tuple(TensorSpec.from_record(t) for t in record[part]) for part in ("inputs", "states", "outputs")
+        )
+        if any(t["next"] != NEXT + t["name"] for t in record["states"]):
+            raise ValueError("a state's next name is not next_<name>")
+        return cls(inputs, states, outputs)

@@ -60,7 +60,9 @@ def derive(model: keras.Model) -> Step:
     for op in recurrent:
         if op.go_backwards:
             raise ExportError(f"layer {op.name!r} reads backwards (go_backwards); a step only knows the past")
-    states = {op.name: _state_specs(op, alone=len(recurrent) == 1) for op in recurrent}
+    # The oracle's model computes in float64 and is stepped in it; every other is float32 outside.
+    precision = "float64" if recurrent[0].compute_dtype == "float64" else "float32"
+    states = {op.name: _state_specs(op, precision, alone=len(recurrent) == 1) for op in recurrent}
     inputs = tuple(
         TensorSpec(name, keras.backend.standardize_dtype(t.dtype), tuple(t.shape[2:]))
         for name, t in zip(_names(walk.inputs, "x"), walk.inputs, strict=True)
@@ -70,7 +72,7 @@ def derive(model: keras.Model) -> Step:
         raise ExportError(f"model {model.name!r} returns only states; a step needs an output")
     output_names = ["y"] if len(spoken) == 1 else [f"y_{i}" for i in range(len(spoken))]
     outputs = tuple(
-        TensorSpec(name, "float32", tuple(t.shape[2:] if _has_time(t, walk) else t.shape[1:]))
+        TensorSpec(name, precision, tuple(t.shape[2:] if _has_time(t, walk) else t.shape[1:]))
         for name, t in zip(output_names, spoken, strict=True)
     )
     spec = StepSpec(inputs, tuple(s for op in recurrent for s in states[op.name]), outputs)
@@ -98,7 +100,9 @@ def derive(model: keras.Model) -> Step:
             return [y, *after] if op.return_state else y
 
         given = walk._run_through_graph([time.add(tensors[t.name]) for t in inputs], operation_fn=operation)
-        given = [g for g, t in zip(tf.nest.flatten(given), walk.outputs, strict=True) if not _is_final_state(t)]
+        given = [
+            g for g, t in zip(tf.nest.flatten(given), walk.outputs, strict=True) if not _is_final_state(t)
+        ]
         for out, value, symbolic in zip(outputs, given, spoken, strict=True):
             value = time.drop(value) if _has_time(symbolic, walk) else value
             results[out.name] = ops.cast(value, out.dtype)
@@ -135,7 +139,7 @@ def _graph_walk(model: keras.Model) -> Any:
     return model
 
 
-def _state_specs(op: layers.RNN, *, alone: bool) -> tuple[TensorSpec, ...]:
+def _state_specs(op: layers.RNN, dtype: str, *, alone: bool) -> tuple[TensorSpec, ...]:
     """States of a recurrent layer: `h` and `c`, with the layer's name before them if there are others."""
     prefix = "" if alone else f"{op.name}_"
     sizes = tf.nest.flatten(op.cell.state_size)
@@ -145,7 +149,7 @@ def _state_specs(op: layers.RNN, *, alone: bool) -> tuple[TensorSpec, ...]:
         names = ["h"]
     else:
         names = [f"s{i}" for i in range(len(sizes))]
-    return tuple(TensorSpec(prefix + n, "float32", (int(s),)) for n, s in zip(names, sizes, strict=True))
+    return tuple(TensorSpec(prefix + n, dtype, (int(s),)) for n, s in zip(names, sizes, strict=True))
 
 
 def _names(tensors: Sequence[Any], single: str) -> list[str]:

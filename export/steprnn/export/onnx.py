@@ -43,12 +43,12 @@ def _convert(step: Step) -> onnx.ModelProto:
     frozen = freeze(step, None)
     signature = step.signature(None)
 
-    @tf.function(input_signature=list(signature.values()), autograph=False)
     def positional(*tensors: Any) -> Any:  # tf2onnx passes the signature by position; the names stay
         return frozen(**dict(zip(signature, tensors, strict=True)))
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    model, _ = tf2onnx.convert.from_function(positional, list(signature.values()), opset=OPSET)
+    function = tf.function(positional, autograph=False)
+    model, _ = tf2onnx.convert.from_function(function, list(signature.values()), opset=OPSET)
     model.producer_name = "steprnn"
     order = {name: i for i, name in enumerate(step.spec.result_names)}
     outputs = sorted(model.graph.output, key=lambda o: order[o.name])
@@ -88,7 +88,9 @@ def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
         [
             helper.make_node("Gather", [f"{name}/rows", indices], [f"{name}/row"], f"{name}/row", axis=0),
             helper.make_node("Gather", [f"{name}/scale", indices], [f"{name}/s"], f"{name}/s", axis=0),
-            helper.make_node("Cast", [f"{name}/row"], [f"{name}/float"], f"{name}/float", to=TensorProto.FLOAT),
+            helper.make_node(
+                "Cast", [f"{name}/row"], [f"{name}/float"], f"{name}/float", to=TensorProto.FLOAT
+            ),
             helper.make_node("Mul", [f"{name}/float", f"{name}/s"], [output], name),
         ]
     ):

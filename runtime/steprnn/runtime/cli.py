@@ -60,7 +60,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = [argv[0]] if argv and argv[0] in found else names  # import only the one that runs
     for name in asked:
-        module: Command = importlib.import_module(found[name])  # type: ignore[assignment]
+        module: Command = importlib.import_module(found[name])
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -76,6 +76,9 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=100, max_help_position=30)  # the same text on every terminal
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, [], False) else super()._get_help_string(action)
 
 
 def _fail(message: str, code: int) -> int:

@@ -72,7 +72,9 @@ class Vocabulary:
             raise BundleError(f'{path} is not a vocabulary: expected "format": "{FORMAT}"')
         version, tokens = record.get("version"), record.get("tokens")
         if version != VERSION:
-            raise BundleError(f"{path} has version {version!r}; this steprnn reads {VERSION}: upgrade steprnn")
+            raise BundleError(
+                f"{path} has version {version!r}; this steprnn reads {VERSION}: upgrade steprnn"
+            )
         if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) and t for t in tokens):
             raise BundleError(f"{path}: tokens must be a list of characters")
         if len(set(tokens)) != len(tokens):

@@ -1,0 +1,66 @@
+"""`steprnn export`: a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from steprnn.runtime.quiet import quiet
+
+HELP = "write the step graphs of a trained model, each checked against TensorFlow"
+EXAMPLE = "  steprnn export lyrics.checkpoint --out lyrics.bundle"
+NEEDS = {
+    "tensorflow": "export",
+    "tf2onnx": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "ai_edge_litert": "export",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    parser.add_argument("checkpoint", type=Path, help="folder that `steprnn train` wrote, or a .keras file")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument(
+        "--formats",
+        type=lambda value: value.split(","),
+        default="saved_model,tflite,onnx",
+        help="which formats, with commas between",
+    )
+    parser.add_argument(
+        "--quantize",
+        type=lambda value: value.split(","),
+        default="none,int8",
+        help="none is float32; int8 is written beside it where the format has it",
+    )
+    parser.add_argument(
+        "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, and tell each stage on stderr."""
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
+        sys.stderr.flush()
+
+    say("starting TensorFlow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet():
+        from .bundle import export
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+    text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
+    variants = ["float32" if name == "none" else name for name in arguments.quantize]
+    manifest = export(
+        arguments.checkpoint, arguments.out, formats=arguments.formats, variants=variants, text=text, say=say
+    )
+    say(f"wrote {arguments.out}: {', '.join(a.name for a in manifest.artefacts)}")
+    return 0

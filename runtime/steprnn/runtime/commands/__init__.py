@@ -1,0 +1,1 @@
+"""The commands that need no TensorFlow, one module each."""

@@ -1,0 +1,66 @@
+"""The engines that run a step graph; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MissingExtra, UsageError
+from ..spec import StepSpec
+
+Tensors = Mapping[str, NDArray[np.generic]]
+
+# In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
+ENGINES = {"litert": "tflite", "onnx": "onnx"}
+MODULES = {"litert": ("ai_edge_litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
+
+
+class Runner(Protocol):
+    """One stream of steps at a fixed batch size, for one thread at a time.
+
+    Write `inputs` in place, call `run()`, read `outputs`: the arrays are the engine's own buffers and
+    are overwritten by the next step. The next states become the states by themselves.
+    """
+
+    inputs: dict[str, NDArray[np.generic]]  # name -> [batch, ...]
+    outputs: dict[str, NDArray[np.float32]]  # name -> [batch, ...]
+
+    def run(self) -> None:
+        """Take one time step."""
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states `[batch, size...]` in, by name."""
+
+    def get_state(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the states, by name."""
+
+
+class Engine(Protocol):
+    """A loaded graph: immutable, and shared by threads."""
+
+    def runner(self, batch: int) -> Runner:
+        """A new runner with zero states."""
+
+
+def installed() -> list[str]:
+    """Names of the engines that can be imported here, in the order of preference."""
+    return [name for name in ENGINES if any(importlib.util.find_spec(m) for m in MODULES[name])]
+
+
+def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+    """Load the graph at `path` in the engine `name`.
+
+    Raises `MissingExtra` where it is not installed, and `BundleError` where it refuses the file.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r} is unknown; expected one of: {', '.join(ENGINES)}")
+    if name not in installed():
+        raise MissingExtra(f"the engine {name!r}", name)
+    module = importlib.import_module(f".{name}", __package__)
+    return module.load(path, spec, threads)  # type: ignore[no-any-return]

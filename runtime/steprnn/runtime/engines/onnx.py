@@ -1,0 +1,74 @@
+"""onnxruntime: two bindings over two sets of state buffers, so that no state is ever copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..errors import BundleError
+from ..spec import NEXT, StepSpec
+from . import Engine, Runner, Tensors
+
+
+def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+    """Load an ONNX step graph on the CPU; raises `BundleError` where onnxruntime refuses it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, which share no base of their own
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {error}") from error
+    return OnnxEngine(session, spec)
+
+
+class OnnxEngine:
+    """An `InferenceSession`, which is safe to share between threads."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, spec: StepSpec) -> None:
+        self._session = session
+        self._spec = spec
+
+    def runner(self, batch: int) -> Runner:
+        """A new runner with zero states."""
+        return OnnxRunner(self._session, self._spec, batch)
+
+
+class OnnxRunner:
+    """Reads the states from one set of buffers and writes the next ones to the other, in turn."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, spec: StepSpec, batch: int) -> None:
+        self.inputs = {t.name: np.zeros((batch, *t.shape), t.dtype) for t in spec.inputs}
+        self.outputs = {t.name: np.zeros((batch, *t.shape), np.float32) for t in spec.outputs}
+        self._states: list[dict[str, NDArray[np.float32]]] = [
+            {t.name: np.zeros((batch, *t.shape), np.float32) for t in spec.states} for _ in range(2)
+        ]
+        self._run = session.run_with_iobinding
+        self._current = 0
+        self._bindings = []
+        for current in range(2):
+            binding = session.io_binding()
+            for name, array in (self.inputs | self._states[current]).items():
+                binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            nexts = {NEXT + name: array for name, array in self._states[1 - current].items()}
+            for name, array in (self.outputs | nexts).items():
+                binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            self._bindings.append(binding)
+
+    def run(self) -> None:
+        """Take one time step."""
+        self._run(self._bindings[self._current])
+        self._current = 1 - self._current
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states in, by name."""
+        for name, array in self._states[self._current].items():
+            array[...] = state[name]
+
+    def get_state(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the states, by name."""
+        return {name: array.copy() for name, array in self._states[self._current].items()}

@@ -1,0 +1,265 @@
+"""A loaded bundle: generate, stream, score, embed, and sessions to step by hand."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import engines
+from .engines import Engine, Runner
+from .errors import MissingExtra, UsageError
+from .manifest import Artefact, Manifest
+from .sampling import Sampler, Sampling, until
+from .session import Session, State
+from .vocabulary import Vocabulary
+
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a model finds a text. The first character has no prediction and is not counted."""
+
+    log_probability: float  # natural logarithm, summed over the characters
+    perplexity: float  # exp(-mean log-probability of a character)
+    characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
+
+
+def load(path: str | Path, *, engine: str = "auto", variant: str = "float32", threads: int = 1) -> Model:
+    """Load a bundle folder.
+
+    `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
+    for which the bundle has a graph. `variant` is "float32" or "int8". Raises `BundleError` where a
+    file is missing, truncated, altered or too new, and `MissingExtra` where the engine is not installed.
+    """
+    folder = Path(path)
+    manifest = Manifest.read(folder)
+    name, artefact = _choose(manifest, engine, variant)
+    vocabulary = None
+    if VOCABULARY in manifest.files:
+        manifest.verify(folder, [VOCABULARY])
+        vocabulary = Vocabulary.read(folder / VOCABULARY)
+    manifest.verify(folder, manifest.files_of(artefact))
+    opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
+    return Model(manifest, artefact, name, opened, vocabulary)
+
+
+def _choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
+    installed = engines.installed()
+    names = list(engines.ENGINES) if engine == "auto" else [engine]
+    if engine != "auto" and engine not in engines.ENGINES:
+        raise UsageError(f"engine {engine!r} is unknown; expected auto, {', '.join(engines.ENGINES)}")
+    fitting = {n: a for n in names if (a := manifest.artefact(engines.ENGINES[n], variant))}
+    if not fitting:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"the bundle has no {variant} graph for engine {engine}; it holds {held}")
+    for name, artefact in fitting.items():
+        if name in installed:
+            return name, artefact
+    first = next(iter(fitting))
+    raise MissingExtra(f"the engine {first!r}", first)
+
+
+class Model:
+    """A loaded step graph with its vocabulary: immutable, and shared by threads.
+
+    Made by `load`. What a method needs beyond the graph (a vocabulary, logits) is told in its error.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        artefact: Artefact,
+        engine: str,
+        opened: Engine,
+        vocabulary: Vocabulary | None,
+    ) -> None:
+        self.manifest = manifest
+        self.artefact = artefact
+        self.engine = engine
+        self.vocabulary = vocabulary
+        self._opened = opened
+        self._idle: dict[int, list[Runner]] = {}  # batch size -> runners that nobody is using
+
+    @contextmanager
+    def runner(self, batch: int = 1) -> Iterator[Runner]:
+        """Borrow a runner of the engine; its states are whatever the last borrower left."""
+        idle = self._idle.setdefault(batch, [])
+        try:
+            runner = idle.pop()  # one bytecode: two threads never get the same one
+        except IndexError:
+            runner = self._opened.runner(batch)
+        try:
+            yield runner
+        finally:
+            idle.append(runner)
+
+    def session(self, state: State | None = None, *, batch: int = 1) -> Session:
+        """A stream of its own, from a state or from zero. Cheap: it holds its states and nothing else."""
+        return Session(self, state, batch)
+
+    @overload
+    def generate(self, prompt: str, length: int = 50, *, n: None = None, **options: Any) -> str: ...
+    @overload
+    def generate(self, prompt: str, length: int = 50, *, n: int, **options: Any) -> list[str]: ...
+    def generate(
+        self, prompt: str, length: int = 50, *, n: int | None = None, **options: Any
+    ) -> str | list[str]:
+        """The prompt and `length` characters that follow it, fewer where a stop string comes first.
+
+        With `n`, a list of n texts made together in one batch; text i is what `seed + i` alone gives.
+        Options as for `stream`.
+        """
+        if n is None:
+            return prompt + "".join(self.stream(prompt, length, **options))
+        if n < 1:
+            raise UsageError(f"n is {n}; expected at least 1")
+        return self._generate_batch(prompt, length, n, **options)
+
+    def stream(
+        self,
+        prompt: str,
+        length: int = 50,
+        *,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat_penalty: float = 1.0,
+        repeat_last_n: int = 64,
+    ) -> Iterator[str]:
+        """The characters that follow the prompt, one at a time, without the prompt itself.
+
+        `temperature` 0 is greedy; see `Sampling` for it and the filters. `seed` makes the draw
+        repeatable, on every engine. Generation ends before the first of the `stop` strings.
+        `unknown="skip"` leaves out characters of the prompt that the vocabulary does not have;
+        otherwise they raise `UnknownToken`. Raises `UsageError` where the prompt is empty.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n)
+        tokens = self._encode(prompt, unknown)
+        stops = _checked_stops(stop)
+        if length < 0:
+            raise UsageError(f"length is {length}; expected at least 0")
+        sampler = Sampler(sampling, secrets.randbits(32) if seed is None else seed, tokens)
+        decode = self._vocabulary.tokens
+        pieces = (decode[token] for token in self._follow(tokens, length, sampler))
+        return until(pieces, stops) if stops else pieces
+
+    def score(self, text: str) -> Score:
+        """Log-probability and perplexity of a text of at least two characters."""
+        tokens = self._encode(text, "error")
+        if len(tokens) < 2:
+            raise UsageError(
+                "the text has one character; a score needs at least 2, as the first has no prediction"
+            )
+        logs = []
+        with self._from_zero() as runner:
+            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+            for token, following in zip(tokens, tokens[1:], strict=False):
+                x[0] = token
+                runner.run()
+                logits = y[0].astype(np.float64)
+                logits -= logits.max()
+                logs.append(float(logits[following] - math.log(np.exp(logits).sum())))
+        total = math.fsum(logs)
+        return Score(total, math.exp(-total / len(logs)), tuple(zip(text[1:], logs, strict=True)))
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """The last recurrent layer's hidden state after a text, float32 `[units]`."""
+        tokens = self._encode(text, "error")
+        hidden = [t.name for t in self.manifest.step.states if t.name == "h" or t.name.endswith("_h")]
+        if not hidden:
+            raise UsageError("the model has no hidden state h, only its own kinds of state")
+        with self._from_zero() as runner:
+            self._read(runner, tokens)
+            vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
+            return vector
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        if self.vocabulary is None or not self.manifest.step.takes_tokens:
+            raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
+        return self.vocabulary
+
+    def _encode(self, text: str, unknown: str) -> list[int]:
+        tokens = self._vocabulary.encode(text, unknown=unknown)
+        if not tokens:
+            reason = "is empty" if not text else "has no character of the vocabulary"
+            raise UsageError(f"the prompt {reason}; expected at least one character to begin with")
+        return tokens
+
+    @contextmanager
+    def _from_zero(self, batch: int = 1) -> Iterator[Runner]:
+        with self.runner(batch) as runner:
+            runner.set_state({t.name: np.zeros(1, np.float32) for t in self.manifest.step.states})
+            yield runner
+
+    @staticmethod
+    def _read(runner: Runner, tokens: Iterable[int]) -> None:
+        (x,) = runner.inputs.values()
+        for token in tokens:
+            x[0] = token
+            runner.run()
+
+    def _follow(self, prompt: Sequence[int], length: int, sampler: Sampler) -> Iterator[int]:
+        with self._from_zero() as runner:
+            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+            self._read(runner, prompt)
+            logits = y[0]
+            for left in range(length, 0, -1):
+                token = sampler.choose(logits)
+                yield token
+                if left > 1:
+                    x[0] = token
+                    runner.run()
+
+    def _generate_batch(
+        self,
+        prompt: str,
+        length: int,
+        n: int,
+        *,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        **filters: Any,
+    ) -> list[str]:
+        sampling, stops = Sampling(**filters), _checked_stops(stop)
+        tokens = self._encode(prompt, unknown)
+        first = secrets.randbits(32) if seed is None else seed
+        samplers = [Sampler(sampling, first + i, tokens) for i in range(n)]
+        chosen = np.empty((length, n), np.int32)
+        with self._from_zero() as reader:  # all rows share the prompt: it is read once
+            self._read(reader, tokens)
+            state = reader.get_state()
+            (logits,) = (y[0].copy() for y in reader.outputs.values())
+        with self.runner(n) as runner:
+            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+            runner.set_state(state)
+            rows = [logits] * n
+            for step in range(length):
+                chosen[step] = [sampler.choose(row) for sampler, row in zip(samplers, rows, strict=True)]
+                if step + 1 < length:
+                    x[...] = chosen[step]
+                    runner.run()
+                    rows = list(y)
+        decode = self._vocabulary.decode
+        return [prompt + "".join(until(decode(chosen[:, i].tolist()), stops)) for i in range(n)]
+
+
+def _checked_stops(stop: str | Sequence[str]) -> list[str]:
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if not all(stops):
+        raise UsageError("a stop string is empty; expected at least one character")
+    return stops

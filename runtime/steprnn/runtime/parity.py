@@ -1,0 +1,210 @@
+"""Parity: whether a step says what the reference says, over a long chained run.
+
+"Equal" is defined by a float64 oracle, the same step with float64 weights. The unit of error is
+TensorFlow's own: how far its float32 step is from the oracle. docs/parity.md is the specification.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engines import Runner, Tensors
+from .errors import BundleError
+from .spec import NEXT, StepSpec
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What an artefact of one variant may be off; None is not judged."""
+
+    units: float | None = None  # largest error of any output or state, at any step
+    mean_kl: float | None = None  # nats, reference to candidate, mean over the steps
+    same_top_1: float | None = None  # share of the steps at which the likeliest token is the same
+    perplexity: float | None = None  # relative change on the run's own text
+
+
+PROFILES = {
+    # Float32 engines differ from TensorFlow in the order of their sums and in how they approximate
+    # sigmoid and tanh, which costs a few units (docs/parity.md has the distribution). A wrong weight,
+    # a swapped state or a stale one is thousands of units off.
+    "float32": Profile(units=8.0),
+    # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
+    # starts to read differently, not where arithmetic does.
+    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A chained run of the oracle: inputs `[steps, batch, ...]`, results by name likewise, and units.
+
+    The results are the outputs and the next states, float64 rounded to float32. `units[name]` is the
+    largest error of TensorFlow's float32 step in that tensor over the run.
+    """
+
+    inputs: Arrays
+    results: Arrays
+    units: dict[str, float]
+
+    def first(self, steps: int) -> Reference:
+        """The beginning of the run."""
+        return Reference(
+            {n: a[:steps] for n, a in self.inputs.items()},
+            {n: a[:steps] for n, a in self.results.items()},
+            self.units,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write golden.npz; see docs/bundle-format.md."""
+        parts: Arrays = {f"input/{n}": a for n, a in self.inputs.items()}
+        parts |= {f"result/{n}": a.astype(np.float32) for n, a in self.results.items()}
+        parts |= {f"unit/{n}": np.array(u) for n, u in self.units.items()}
+        np.savez(path, allow_pickle=False, **parts)
+
+    @classmethod
+    def read(cls, path: Path) -> Reference:
+        """Read golden.npz; raises `BundleError` where it is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                parts = {name: file[name] for name in file.files}
+        except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
+            raise BundleError(f"{path} is not a golden trajectory ({error}); export again") from None
+
+        def group(prefix: str) -> Arrays:
+            return {n.removeprefix(prefix): a for n, a in parts.items() if n.startswith(prefix)}
+
+        return cls(group("input/"), group("result/"), {n: float(u) for n, u in group("unit/").items()})
+
+
+def units_of(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """TensorFlow's own error: the largest |float32 - oracle| of each tensor over a run.
+
+    Never less than half a float32 spacing of the largest value: rounding the result alone costs that.
+    """
+    spacing = {n: float(np.spacing(np.float32(np.abs(a).max()))) / 2 for n, a in oracle.items()}
+    return {n: max(float(np.abs(float32[n] - a).max()), spacing[n]) for n, a in oracle.items()}
+
+
+def steps_of(runner: Runner, inputs: Tensors) -> Iterator[Arrays]:
+    """Step through inputs `[steps, batch, ...]`; yield every result by name, copied."""
+    for t in range(len(next(iter(inputs.values())))):
+        for name, array in inputs.items():
+            runner.inputs[name][...] = array[t]
+        runner.run()
+        yield {name: array.copy() for name, array in runner.outputs.items()} | {
+            NEXT + name: array for name, array in runner.get_state().items()
+        }
+
+
+def chain(runner: Runner, inputs: Tensors, state: Tensors | None = None) -> Arrays:
+    """A chained run from `state` (zero if None): each result stacked to `[steps, batch, ...]`."""
+    zero = {name: np.zeros_like(array) for name, array in runner.get_state().items()}
+    runner.set_state(zero if state is None else state)
+    rows = list(steps_of(runner, inputs))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How far a candidate is from the reference over a run."""
+
+    steps: int
+    units: dict[str, float]  # result name -> largest error over the run, in units
+    worst: tuple[str, int, float, float]  # the tensor and step of the largest, what it got and expected
+    mean_kl: float | None = None
+    max_kl: float | None = None
+    same_top_1: float | None = None
+    perplexity: float | None = None  # relative change
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing the profile judges is beyond its limit."""
+        return not self.failures
+
+    @property
+    def largest(self) -> float:
+        """The largest error of any tensor, in units."""
+        return max(self.units.values())
+
+    def to_record(self) -> dict[str, Any]:
+        """As it stands in parity.json."""
+        return {**vars(self), "worst": list(self.worst), "passed": self.passed}
+
+
+def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Profile) -> Measures:
+    """Compare a chained run of a candidate with the reference, and judge it by a profile.
+
+    A result that is missing, of another shape or not finite fails, and is never broadcast.
+    """
+    errors: dict[str, NDArray[np.float64]] = {}
+    for name, expected in reference.results.items():
+        got = candidate.get(name)
+        if got is None or got.shape != expected.shape:
+            found = "nothing" if got is None else f"shape {got.shape}"
+            return Measures(
+                0,
+                {name: math.inf},
+                (name, 0, math.nan, math.nan),
+                failures=[f"{name}: got {found}, expected shape {expected.shape}"],
+            )
+        error = np.abs(got.astype(np.float64) - expected)
+        errors[name] = np.where(np.isfinite(got), error, np.inf) / reference.units[name]
+    steps = len(next(iter(errors.values())))
+    units = {name: float(error.max()) for name, error in errors.items()}
+    worst = max(units, key=lambda name: units[name])
+    place = np.unravel_index(int(errors[worst].argmax()), errors[worst].shape)
+    at = (worst, int(place[0]), float(candidate[worst][place]), float(reference.results[worst][place]))
+    measures = Measures(steps, units, at)
+    if spec.takes_tokens:
+        y, (x,) = spec.outputs[0].name, reference.inputs.values()
+        measures = replace(measures, **_decisions(reference.results[y], candidate[y], x))
+    return replace(measures, failures=list(_failures(measures, errors, profile)))
+
+
+def _decisions(expected: NDArray[Any], got: NDArray[Any], x: NDArray[Any]) -> dict[str, Any]:
+    """KL divergence, same-top-1 and change of perplexity, on logits `[steps, batch, vocabulary]`."""
+    p, q = _log_softmax(expected), _log_softmax(got)
+    kl = (np.exp(p) * (p - q)).sum(axis=-1)
+    following = x[1:, :, None].astype(np.int64)
+    mean_p, mean_q = (float(np.take_along_axis(a[:-1], following, axis=-1).mean()) for a in (p, q))
+    return {
+        "mean_kl": float(kl.mean()),
+        "max_kl": float(kl.max()),
+        "same_top_1": float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean()),
+        "perplexity": math.expm1(mean_p - mean_q),
+    }
+
+
+def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _failures(measures: Measures, errors: dict[str, NDArray[np.float64]], profile: Profile) -> Iterator[str]:
+    if profile.units is not None and not measures.largest <= profile.units:
+        name, _, got, expected = measures.worst
+        axes = tuple(range(1, errors[name].ndim))
+        breach = int((errors[name].max(axis=axes) > profile.units).argmax())
+        yield (
+            f"{name} is {measures.largest:.3g} units off at step {measures.worst[1]} (got {got:.7g}, "
+            f"expected {expected:.7g}; at most {profile.units:g}), first beyond at step {breach}"
+        )
+    if measures.mean_kl is None:
+        return
+    if profile.mean_kl is not None and not measures.mean_kl <= profile.mean_kl:
+        yield f"mean KL divergence is {measures.mean_kl:.3g}, expected at most {profile.mean_kl:g}"
+    if profile.same_top_1 is not None and not (measures.same_top_1 or 0.0) >= profile.same_top_1:
+        yield f"same-top-1 is {measures.same_top_1:.4f}, expected at least {profile.same_top_1:g}"
+    if profile.perplexity is not None and not abs(measures.perplexity or 0.0) <= profile.perplexity:
+        yield f"perplexity changes by {measures.perplexity:+.3%}, expected at most {profile.perplexity:.3%}"

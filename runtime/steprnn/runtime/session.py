@@ -1,0 +1,130 @@
+"""A session: one stream of steps and the state it owns."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+@dataclass(frozen=True)
+class State:
+    """The states of a stream between two steps, bound to the model they came from.
+
+    `tensors` maps each state's name to float32 `[batch, size...]`. States are float in every variant
+    and engine, so one written on a server goes on on a phone.
+    """
+
+    model: str  # sha256 of the weights, as in the manifest
+    tensors: Mapping[str, NDArray[np.float32]]
+
+    def to_bytes(self) -> bytes:
+        """An npz file of the tensors and the model's hash; `from_bytes` reads it back exactly."""
+        header = np.frombuffer(json.dumps({"model": self.model}).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **{"": header}, **self.tensors)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> State:
+        """The inverse of `to_bytes`; raises `StateError` on anything else."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                tensors = {name: file[name] for name in file.files}
+            return cls(json.loads(tensors.pop("").tobytes())["model"], tensors)
+        except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
+            raise StateError(
+                f"these {len(data)} bytes are not a state ({error}); expected State.to_bytes()"
+            ) from None
+
+
+class Session:
+    """Steps a model with a state of its own; made by `Model.session`. For one thread at a time."""
+
+    def __init__(self, model: Model, state: State | None = None, batch: int = 1) -> None:
+        if batch < 1:
+            raise UsageError(f"batch is {batch}; expected at least 1")
+        if state is not None:
+            batch = len(next(iter(state.tensors.values())))
+        self._model = model
+        self._batch = batch
+        self._tensors: dict[str, NDArray[np.float32]] = {}
+        self.reset()
+        if state is not None:
+            self.state = state
+
+    @property
+    def state(self) -> State:
+        """A copy of the states; setting it raises `StateError` where it belongs to another model."""
+        return State(self._model.manifest.model, {n: t.copy() for n, t in self._tensors.items()})
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if state.model != self._model.manifest.model:
+            raise StateError(
+                f"this state belongs to model {state.model[:12]}, not to {self._model.manifest.model[:12]}; "
+                "load the bundle it was made with"
+            )
+        got = {n: t.shape for n, t in state.tensors.items()}
+        expected = {n: t.shape for n, t in self._tensors.items()}
+        if got != expected:
+            raise StateError(f"this state has {got}, expected {expected}")
+        self._tensors = {n: np.array(t, np.float32) for n, t in state.tensors.items()}
+
+    def reset(self) -> None:
+        """Back to the zero state."""
+        self._tensors = {
+            t.name: np.zeros((self._batch, *t.shape), np.float32) for t in self._model.manifest.step.states
+        }
+
+    def fork(self) -> Session:
+        """A session that goes on from here on its own."""
+        return Session(self._model, self.state)
+
+    def step(self, x: ArrayLike | Mapping[str, ArrayLike]) -> Any:
+        """Take one time step; return `y`, or a dict by name where the model has several outputs.
+
+        A token model takes a token index, or `[batch]` of them; a signal model takes `[batch, features...]`;
+        a model of several inputs takes a dict by name. `y` is float32 `[batch, ...]`, a copy.
+        Raises `UsageError` where a shape, a dtype or a token index does not fit.
+        """
+        spec = self._model.manifest.step
+        given = x if isinstance(x, Mapping) else {spec.inputs[0].name: x}
+        if set(given) != {t.name for t in spec.inputs}:
+            raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in spec.inputs)}")
+        arrays = {t.name: self._checked(t.name, t.dtype, t.shape, given[t.name]) for t in spec.inputs}
+        with self._model.runner(self._batch) as runner:
+            runner.set_state(self._tensors)
+            for name, array in arrays.items():
+                runner.inputs[name][...] = array
+            runner.run()
+            self._tensors = runner.get_state()
+            outputs = {name: array.copy() for name, array in runner.outputs.items()}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def _checked(self, name: str, dtype: str, shape: tuple[int, ...], value: ArrayLike) -> NDArray[Any]:
+        array = np.asarray(value)
+        expected = (self._batch, *shape)
+        if array.shape == shape and self._batch == 1:
+            array = array[np.newaxis]
+        if array.shape != expected:
+            raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
+        if dtype.startswith("int"):
+            if array.dtype.kind not in "iu":
+                raise UsageError(f"input {name!r} has dtype {array.dtype}, expected whole numbers ({dtype})")
+            vocabulary = self._model.vocabulary
+            if vocabulary is not None and not ((array >= 0) & (array < len(vocabulary))).all():
+                raise UsageError(
+                    f"input {name!r} has a token outside 0..{len(vocabulary) - 1}: {array.tolist()}"
+                )
+        return array

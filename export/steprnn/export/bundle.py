@@ -22,7 +22,7 @@ from steprnn.runtime.spec import NEXT, StepSpec
 
 from . import onnx, saved_model, tflite
 from .derive import Step, derive
-from .reference import FunctionEngine, own_text, reference_run
+from .reference import FunctionEngine, input_run, own_text, reference_run
 from .source import Source, open_source
 
 FORMATS: dict[str, tuple[Any, str]] = {
@@ -63,7 +63,7 @@ def export(
     taken = (t.name for t in (*step.spec.inputs, *step.spec.states))
     say(f"step: {', '.join(taken)} -> {', '.join(step.spec.result_names)}")
     inputs = _inputs(source, step, text)
-    reference = reference_run(source.model, step, inputs)
+    reference = reference_run(step, inputs)
     transform = prove_transform(source.model, step.spec, reference)
     say(f"the chained step is the whole-sequence model: {transform:.2g} units over {CHAINED_STEPS:,} steps")
     with new_folder(out) as folder:
@@ -95,12 +95,8 @@ def export(
 
 def _inputs(source: Source, step: Step, text: str | None) -> Arrays:
     """What the chained run reads, `[CHAINED_STEPS, 1, ...]`."""
-    if not step.spec.takes_tokens:
-        generator = np.random.default_rng(0)
-        return {
-            t.name: generator.standard_normal((CHAINED_STEPS, 1, *t.shape)).astype(t.dtype)
-            for t in step.spec.inputs
-        }
+    if not step.spec.is_language_model:
+        return input_run(step, CHAINED_STEPS, 1)
     if text is None:
         return own_text(step, CHAINED_STEPS)
     if source.vocabulary is None:

@@ -1,39 +1,45 @@
 """Derive the single step from a functional Keras model by walking its own graph.
 
-Every layer runs as it is on a time axis of length 1; only where the operation is an `RNN` is its
-cell called once, on the states the caller holds. Nothing here knows a particular model.
+Every layer runs as it is on a time axis of length 1; only a layer that remembers (an `RNN`, a causal
+convolution) is stepped on states that the caller holds. Nothing here knows a particular model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers, ops, tree
+from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError
-from steprnn.runtime.spec import NEXT, StepSpec, TensorSpec
+from steprnn.runtime.spec import StepSpec, TensorSpec
 
-Tensors = dict[str, Any]
+from .layers import TIMELESS, refusal, refuse
+from .memory import ConvolutionMemory, Memory, RecurrentMemory, Tensors
 
-# They act on each element or on the last axis alone, so they give the same without a time axis, and
-# leave no reshapes in the graph.
-TIMELESS = ("Dense", "Embedding", "OneHot", "Dropout", "Activation")
+Visit = Callable[..., Any]
+SURVEY_BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 
 
 @dataclass(frozen=True)
 class Step:
-    """The contract of a step and the function that computes it on Keras's own variables.
+    """The contract of a step and the function that computes it on the model's own variables.
 
     `call` maps tensors named as the inputs and states of `spec` to tensors named as its outputs and
-    next states. The batch axis is free.
+    next states. The batch axis is free. `initial` holds the states that do not begin at zero.
     """
 
     spec: StepSpec
     call: Callable[[Tensors], Tensors]
+    initial: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def signature(self, batch: int | None) -> Tensors:
         """TensorFlow's specification of the inputs and states, by name."""
@@ -48,67 +54,227 @@ class Step:
         return step.get_concrete_function(**self.signature(batch))
 
 
-def derive(model: keras.Model) -> Step:
-    """The step of a functional or Sequential model whose recurrent layers are all causal.
+def functional_graph(model: Any) -> Any:
+    """The functional graph of a functional or built Sequential model, None of anything else.
 
-    Raises `ExportError` where the model has no such graph, or no recurrent layer.
+    The one place that leans on Keras's private names.
     """
-    walk = _graph_walk(model)
-    recurrent = [op for op in walk.operations if isinstance(op, layers.RNN)]
-    if not recurrent:
-        raise ExportError(f"model {model.name!r} has no recurrent layer; a step needs at least one")
-    for op in recurrent:
-        if op.go_backwards:
-            raise ExportError(f"layer {op.name!r} reads backwards (go_backwards); a step only knows the past")
-    # The oracle's model computes in float64 and is stepped in it; every other is float32 outside.
-    precision = "float64" if recurrent[0].compute_dtype == "float64" else "float32"
-    states = {op.name: _state_specs(op, precision, alone=len(recurrent) == 1) for op in recurrent}
-    inputs = tuple(
-        TensorSpec(name, keras.backend.standardize_dtype(t.dtype), tuple(t.shape[2:]))
-        for name, t in zip(_names(walk.inputs, "x"), walk.inputs, strict=True)
-    )
-    spoken = [t for t in walk.outputs if not _is_final_state(t)]
-    if not spoken:
-        raise ExportError(f"model {model.name!r} returns only states; a step needs an output")
-    output_names = ["y"] if len(spoken) == 1 else [f"y_{i}" for i in range(len(spoken))]
-    outputs = tuple(
-        TensorSpec(name, precision, tuple(t.shape[2:] if _has_time(t, walk) else t.shape[1:]))
-        for name, t in zip(output_names, spoken, strict=True)
-    )
-    spec = StepSpec(inputs, tuple(s for op in recurrent for s in states[op.name]), outputs)
+    if isinstance(model, keras.Sequential):
+        model = model._functional
+    return model if hasattr(model, "_run_through_graph") and model.inputs else None
+
+
+def walk(graph: Any, inputs: list[Any], visit: Visit) -> list[Any]:
+    """Run `visit(op, *args, **kwargs)` for every operation in order, nested models too; flat outputs."""
+
+    def operation(op: Any) -> Callable[..., Any]:
+        inner = functional_graph(op)
+        if inner is not None:
+            return lambda *args, **_: walk(inner, tree.flatten(args), visit)
+        return lambda *args, **kwargs: visit(op, *args, **kwargs)
+
+    outputs: list[Any] = tree.flatten(graph._run_through_graph(inputs, operation_fn=operation))
+    return outputs
+
+
+def derive(model: keras.Model) -> Step:
+    """The step of a functional or Sequential model whose layers are all causal.
+
+    Raises `ExportError` where the model has no graph to read, nothing to remember, or a layer that
+    has no step, which it names.
+    """
+    graph = functional_graph(model)
+    if graph is None:
+        raise ExportError(
+            f"model {getattr(model, 'name', '')!r} ({type(model).__name__}) has no graph to read: it is not "
+            "functional, or a Sequential model that was not built; write its step as a function and pass "
+            "steprnn.export.Step(spec, call)"
+        )
+    survey = _Survey(graph)
+    spec = survey.spec
 
     def call(tensors: Tensors) -> Tensors:
-        time = _TimeAxis()
-        results: Tensors = {}
+        return _trace(graph, survey, tensors)
 
-        def operation(op: Any) -> Callable[..., Any]:
-            if isinstance(op, layers.RNN):
-                return lambda sequence, **_: one_step(op, sequence)
-            if type(op).__name__ in TIMELESS:
-                return lambda sequence, *rest, **options: time.add(op(time.drop(sequence), *rest, **options))
-            if isinstance(op, layers.TimeDistributed):
-                return lambda sequence, **_: time.add(op.layer(time.drop(sequence)))
-            return op  # type: ignore[no-any-return]
+    return Step(spec, call, survey.initial)
 
-        def one_step(op: layers.RNN, sequence: Any) -> Any:
-            names = [s.name for s in states[op.name]]
-            before = tf.nest.pack_sequence_as(op.cell.state_size, [tensors[n] for n in names])
-            y, after = op.cell(time.drop(sequence), before if isinstance(before, list) else [before])
-            after = tf.nest.flatten(after)
-            results.update({NEXT + n: s for n, s in zip(names, after, strict=True)})
+
+class _Survey:
+    """A first walk with symbolic tensors: which inputs are read, what is remembered, what is refused."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self._calls: Counter[int] = Counter()
+        self._prefixes: Counter[str] = Counter()
+        self._found: list[tuple[tuple[int, int], Any, Any]] = []  # key, layer, what its memory needs
+        self._padded: dict[int, tuple[Any, int]] = {}
+        self._read: set[int] = set()
+        self.masked = any(type(op).__name__ == "NotEqual" or op_makes_mask(op) for op in _operations(graph))
+        self.timed: dict[tuple[int, int], bool] = {}
+        self.symbols = [self._symbol(t) for t in graph.inputs]
+        self.outputs = walk(graph, list(self.symbols), self._visit)
+        if not self._found:
+            raise ExportError(
+                f"model {graph.name!r} has no recurrent layer; a step needs something to remember"
+            )
+        policy = next(op.compute_dtype for _, op, _ in self._found)
+        self._state_dtype = "float64" if policy == "float64" else "float32"
+        self.memories: dict[tuple[int, int], Memory] = {
+            key: self._memory(op, needs) for key, op, needs in self._found
+        }
+        self.initial = {n: a for m in self.memories.values() for n, a in m.initial.items()}
+        self.spec = self._spec()
+
+    def _symbol(self, tensor: Any) -> Any:
+        rank = len(tensor.shape)
+        has_time = rank > 2 or (rank == 2 and (tensor.shape[1] is None or _is_token(self._graph, tensor)))
+        shape = (SURVEY_BATCH, None, *tensor.shape[2:]) if has_time else (SURVEY_BATCH, *tensor.shape[1:])
+        return keras.KerasTensor(shape, tensor.dtype)
+
+    def _visit(self, op: Any, *args: Any, **kwargs: Any) -> Any:
+        key = (id(op), self._calls[id(op)])
+        self._calls[id(op)] += 1
+        arguments = _bound(op, args, kwargs)
+        initial = arguments.pop("initial_state", None) if isinstance(op, layers.RNN) else None
+        tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
+        self._read.update(id(t) for t in tensors)
+        timed = self.timed[key] = any(None in t.shape for t in tensors)
+        refuse(op, timed)
+        pads = sum(self._padded[id(t)][1] for t in tensors if id(t) in self._padded)
+        if pads and not (_reach(op) == pads and op.padding == "valid"):
+            raise refusal(
+                op, f"follows a ZeroPadding1D of {pads} that no convolution takes up", "use padding='causal'"
+            )
+        if isinstance(op, layers.ZeroPadding1D) and timed:
+            left, right = op.padding
+            if right:
+                raise refusal(op, "pads the future", "pad on the left alone")
+            spec = keras.KerasTensor(tensors[0].shape, tensors[0].dtype)
+            self._padded[id(spec)] = (spec, left)
+            return spec
+        if timed and _reach(op):
+            if op.padding == "valid" and not pads:
+                raise refusal(op, "shortens the sequence (padding='valid')", "use padding='causal'")
+            self._found.append((key, op, int(tensors[0].shape[-1])))
+            width = op.compute_output_spec(tensors[0]).shape[-1]
+            return keras.KerasTensor((*tensors[0].shape[:-1], width), tensors[0].dtype)
+        if isinstance(op, layers.RNN):
+            self._found.append((key, op, self._given(op, initial)))
+            return op.compute_output_spec(tensors[0])
+        try:
+            result = op.compute_output_spec(*args, **kwargs)
+        except Exception as error:  # each layer has its own complaint about a free time axis
+            raise refusal(
+                op, f"does not take a free time axis ({error})", "leave it out, or wrap it in TimeDistributed"
+            ) from error
+        for t in tree.flatten(result):
+            if None in t.shape[2:]:
+                raise refusal(op, "moves the time axis", "keep time at axis 1")
+        return result
+
+    def _given(self, op: Any, initial: Any) -> Any:
+        """A constant initial state, or None where it is zero or the caller's to give."""
+        flat = tree.flatten(initial) if initial is not None else []
+        symbolic = [t for t in flat if isinstance(t, keras.KerasTensor)]
+        if any(all(t is not s for s in self.symbols) for t in symbolic):
+            raise refusal(
+                op,
+                "begins from a state that is computed from other inputs",
+                "export it as a model of its own whose initial_state is an Input",
+            )
+        return initial if flat and not symbolic else None
+
+    def _memory(self, op: Any, needs: Any) -> Memory:
+        name = re.sub(r"\W", "_", op.name)
+        self._prefixes[name] += 1
+        if self._prefixes[name] > 1:  # the same layer called again: the same weights, another stream
+            name = f"{name}_{self._prefixes[name]}"
+        prefix = "" if len(self._found) == 1 else f"{name}_"
+        if isinstance(op, layers.RNN):
+            return RecurrentMemory(op, prefix, self._state_dtype, self.masked, needs)
+        return ConvolutionMemory(op, prefix, self._state_dtype, needs)
+
+    def _spec(self) -> StepSpec:
+        self.inputs: dict[str, int] = {}  # name -> position among the model's inputs
+        specs = []
+        read = [i for i, s in enumerate(self.symbols) if id(s) in self._read]
+        for i in read:
+            tensor, symbol = self._graph.inputs[i], self.symbols[i]
+            name = "x" if len(read) == 1 else re.sub(r"\W", "_", tensor.name)
+            token = _is_token(self._graph, tensor)
+            dtype = "int32" if token or "int" in tensor.dtype else self._state_dtype
+            shape = symbol.shape[2:] if None in symbol.shape else symbol.shape[1:]
+            specs.append(TensorSpec(name, dtype, tuple(shape), _token_count(self._graph, tensor)))
+            self.inputs[name] = i
+        self.spoken = [i for i, t in enumerate(self._graph.outputs) if not _is_final_state(t)]
+        if not self.spoken:
+            raise ExportError(f"model {self._graph.name!r} returns only states; a step needs an output")
+        names = (
+            ["y"] if len(self.spoken) == 1 else _distinct([_output_name(self._graph, i) for i in self.spoken])
+        )
+        outputs = []
+        for name, i in zip(names, self.spoken, strict=True):
+            shape = self.outputs[i].shape
+            outputs.append(
+                TensorSpec(name, self._state_dtype, tuple(shape[2:] if None in shape else shape[1:]))
+            )
+        states = tuple(s for m in self.memories.values() for s in m.states)
+        return StepSpec(tuple(specs), states, tuple(outputs))
+
+
+def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
+    """Walk the graph once with real tensors: one time step."""
+    time = _TimeAxis()
+    calls: Counter[int] = Counter()
+    results: Tensors = {}
+
+    def visit(op: Any, *args: Any, **kwargs: Any) -> Any:
+        key = (id(op), calls[id(op)])
+        calls[id(op)] += 1
+        timed = survey.timed[key]
+        memory = survey.memories.get(key)
+        arguments = _bound(op, args, kwargs)
+        if memory is not None:
+            sequence, mask = next(iter(arguments.values())), arguments.get("mask")
+            y, after, following = memory.step(
+                time.drop(sequence), None if mask is None else time.drop(mask), tensors
+            )
+            results.update(following)
+            if not isinstance(op, layers.RNN):
+                return time.add(y)
             y = time.add(y) if op.return_sequences else y
             return [y, *after] if op.return_state else y
+        if isinstance(op, layers.ZeroPadding1D) and timed:
+            return args[0]
+        if timed and isinstance(op, layers.TimeDistributed):
+            return time.add(op.layer(time.drop(args[0])))
+        if timed and _timeless(op):
+            return time.add(op(*(tree.map_structure(time.drop_any, a) for a in args)))
+        return op(*args, **kwargs)
 
-        given = walk._run_through_graph([time.add(tensors[t.name]) for t in inputs], operation_fn=operation)
-        given = [
-            g for g, t in zip(tf.nest.flatten(given), walk.outputs, strict=True) if not _is_final_state(t)
-        ]
-        for out, value, symbolic in zip(outputs, given, spoken, strict=True):
-            value = time.drop(value) if _has_time(symbolic, walk) else value
-            results[out.name] = ops.cast(value, out.dtype)
-        return {name: results[name] for name in spec.result_names}
-
-    return Step(spec, call)
+    given = []
+    for i, (tensor, symbol) in enumerate(zip(graph.inputs, survey.symbols, strict=True)):
+        name = next((n for n, position in survey.inputs.items() if position == i), None)
+        if name is None:  # an initial state, which the caller now holds
+            given.append(ops.zeros((1, *tensor.shape[1:]), tensor.dtype))
+        else:
+            given.append(time.add(tensors[name]) if None in symbol.shape else tensors[name])
+    try:
+        values = walk(graph, given, visit)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"model {graph.name!r} cannot run on a single time step: {error}") from error
+    for spec, i in zip(survey.spec.outputs, survey.spoken, strict=True):
+        value = time.drop(values[i]) if None in survey.outputs[i].shape else values[i]
+        results[spec.name] = value
+    dtypes = {t.name: t.dtype for t in (*survey.spec.outputs, *survey.spec.states)}
+    return {
+        name: ops.cast(
+            results[name], dtypes[name.removeprefix("next_")] if name not in dtypes else dtypes[name]
+        )
+        for name in survey.spec.result_names
+    }
 
 
 class _TimeAxis:
@@ -126,34 +292,72 @@ class _TimeAxis:
         pair = self._without.get(id(tensor))
         return pair[0] if pair else ops.squeeze(tensor, 1)
 
-
-def _graph_walk(model: keras.Model) -> Any:
-    """The functional graph of a model: the one place that leans on Keras's private walk."""
-    if isinstance(model, keras.Sequential):
-        model = model._functional
-    if not hasattr(model, "_run_through_graph"):
-        raise ExportError(
-            f"{type(model).__name__} {getattr(model, 'name', '')!r} is not a functional or Sequential model "
-            f"(or Keras {keras.__version__} no longer has the graph walk that steprnn needs)"
+    def drop_any(self, value: Any) -> Any:
+        return (
+            self.drop(value) if tf.is_tensor(value) and value.shape.rank and value.shape.rank > 1 else value
         )
-    return model
 
 
-def _state_specs(op: layers.RNN, dtype: str, *, alone: bool) -> tuple[TensorSpec, ...]:
-    """States of a recurrent layer: `h` and `c`, with the layer's name before them if there are others."""
-    prefix = "" if alone else f"{op.name}_"
-    sizes = tf.nest.flatten(op.cell.state_size)
-    if isinstance(op.cell, layers.LSTMCell):
-        names = ["h", "c"]
-    elif isinstance(op.cell, layers.GRUCell | layers.SimpleRNNCell):
-        names = ["h"]
-    else:
-        names = [f"s{i}" for i in range(len(sizes))]
-    return tuple(TensorSpec(prefix + n, dtype, (int(s),)) for n, s in zip(names, sizes, strict=True))
+def _bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names of the operation's own signature."""
+    bound = inspect.signature(op.call).bind(*args, **kwargs)
+    return dict(bound.arguments)
 
 
-def _names(tensors: Sequence[Any], single: str) -> list[str]:
-    return [single] if len(tensors) == 1 else [t.name for t in tensors]
+def _timeless(op: Any) -> bool:
+    if type(op).__name__ in TIMELESS:
+        return True
+    if isinstance(op, layers.Concatenate | layers.Softmax):
+        return bool(op.axis == -1)
+    return isinstance(op, layers.LayerNormalization) and list(tree.flatten(op.axis)) == [-1]
+
+
+def _reach(op: Any) -> int:
+    """How many past inputs a convolution over time needs."""
+    if isinstance(op, layers.Conv1D | layers.DepthwiseConv1D):
+        return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
+    return 0
+
+
+def _operations(graph: Any) -> list[Any]:
+    found = []
+    for op in graph.operations:
+        inner = functional_graph(op)
+        found.extend(_operations(inner) if inner is not None else [op])
+    return found
+
+
+def op_makes_mask(op: Any) -> bool:
+    """Whether a layer tells the ones behind it which time steps to leave out."""
+    return isinstance(op, layers.Masking) or bool(getattr(op, "mask_zero", False))
+
+
+def _consumers(graph: Any, tensor: Any) -> list[Any]:
+    found = []
+    for op in graph.operations:
+        for node in op._inbound_nodes:
+            for position, read in enumerate(node.input_tensors):
+                if read is not tensor:
+                    continue
+                inner = functional_graph(op)
+                found.extend(_consumers(inner, inner.inputs[position]) if inner is not None else [op])
+    return found
+
+
+def _token_count(graph: Any, tensor: Any) -> int | None:
+    """How many tokens there are, where the input is a token index; None where it is not."""
+    for op in _consumers(graph, tensor):
+        if isinstance(op, layers.Embedding):
+            return int(op.input_dim)
+        if type(op).__name__ == "OneHot":
+            return int(op.num_classes)
+        if isinstance(op, layers.CategoryEncoding):
+            return int(op.num_tokens)
+    return None
+
+
+def _is_token(graph: Any, tensor: Any) -> bool:
+    return _token_count(graph, tensor) is not None
 
 
 def _is_final_state(tensor: Any) -> bool:
@@ -162,5 +366,14 @@ def _is_final_state(tensor: Any) -> bool:
     return isinstance(op, layers.RNN) and index > 0
 
 
-def _has_time(tensor: Any, walk: Any) -> bool:
-    return len(tensor.shape) > 2 and tensor.shape[1] == walk.inputs[0].shape[1]
+def _output_name(graph: Any, i: int) -> str:
+    return re.sub(r"\W", "_", graph.output_names[i])
+
+
+def _distinct(names: list[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return result

@@ -10,13 +10,25 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from .derive import Step
 
+# Graphs are float32 even where the model computes in 16 bits (mixed_float16): its weights are float32,
+# and CPUs run float16 by way of float32. The oracle is the same graph, all of it in float64.
+NARROW = (tf.float16, tf.bfloat16)
+PRECISIONS = {
+    "float32": dict.fromkeys(NARROW, tf.float32),
+    "float64": dict.fromkeys((*NARROW, tf.float32), tf.float64),
+}
 
-def freeze(step: Step, batch: int | None) -> Any:
+
+def freeze(step: Step, batch: int | None, precision: str = "float32") -> Any:
     """A concrete function with the names of the step and no variables, for one batch size (None: any)."""
     frozen = convert_variables_to_constants_v2(step.function(batch))
     graph = frozen.graph.as_graph_def()
     gather_one_hot(graph)
-    signature = step.signature(batch)
+    retype(graph, PRECISIONS[precision])
+    signature = {
+        name: tf.TensorSpec(t.shape, precision if t.dtype.is_floating else t.dtype, name)
+        for name, t in step.signature(batch).items()
+    }
     # A concrete function flattens a dict in the order of its sorted names.
     results = dict(zip(sorted(step.spec.result_names), (t.name for t in frozen.outputs), strict=True))
 
@@ -30,6 +42,22 @@ def freeze(step: Step, batch: int | None) -> Any:
         return {name: tf.identity(value, name=name) for name, value in zip(results, values, strict=True)}
 
     return tf.function(call, autograph=False).get_concrete_function(**signature)
+
+
+def retype(graph: tf.compat.v1.GraphDef, kinds: dict[tf.DType, tf.DType]) -> None:
+    """Change the types of all tensors and constants of a graph, in place."""
+    numbers = {old.as_datatype_enum: new.as_datatype_enum for old, new in kinds.items()}
+    for node in graph.node:
+        for attribute in node.attr.values():
+            if attribute.type in numbers:
+                attribute.type = numbers[attribute.type]
+            for i, kind in enumerate(attribute.list.type):
+                if kind in numbers:
+                    attribute.list.type[i] = numbers[kind]
+            if attribute.HasField("tensor") and attribute.tensor.dtype in numbers:
+                new = tf.as_dtype(numbers[attribute.tensor.dtype])
+                values = tf.make_ndarray(attribute.tensor).astype(new.as_numpy_dtype)
+                attribute.tensor.CopyFrom(tf.make_tensor_proto(values))
 
 
 def gather_one_hot(graph: tf.compat.v1.GraphDef) -> int:
@@ -51,6 +79,8 @@ def gather_one_hot(graph: tf.compat.v1.GraphDef) -> int:
     replaced = 0
     for node in [node for node in graph.node if node.op == "MatMul"]:
         one_hot = source(node.input[0])
+        if one_hot.op == "Cast":  # to the 16 bits of a mixed policy
+            one_hot = source(one_hot.input[0])
         if one_hot.op != "OneHot" or node.attr["transpose_a"].b or node.attr["transpose_b"].b:
             continue
         indices, _, on, off = one_hot.input
@@ -67,10 +97,8 @@ def gather_one_hot(graph: tf.compat.v1.GraphDef) -> int:
         node.ClearField("attr")
         del node.input[:]
         node.input.extend([weights, indices, axis.name])
-        node.attr["Tparams"].type, node.attr["Tindices"].type, node.attr["Taxis"].type = (
-            weight_type,
-            index_type,
-            int32,
-        )
+        node.attr["Tparams"].type = weight_type
+        node.attr["Tindices"].type = index_type
+        node.attr["Taxis"].type = int32
         replaced += 1
     return replaced

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -14,7 +13,8 @@ from steprnn.runtime.parity import Arrays, Reference, chain, units_of
 from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT, StepSpec
 
-from .derive import Step, derive
+from .derive import Step
+from .frozen import freeze
 
 
 class FunctionEngine:
@@ -63,38 +63,35 @@ class FunctionRunner:
         return {name: array.copy() for name, array in self._states.items()}
 
 
-def in_float64(model: keras.Model) -> keras.Model:
-    """The same model with float64 weights and float64 arithmetic."""
-
-    def widened(config: Any) -> Any:
-        if isinstance(config, dict):
-            return {key: widened(value) for key, value in config.items()}
-        if isinstance(config, list | tuple):
-            return type(config)(widened(value) for value in config)
-        return "float64" if config == "float32" else config
-
-    twin = type(model).from_config(widened(model.get_config()))
-    twin.set_weights([weight.astype("float64") for weight in model.get_weights()])
-    return twin
-
-
-def reference_run(model: keras.Model, step: Step, inputs: Arrays) -> Reference:
+def reference_run(step: Step, inputs: Arrays) -> Reference:
     """The oracle's chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit."""
     batch = next(iter(inputs.values())).shape[1]
-    oracle_step = derive(in_float64(model))
-    oracle = FunctionEngine(oracle_step.function(None), step.spec, "float64").runner(batch)
-    float32 = FunctionEngine(step.function(None), step.spec).runner(batch)
+    oracle = FunctionEngine(freeze(step, None, "float64"), step.spec, "float64").runner(batch)
+    float32 = FunctionEngine(freeze(step, None), step.spec).runner(batch)
     exact, tensorflow = chain(oracle, inputs), chain(float32, inputs)
     rounded = {name: array.astype(np.float32) for name, array in exact.items()}
     return Reference(inputs, rounded, units_of(exact, tensorflow))
 
 
+def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
+    """Inputs `[steps, batch, ...]` drawn anew: uniform tokens, or a standard normal signal."""
+    generator = np.random.default_rng(seed)
+    return {
+        t.name: (
+            generator.integers(0, t.tokens or 2, (steps, batch, *t.shape), np.int32)
+            if t.dtype == "int32"
+            else generator.standard_normal((steps, batch, *t.shape)).astype(np.float32)
+        )
+        for t in step.spec.inputs
+    }
+
+
 def own_text(step: Step, steps: int, seed: int = 0) -> Arrays:
-    """Inputs `[steps, 1]` for a token model: a text it writes itself, drawn at temperature 1.
+    """Inputs `[steps, 1]` for a language model: a text it writes itself, drawn at temperature 1.
 
     It visits the states that the model reaches in use, and needs no corpus.
     """
-    runner = FunctionEngine(step.function(None), step.spec).runner(1)
+    runner = FunctionEngine(freeze(step, None), step.spec).runner(1)
     (x,), (y,) = runner.inputs.values(), runner.outputs.values()
     sampler = Sampler(Sampling(temperature=1.0), seed)
     tokens = np.zeros((steps, 1), np.int32)

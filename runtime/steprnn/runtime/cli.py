@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import importlib.util
+import os
 import sys
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -40,10 +41,14 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written was left behind", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+    except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
+        _drop_output()
         return 1
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        return _fail(f"the output's encoding, {error.encoding}, has no {character!a}; set PYTHONUTF8=1", 1)
     except OSError as error:
+        _drop_output()
         if error.errno == errno.ENOSPC:
             return _fail(f"the disk is full ({error.filename or error}); free some space and run again", 1)
         return _fail(str(error), 1)
@@ -79,6 +84,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, [], False) else super()._get_help_string(action)
+
+
+def _drop_output() -> None:
+    """Let go of what stdout no longer takes, or Python tries again at exit and complains."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -91,7 +91,7 @@ class Manifest:
             raise BundleError(
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
             ) from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise BundleError(f"{path} is not JSON ({error}); copy the bundle again") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise BundleError(f'{path} is not of a bundle: expected "format": "{FORMAT}"')
@@ -106,7 +106,7 @@ class Manifest:
                 str(record["model"]),
                 StepSpec.from_record(record["step"]),
                 tuple(Artefact(**a) for a in record["artefacts"]),
-                {str(name): FileRecord(**r) for name, r in record["files"].items()},
+                {name: FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in record["files"].items()},
                 dict(record["about"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -114,6 +114,9 @@ class Manifest:
         for name in manifest.files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
+        for artefact in manifest.artefacts:
+            if not manifest.files_of(artefact):  # it would be opened without having been verified
+                raise BundleError(f"{path} lists no file of {artefact.name}; do not trust it")
         return manifest
 
     def verify(self, folder: Path, names: list[str]) -> None:

@@ -149,8 +149,7 @@ class Model:
         sampling = Sampling(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n)
         tokens = self._encode(prompt, unknown)
         stops = _checked_stops(stop)
-        if length < 0:
-            raise UsageError(f"length is {length}; expected at least 0")
+        _check_length(length)
         sampler = Sampler(sampling, secrets.randbits(32) if seed is None else seed, tokens)
         decode = self._vocabulary.tokens
         pieces = (decode[token] for token in self._follow(tokens, length, sampler))
@@ -188,7 +187,7 @@ class Model:
 
     @property
     def _vocabulary(self) -> Vocabulary:
-        if self.vocabulary is None or not self.manifest.step.takes_tokens:
+        if self.vocabulary is None or not self.manifest.step.is_language_model:
             raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
         return self.vocabulary
 
@@ -236,6 +235,7 @@ class Model:
         **filters: Any,
     ) -> list[str]:
         sampling, stops = Sampling(**filters), _checked_stops(stop)
+        _check_length(length)
         tokens = self._encode(prompt, unknown)
         first = secrets.randbits(32) if seed is None else seed
         samplers = [Sampler(sampling, first + i, tokens) for i in range(n)]
@@ -256,6 +256,11 @@ class Model:
                     rows = list(y)
         decode = self._vocabulary.decode
         return [prompt + "".join(until(decode(chosen[:, i].tolist()), stops)) for i in range(n)]
+
+
+def _check_length(length: int) -> None:
+    if length < 0:
+        raise UsageError(f"length is {length}; expected at least 0")
 
 
 def _checked_stops(stop: str | Sequence[str]) -> list[str]:

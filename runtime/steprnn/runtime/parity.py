@@ -165,9 +165,10 @@ def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Pr
     place = np.unravel_index(int(errors[worst].argmax()), errors[worst].shape)
     at = (worst, int(place[0]), float(candidate[worst][place]), float(reference.results[worst][place]))
     measures = Measures(steps, units, at)
-    if spec.takes_tokens:
+    if spec.is_language_model:
         y, (x,) = spec.outputs[0].name, reference.inputs.values()
-        measures = replace(measures, **_decisions(reference.results[y], candidate[y], x))
+        with np.errstate(all="ignore"):  # a candidate may say anything; what is not finite fails below
+            measures = replace(measures, **_decisions(reference.results[y], candidate[y], x))
     return replace(measures, failures=list(_failures(measures, errors, profile)))
 
 
@@ -181,7 +182,7 @@ def _decisions(expected: NDArray[Any], got: NDArray[Any], x: NDArray[Any]) -> di
         "mean_kl": float(kl.mean()),
         "max_kl": float(kl.max()),
         "same_top_1": float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean()),
-        "perplexity": math.expm1(mean_p - mean_q),
+        "perplexity": float(np.expm1(mean_p - mean_q)),
     }
 
 
@@ -192,6 +193,11 @@ def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _failures(measures: Measures, errors: dict[str, NDArray[np.float64]], profile: Profile) -> Iterator[str]:
+    for name, units in measures.units.items():
+        if units == math.inf:
+            axes = tuple(range(1, errors[name].ndim))
+            breach = int(np.isinf(errors[name].max(axis=axes)).argmax())
+            yield f"{name} is not finite, first at step {breach}"
     if profile.units is not None and not measures.largest <= profile.units:
         name, _, got, expected = measures.worst
         axes = tuple(range(1, errors[name].ndim))

@@ -50,6 +50,8 @@ class Sampler:
     """Chooses the tokens of one stream; holds its random generator and its recent tokens."""
 
     def __init__(self, sampling: Sampling, seed: int, recent: Iterable[int] = ()) -> None:
+        if seed < 0:  # Python would take its absolute value, and other languages would not
+            raise UsageError(f"seed is {seed}; expected at least 0")
         self._sampling = sampling
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
@@ -100,16 +102,17 @@ def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
     Holds back what may turn out to be the beginning of a stop string.
     """
     held = ""
+    end = None  # where the first stop string found in `held` begins
     for piece in pieces:
         held += piece
-        starts = [i for s in stop if (i := held.find(s)) >= 0]
-        if starts:
-            if min(starts):
-                yield held[: min(starts)]
-            return
+        end = min((i for s in stop if (i := held.find(s)) >= 0), default=None)
         keep = max((n for s in stop for n in range(1, len(s)) if held.endswith(s[:n])), default=0)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
-    if held:
-        yield held
+        certain = len(held) - keep
+        if end is not None and end <= certain:  # else one that began before it may still be completed
+            break
+        if certain:
+            yield held[:certain]
+            held = held[certain:]
+            end = None if end is None else end - certain
+    if held[:end]:
+        yield held[:end]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import StateError, UsageError
+from .spec import TensorSpec
 
 if TYPE_CHECKING:
     from .model import Model
@@ -55,7 +56,7 @@ class Session:
         if batch < 1:
             raise UsageError(f"batch is {batch}; expected at least 1")
         if state is not None:
-            batch = len(next(iter(state.tensors.values())))
+            batch = max((len(t) for t in state.tensors.values() if t.ndim), default=batch)
         self._model = model
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
@@ -75,8 +76,8 @@ class Session:
                 f"this state belongs to model {state.model[:12]}, not to {self._model.manifest.model[:12]}; "
                 "load the bundle it was made with"
             )
-        got = {n: t.shape for n, t in state.tensors.items()}
-        expected = {n: t.shape for n, t in self._tensors.items()}
+        got = {n: (str(t.dtype), t.shape) for n, t in state.tensors.items()}
+        expected = {n: (str(t.dtype), t.shape) for n, t in self._tensors.items()}
         if got != expected:
             raise StateError(f"this state has {got}, expected {expected}")
         self._tensors = {n: np.array(t, np.float32) for n, t in state.tensors.items()}
@@ -102,7 +103,7 @@ class Session:
         given = x if isinstance(x, Mapping) else {spec.inputs[0].name: x}
         if set(given) != {t.name for t in spec.inputs}:
             raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in spec.inputs)}")
-        arrays = {t.name: self._checked(t.name, t.dtype, t.shape, given[t.name]) for t in spec.inputs}
+        arrays = {t.name: self._checked(t, given[t.name]) for t in spec.inputs}
         with self._model.runner(self._batch) as runner:
             runner.set_state(self._tensors)
             for name, array in arrays.items():
@@ -112,7 +113,8 @@ class Session:
             outputs = {name: array.copy() for name, array in runner.outputs.items()}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def _checked(self, name: str, dtype: str, shape: tuple[int, ...], value: ArrayLike) -> NDArray[Any]:
+    def _checked(self, spec: TensorSpec, value: ArrayLike) -> NDArray[Any]:
+        name, dtype, shape, tokens = spec.name, spec.dtype, spec.shape, spec.tokens
         array = np.asarray(value)
         expected = (self._batch, *shape)
         if array.shape == shape and self._batch == 1:
@@ -122,9 +124,6 @@ class Session:
         if dtype.startswith("int"):
             if array.dtype.kind not in "iu":
                 raise UsageError(f"input {name!r} has dtype {array.dtype}, expected whole numbers ({dtype})")
-            vocabulary = self._model.vocabulary
-            if vocabulary is not None and not ((array >= 0) & (array < len(vocabulary))).all():
-                raise UsageError(
-                    f"input {name!r} has a token outside 0..{len(vocabulary) - 1}: {array.tolist()}"
-                )
+            if tokens is not None and not ((array >= 0) & (array < tokens)).all():
+                raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
         return array

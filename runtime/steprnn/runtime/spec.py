@@ -16,6 +16,7 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    tokens: int | None = None  # of an input that is a token index: how many tokens there are
 
     @property
     def size(self) -> int:
@@ -24,12 +25,14 @@ class TensorSpec:
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in manifest.json."""
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        record: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        return record if self.tokens is None else record | {"tokens": self.tokens}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> TensorSpec:
         """The inverse of `to_record`; raises KeyError, TypeError or ValueError on anything else."""
-        return cls(str(record["name"]), str(record["dtype"]), tuple(int(n) for n in record["shape"]))
+        shape, tokens = tuple(int(n) for n in record["shape"]), record.get("tokens")
+        return cls(str(record["name"]), str(record["dtype"]), shape, None if tokens is None else int(tokens))
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,11 @@ class StepSpec:
     outputs: tuple[TensorSpec, ...]
 
     @property
-    def takes_tokens(self) -> bool:
-        """Whether the one input is a token index."""
-        return len(self.inputs) == 1 and self.inputs[0].dtype == "int32" and not self.inputs[0].shape
+    def is_language_model(self) -> bool:
+        """Whether the one input is a token index, and the one output its logits."""
+        if len(self.inputs) != 1 or len(self.outputs) != 1 or self.inputs[0].tokens is None:
+            return False
+        return self.inputs[0].shape == () and self.outputs[0].shape == (self.inputs[0].tokens,)
 
     @property
     def result_names(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Vocabulary:
             record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise BundleError(f"{path} is missing; copy the whole folder again") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise BundleError(f"{path} is not JSON ({error}); copy the folder again") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise BundleError(f'{path} is not a vocabulary: expected "format": "{FORMAT}"')

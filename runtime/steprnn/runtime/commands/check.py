@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .. import engines
-from ..errors import MissingExtra
+from ..errors import BundleError, MissingExtra, UsageError
 from ..manifest import Manifest
 from ..parity import PROFILES, Reference, chain, measure
 from ..quiet import quiet
@@ -30,9 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = Manifest.read(folder)
     manifest.verify(folder, list(manifest.files))
     reference = Reference.read(folder / GOLDEN)
+    names = [t.name for t in manifest.step.inputs], list(manifest.step.result_names)
+    if (list(reference.inputs), sorted(reference.results)) != (names[0], sorted(names[1])):
+        raise BundleError(f"{folder / GOLDEN} is not a run of this step; export again")
     installed = engines.installed()
     if not installed:
         raise MissingExtra("an engine", "onnx")
+    formats = {engines.ENGINES[engine] for engine in installed}
+    if not any(a.format in formats for a in manifest.artefacts):
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
     failures = []
     sys.stdout.write(f"{'artefact':<18}{'engine':<8}{'units':>9}{'same-top-1':>12}{'mean KL':>10}  verdict\n")
     for engine in installed:

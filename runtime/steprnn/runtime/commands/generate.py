@@ -7,6 +7,7 @@ import secrets
 import sys
 import time
 
+from ..errors import UsageError
 from ..model import load
 from ..quiet import quiet
 
@@ -61,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Generate, and tell the seed, the engine and the speed on stderr."""
+    if any("\ud800" <= c <= "\udfff" for c in arguments.prompt):  # how Python keeps bytes it cannot decode
+        raise UsageError("the prompt is not UTF-8; expected UTF-8 on the command line")
     with quiet():
         model = load(
             arguments.bundle,

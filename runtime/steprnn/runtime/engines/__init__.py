@@ -62,5 +62,7 @@ def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engi
         raise UsageError(f"engine {name!r} is unknown; expected one of: {', '.join(ENGINES)}")
     if name not in installed():
         raise MissingExtra(f"the engine {name!r}", name)
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1")
     module = importlib.import_module(f".{name}", __package__)
     return module.load(path, spec, threads)  # type: ignore[no-any-return]

@@ -32,13 +32,14 @@ class LiteRTEngine:
 
     def __init__(self, path: Path, spec: StepSpec, threads: int) -> None:
         self._path = path
+        self._flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
         self._spec = spec
         self._threads = threads
 
     def runner(self, batch: int) -> Runner:
         """A new runner with zero states."""
         try:
-            interpreter = Interpreter(model_path=str(self._path), num_threads=self._threads)
+            interpreter = Interpreter(model_content=self._flatbuffer, num_threads=self._threads)
             signature = interpreter.get_signature_runner(SIGNATURE)
             indices = {
                 name: detail["index"]
@@ -70,6 +71,7 @@ class LiteRTRunner:
         # The public invoke() refuses to run while views are alive, lest a reallocation moves them;
         # this runner never reallocates. Views in place save more than half of the time of an int8 step.
         self._invoke = interpreter._interpreter.Invoke
+        self._interpreter = interpreter  # holds the flatbuffer, which is not copied
 
     def run(self) -> None:
         """Take one time step."""

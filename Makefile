@@ -1,0 +1,44 @@
+# Every target is a plain command on the project's own virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo lint types test alone bench clean
+
+help: ## this text
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(VENV)/all: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/all
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/all ## a virtual environment with steprnn[all]
+
+demo: install ## train, export, check and generate on the embedded lyrics (about 2 minutes)
+	$(BIN)/steprnn demo
+
+lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev ## mypy --strict
+	$(BIN)/mypy
+
+test: $(VENV)/dev alone ## every test, and the runtime alone with each engine
+	$(BIN)/pytest
+
+alone: $(VENV)/dev ## the runtime without TensorFlow: one clean environment for each engine
+	$(BIN)/python tests/alone.py
+
+bench: $(VENV)/all ## the README's figures
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/train.py
+
+clean: ## remove the virtual environment and what demo wrote
+	rm -rf $(VENV) demo

@@ -1,0 +1,92 @@
+"""What each kind of layer means to a single step: run as it is, remembered, or refused with a reason.
+
+docs/supported-layers.md is this table for people, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import layers
+
+from steprnn.runtime.errors import ExportError
+
+# They act on each element or on the last axis alone, so they give the same without a time axis, and
+# then leave no reshapes in the graph. Every other layer runs on a time axis of length 1.
+TIMELESS = frozenset(
+    {
+        *("Dense", "Embedding", "OneHot", "Activation", "ReLU", "LeakyReLU", "ELU", "Identity"),
+        *("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+        *("Divide", "Relu", "Sigmoid", "Tanh", "Cast", "Negative", "Square", "Sqrt", "Exp", "Absolute"),
+    }
+)
+
+# class -> (what it does that a step cannot, what to do instead); where its input has a time axis.
+REFUSED = {
+    "Bidirectional": ("reads the sequence from both ends", "train with the forward layer alone"),
+    "Attention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
+    "AdditiveAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
+    "MultiHeadAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
+    "GroupQueryAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
+    "AveragePooling1D": ("pools over time", "leave it out, or pool in the caller"),
+    "MaxPooling1D": ("pools over time", "leave it out, or pool in the caller"),
+    "GlobalAveragePooling1D": ("pools over time", "use return_sequences=False, or pool in the caller"),
+    "GlobalMaxPooling1D": ("pools over time", "use return_sequences=False, or pool in the caller"),
+    "AdaptiveAveragePooling1D": ("pools over time", "leave it out, or pool in the caller"),
+    "AdaptiveMaxPooling1D": ("pools over time", "leave it out, or pool in the caller"),
+    "Flatten": (
+        "flattens time into the features",
+        "use TimeDistributed(Flatten()), or return_sequences=False",
+    ),
+    "Permute": ("moves the time axis", "keep time at axis 1"),
+    "Dot": ("multiplies across time steps", "use Multiply"),
+    "UpSampling1D": ("makes more time steps than it reads", "repeat in the caller"),
+    "Cropping1D": ("drops time steps", "crop in the caller"),
+    "Conv1DTranspose": ("makes more time steps than it reads", "use a causal Conv1D"),
+    "Conv2D": ("mixes time steps", "wrap it in TimeDistributed"),
+    "Conv3D": ("mixes time steps", "wrap it in TimeDistributed"),
+    "ConvLSTM1D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
+    "ConvLSTM2D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
+    "ConvLSTM3D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
+    "GroupNormalization": ("normalises over time", "use LayerNormalization over the features"),
+}
+REFUSED_WITHOUT_TIME = {
+    "RepeatVector": ("makes a sequence from one vector", "export the part after it as a model of its own"),
+}
+
+
+def refuse(op: Any, timed: bool) -> None:
+    """Raise `ExportError` where this layer, on an input with (or without) a time axis, has no step."""
+    kind = next((c.__name__ for c in type(op).__mro__ if c.__name__ in REFUSED), type(op).__name__)
+    if timed and kind in REFUSED:
+        raise refusal(op, *REFUSED[kind])
+    if not timed and kind in REFUSED_WITHOUT_TIME:
+        raise refusal(op, *REFUSED_WITHOUT_TIME[kind])
+    if isinstance(op, layers.RNN) and op.go_backwards:
+        raise refusal(op, "reads the sequence backwards (go_backwards=True)", "train it forwards")
+    if timed and isinstance(op, layers.BatchNormalization | layers.LayerNormalization):
+        axes = op.axis if isinstance(op.axis, list | tuple) else [op.axis]
+        if 1 in axes:
+            raise refusal(op, "normalises over time (axis 1)", "normalise over the features, axis=-1")
+    if timed and isinstance(op, layers.Conv1D | layers.DepthwiseConv1D | layers.SeparableConv1D):
+        _refuse_convolution(op)
+
+
+def _refuse_convolution(op: Any) -> None:
+    if op.data_format != "channels_last":
+        raise refusal(op, "has the time axis last (channels_first)", "use channels_last")
+    if tuple(op.strides) != (1,):
+        raise refusal(op, f"strides over time (strides={op.strides[0]})", "use strides=1")
+    reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
+    if reach and isinstance(op, layers.SeparableConv1D):
+        raise refusal(
+            op, "has no causal form in Keras", "use a causal DepthwiseConv1D and a Conv1D of size 1"
+        )
+    if reach and op.padding == "same":
+        raise refusal(op, "sees the future (padding='same')", "use padding='causal'")
+
+
+def refusal(op: Any, reason: str, instead: str) -> ExportError:
+    """The error that names a layer, the reason and the way out."""
+    return ExportError(f"layer {op.name!r} ({type(op).__name__}) {reason}, so it has no step; {instead}")

@@ -1,0 +1,124 @@
+"""What a layer remembers from one time step to the next, as states that the caller holds."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from keras import layers, ops, tree
+from numpy.typing import NDArray
+
+from steprnn.runtime.spec import NEXT, TensorSpec
+
+Tensors = dict[str, Any]
+
+
+class Memory(Protocol):
+    """One layer's states, and its step."""
+
+    states: tuple[TensorSpec, ...]
+    initial: dict[str, NDArray[np.float32]]  # states that do not begin at zero
+
+    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
+        """One time step on x `[batch, ...]`: its output, its final states, and the next states by name."""
+
+
+class RecurrentMemory:
+    """An `RNN` of any cell: `h` and `c` of an LSTM, `h` of a GRU or SimpleRNN, else `s0`, `s1`, ..."""
+
+    def __init__(self, op: layers.RNN, prefix: str, dtype: str, masked: bool, initial: Any) -> None:
+        self._op = op
+        structure = op.get_initial_state(batch_size=1)
+        self._structure = list(structure) if tree.is_nested(structure) else [structure]
+        begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(self._structure)]
+        if initial is not None:
+            begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(initial)]
+        names = [prefix + name for name in _state_names(op.cell)]
+        self._names = names
+        self.states = tuple(
+            TensorSpec(name, dtype, tuple(int(n) for n in array.shape[1:]))
+            for name, array in zip(names, begin, strict=True)
+        )
+        self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
+        # At a masked step Keras repeats the last output, which for its own cells is a state already.
+        self._last = prefix + (_output_state(op.cell) or "y")
+        if masked and self._last not in names:
+            width = op.compute_output_spec(_symbolic(op)).shape[-1]
+            self.states += (TensorSpec(self._last, dtype, (int(width),)),)
+
+    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
+        """Call the cell once; at a masked step keep the states and repeat the last output."""
+        before = [tensors[name] for name in self._names]
+        y, after = self._op.cell(x, tree.pack_sequence_as(self._structure, before))
+        after = tree.flatten(after)
+        keeps_output = len(self.states) > len(self._names)
+        if mask is not None:
+            last = tensors[self._last]
+            y = _where(
+                mask, y, ops.zeros_like(y) if self._op.zero_output_for_mask else ops.cast(last, y.dtype)
+            )
+            after = [
+                _where(mask, new, ops.cast(old, new.dtype)) for new, old in zip(after, before, strict=True)
+            ]
+        following = {NEXT + name: state for name, state in zip(self._names, after, strict=True)}
+        if keeps_output:
+            following[NEXT + self._last] = y
+        return y, after, following
+
+
+class ConvolutionMemory:
+    """A causal convolution: `past`, the last (kernel - 1) * dilation inputs, oldest first."""
+
+    initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written: padding is zeros)
+
+    def __init__(self, op: Any, prefix: str, dtype: str, channels: int) -> None:
+        self._op = op
+        reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
+        self._name = f"{prefix}past"
+        self.states: tuple[TensorSpec, ...] = (TensorSpec(self._name, dtype, (reach, channels)),)
+
+    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
+        """Convolve the one window that ends at this time step."""
+        op = self._op
+        past = ops.cast(tensors[self._name], x.dtype)
+        window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
+        convolve = ops.depthwise_conv if isinstance(op, layers.DepthwiseConv1D) else ops.conv
+        kernel = ops.cast(op.kernel, x.dtype)
+        y = convolve(window, kernel, strides=1, padding="valid", dilation_rate=op.dilation_rate)
+        y = ops.squeeze(y, 1)
+        if op.use_bias:
+            y = ops.add(y, ops.cast(op.bias, x.dtype))
+        if op.activation is not None:
+            y = op.activation(y)
+        return y, [], {NEXT + self._name: window[:, 1:]}
+
+
+def _symbolic(op: layers.RNN) -> Any:
+    import keras
+
+    shape = op.input_spec[0].shape if op.input_spec else None
+    features = shape[2:] if shape else op._build_shapes_dict["sequences_shape"][2:]
+    return keras.KerasTensor((3, None, *features))
+
+
+def _state_names(cell: Any) -> list[str]:
+    if isinstance(cell, layers.StackedRNNCells):
+        return [f"{i}_{name}" for i, inner in enumerate(cell.cells) for name in _state_names(inner)]
+    if isinstance(cell, layers.LSTMCell):
+        return ["h", "c"]
+    if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell):
+        return ["h"]
+    size = len(tree.flatten(cell.state_size))
+    return ["s"] if size == 1 else [f"s{i}" for i in range(size)]
+
+
+def _output_state(cell: Any) -> str | None:
+    """The state that is the cell's output, where there is one."""
+    if isinstance(cell, layers.StackedRNNCells):
+        inner = _output_state(cell.cells[-1])
+        return f"{len(cell.cells) - 1}_{inner}" if inner else None
+    return "h" if isinstance(cell, layers.LSTMCell | layers.GRUCell | layers.SimpleRNNCell) else None
+
+
+def _where(mask: Any, new: Any, old: Any) -> Any:
+    return ops.where(ops.reshape(mask, (-1,) + (1,) * (len(new.shape) - 1)), new, old)

@@ -1,1 +1,28 @@
-"""Turn a Keras model into a verified single-step bundle; needs `steprnn[export]`."""
+"""Turn a Keras model into a verified single-step bundle; needs `steprnn[export]`.
+
+>>> from steprnn.export import export
+>>> export(model, "model.bundle")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import export
+    from .derive import Step
+
+__all__ = ["Step", "export"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import TensorFlow when something is used, not when the command line looks for its commands."""
+    if name == "export":
+        from .bundle import export
+
+        return export
+    if name == "Step":
+        from .derive import Step
+
+        return Step
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

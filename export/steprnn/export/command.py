@@ -24,7 +24,9 @@ NEEDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
-    parser.add_argument("checkpoint", type=Path, help="folder that `steprnn train` wrote, or a .keras file")
+    parser.add_argument(
+        "checkpoint", type=Path, help="folder that `steprnn train` wrote, a .keras or an .h5 file"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--formats",
@@ -40,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="run the Python code that the file brings (Lambda layers)"
     )
 
 
@@ -60,7 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
     variants = ["float32" if name == "none" else name for name in arguments.quantize]
     manifest = export(
-        arguments.checkpoint, arguments.out, formats=arguments.formats, variants=variants, text=text, say=say
+        arguments.checkpoint,
+        arguments.out,
+        formats=arguments.formats,
+        variants=variants,
+        text=text,
+        trust=arguments.trust,
+        say=say,
     )
     say(f"wrote {arguments.out}: {', '.join(a.name for a in manifest.artefacts)}")
     return 0

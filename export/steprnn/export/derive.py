@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
@@ -20,10 +21,12 @@ from keras import layers, ops, tree
 from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError
+from steprnn.runtime.parity import Arrays
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
 from .layers import TIMELESS, refusal, refuse
 from .memory import ConvolutionMemory, Memory, RecurrentMemory, Tensors
+from .whole import Whole
 
 Visit = Callable[..., Any]
 SURVEY_BATCH = 3  # a batch that is told apart from the time axis, which alone is None
@@ -34,12 +37,17 @@ class Step:
     """The contract of a step and the function that computes it on the model's own variables.
 
     `call` maps tensors named as the inputs and states of `spec` to tensors named as its outputs and
-    next states. The batch axis is free. `initial` holds the states that do not begin at zero.
+    next states; the batch axis is free. `initial` holds the states that do not begin at zero, without
+    the batch axis. `whole` is the model on whole sequences, `[batch, steps, ...]` by the same names:
+    what the chained step is proved to equal. Without it there is nothing to prove it by.
     """
 
     spec: StepSpec
     call: Callable[[Tensors], Tensors]
     initial: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    whole: Callable[[Arrays], Arrays] | None = None
+    fixed_steps: int | None = None  # the only sequence length that `whole` takes
+    suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"
 
     def signature(self, batch: int | None) -> Tensors:
         """TensorFlow's specification of the inputs and states, by name."""
@@ -96,7 +104,51 @@ def derive(model: keras.Model) -> Step:
     def call(tensors: Tensors) -> Tensors:
         return _trace(graph, survey, tensors)
 
-    return Step(spec, call, survey.initial)
+    spoken = {t.name: i for t, i in zip(spec.outputs, survey.spoken, strict=True)}
+    whole = Whole(model, spec, survey.inputs, spoken)
+    return Step(
+        spec, call, survey.initial, whole, whole.fixed_steps, lambda inputs: _suspect(graph, survey, inputs)
+    )
+
+
+def _suspect(graph: Any, survey: _Survey, inputs: Arrays) -> str:
+    """Name the first layer whose output at one time step is not what it gives on that step alone."""
+    found: list[str] = []
+    calls: Counter[int] = Counter()
+    steps = len(next(iter(inputs.values())))
+
+    def at(step: int, value: Any) -> Any:
+        is_sequence = tf.is_tensor(value) and value.shape.rank > 1 and value.shape[1] == steps
+        return value[:, step : step + 1] if is_sequence else value
+
+    def alone(op: Any, whole: Any, step: int, *arguments: Any) -> bool:
+        args, kwargs = tree.map_structure(partial(at, step), arguments)
+        try:
+            pairs = zip(tree.flatten(whole), tree.flatten(op(*args, **kwargs)), strict=True)
+            return all(np.allclose(at(step, w), a, 1e-3, 1e-3) for w, a in pairs)
+        except Exception:  # a layer that does not even run on one time step is the one
+            return False
+
+    def visit(op: Any, *args: Any, **kwargs: Any) -> Any:
+        key = (id(op), calls[id(op)])
+        calls[id(op)] += 1
+        whole = op(*args, **kwargs)
+        if found or key in survey.memories or not survey.timed[key]:
+            return whole
+        if not all(alone(op, whole, step, args, kwargs) for step in {0, steps // 2, steps - 1}):
+            found.append(f"layer {op.name!r} ({type(op).__name__}) mixes time steps, so it has no step")
+        return whole
+
+    rows = next(iter(inputs.values())).shape[1]
+    names = {position: name for name, position in survey.inputs.items()}
+    given = [
+        ops.convert_to_tensor(np.moveaxis(inputs[names[i]], 0, 1), t.dtype)
+        if i in names
+        else ops.zeros((rows, *t.shape[1:]), t.dtype)
+        for i, t in enumerate(graph.inputs)
+    ]
+    walk(graph, given, visit)
+    return found[0] if found else "no single layer was found that mixes time steps"
 
 
 class _Survey:
@@ -246,11 +298,16 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
             return [y, *after] if op.return_state else y
         if isinstance(op, layers.ZeroPadding1D) and timed:
             return args[0]
-        if timed and isinstance(op, layers.TimeDistributed):
-            return time.add(op.layer(time.drop(args[0])))
-        if timed and _timeless(op):
-            return time.add(op(*(tree.map_structure(time.drop_any, a) for a in args)))
-        return op(*args, **kwargs)
+        try:
+            if timed and isinstance(op, layers.TimeDistributed):
+                return time.add(op.layer(time.drop(args[0])))
+            if timed and _timeless(op):
+                return time.add(op(*(tree.map_structure(time.drop_any, a) for a in args)))
+            return op(*args, **kwargs)
+        except Exception as error:
+            raise refusal(
+                op, "does not run on a single time step", "it must act on each time step alone"
+            ) from error
 
     given = []
     for i, (tensor, symbol) in enumerate(zip(graph.inputs, survey.symbols, strict=True)):
@@ -259,12 +316,7 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
             given.append(ops.zeros((1, *tensor.shape[1:]), tensor.dtype))
         else:
             given.append(time.add(tensors[name]) if None in symbol.shape else tensors[name])
-    try:
-        values = walk(graph, given, visit)
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(f"model {graph.name!r} cannot run on a single time step: {error}") from error
+    values = walk(graph, given, visit)
     for spec, i in zip(survey.spec.outputs, survey.spoken, strict=True):
         value = time.drop(values[i]) if None in survey.outputs[i].shape else values[i]
         results[spec.name] = value

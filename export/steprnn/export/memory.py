@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops, tree
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ class RecurrentMemory:
         )
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
         # At a masked step Keras repeats the last output, which for its own cells is a state already.
-        self._last = prefix + (_output_state(op.cell) or "y")
+        self._last = prefix + (_output_state(op.cell) or "last")
         if masked and self._last not in names:
             width = op.compute_output_spec(_symbolic(op)).shape[-1]
             self.states += (TensorSpec(self._last, dtype, (int(width),)),)
@@ -49,6 +51,8 @@ class RecurrentMemory:
     def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
         """Call the cell once; at a masked step keep the states and repeat the last output."""
         before = [tensors[name] for name in self._names]
+        if hasattr(x, "_keras_mask"):  # the mask is applied below, and the cell would warn of it
+            x = tf.identity(x)
         y, after = self._op.cell(x, tree.pack_sequence_as(self._structure, before))
         after = tree.flatten(after)
         keeps_output = len(self.states) > len(self._names)
@@ -82,9 +86,14 @@ class ConvolutionMemory:
         op = self._op
         past = ops.cast(tensors[self._name], x.dtype)
         window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
-        convolve = ops.depthwise_conv if isinstance(op, layers.DepthwiseConv1D) else ops.conv
         kernel = ops.cast(op.kernel, x.dtype)
-        y = convolve(window, kernel, strides=1, padding="valid", dilation_rate=op.dilation_rate)
+        if isinstance(op, layers.DepthwiseConv1D):
+            y = ops.depthwise_conv(window, kernel, padding="valid", dilation_rate=op.dilation_rate)
+        else:  # group by group: Keras compiles a grouped convolution with XLA, which no format takes
+            groups = zip(ops.split(window, op.groups, -1), ops.split(kernel, op.groups, -1), strict=True)
+            y = ops.concatenate(
+                [ops.conv(w, k, padding="valid", dilation_rate=op.dilation_rate) for w, k in groups], axis=-1
+            )
         y = ops.squeeze(y, 1)
         if op.use_bias:
             y = ops.add(y, ops.cast(op.bias, x.dtype))
@@ -94,8 +103,6 @@ class ConvolutionMemory:
 
 
 def _symbolic(op: layers.RNN) -> Any:
-    import keras
-
     shape = op.input_spec[0].shape if op.input_spec else None
     features = shape[2:] if shape else op._build_shapes_dict["sequences_shape"][2:]
     return keras.KerasTensor((3, None, *features))
@@ -103,7 +110,7 @@ def _symbolic(op: layers.RNN) -> Any:
 
 def _state_names(cell: Any) -> list[str]:
     if isinstance(cell, layers.StackedRNNCells):
-        return [f"{i}_{name}" for i, inner in enumerate(cell.cells) for name in _state_names(inner)]
+        return [f"cell_{i}_{name}" for i, inner in enumerate(cell.cells) for name in _state_names(inner)]
     if isinstance(cell, layers.LSTMCell):
         return ["h", "c"]
     if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell):
@@ -116,7 +123,7 @@ def _output_state(cell: Any) -> str | None:
     """The state that is the cell's output, where there is one."""
     if isinstance(cell, layers.StackedRNNCells):
         inner = _output_state(cell.cells[-1])
-        return f"{len(cell.cells) - 1}_{inner}" if inner else None
+        return f"cell_{len(cell.cells) - 1}_{inner}" if inner else None
     return "h" if isinstance(cell, layers.LSTMCell | layers.GRUCell | layers.SimpleRNNCell) else None
 
 

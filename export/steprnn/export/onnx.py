@@ -16,6 +16,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from steprnn.runtime.atomic import write_bytes
 
+from . import operators
 from .derive import Step
 from .frozen import freeze
 
@@ -27,16 +28,40 @@ OPSET = 18  # the newest that tf2onnx 1.17 writes
 BLOCK = 256  # the fastest of 32, 128 and 256 on the hidden sizes tried
 
 
-def write(step: Step, path: Path, variant: str = "float32") -> None:
-    """Write one ONNX file that `onnx.checker` passes, with full shape inference."""
+def write(step: Step, path: Path, variant: str = "float32") -> int | None:
+    """Write one ONNX file that `onnx.checker` passes, with full shape inference; None: any batch size.
+
+    Raises `ExportError` where an operator is not on the list.
+    """
     model = _convert(step)
     if variant == "int8":
         model = _quantize(model)
     helper.set_model_props(
         model, {"steprnn.step": json.dumps(step.spec.to_record()), "steprnn.variant": METHODS[variant]}
     )
+    operators.check_onnx(model)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())
+    return None
+
+
+def _expm1(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """exp(x) - 1, which ONNX has no operator for (celu)."""
+    one = context.make_const(f"{name}/one", np.array(1, np.float32)).output[0]
+    node.type = "Exp"
+    exp = node.output[0]
+    context.insert_new_node_on_output("Sub", exp, name=f"{name}/minus_one", inputs=[exp, one])
+
+
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """1 - erf(x), which ONNX has no operator for (gelu)."""
+    one = context.make_const(f"{name}/one", np.array(1, np.float32)).output[0]
+    node.type = "Erf"
+    erf = node.output[0]
+    context.insert_new_node_on_output("Sub", erf, name=f"{name}/one_minus", inputs=[one, erf])
+
+
+HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, [])}
 
 
 def _convert(step: Step) -> onnx.ModelProto:
@@ -48,7 +73,9 @@ def _convert(step: Step) -> onnx.ModelProto:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tf.function(positional, autograph=False)
-    model, _ = tf2onnx.convert.from_function(function, list(signature.values()), opset=OPSET)
+    model, _ = tf2onnx.convert.from_function(
+        function, list(signature.values()), opset=OPSET, custom_op_handlers=HANDLERS
+    )
     model.producer_name = "steprnn"
     order = {name: i for i, name in enumerate(step.spec.result_names)}
     outputs = sorted(model.graph.output, key=lambda o: order[o.name])

@@ -68,9 +68,18 @@ def reference_run(step: Step, inputs: Arrays) -> Reference:
     batch = next(iter(inputs.values())).shape[1]
     oracle = FunctionEngine(freeze(step, None, "float64"), step.spec, "float64").runner(batch)
     float32 = FunctionEngine(freeze(step, None), step.spec).runner(batch)
-    exact, tensorflow = chain(oracle, inputs), chain(float32, inputs)
+    state = initial_state(step, batch)
+    exact, tensorflow = chain(oracle, inputs, state), chain(float32, inputs, state)
     rounded = {name: array.astype(np.float32) for name, array in exact.items()}
     return Reference(inputs, rounded, units_of(exact, tensorflow))
+
+
+def initial_state(step: Step, batch: int) -> Arrays:
+    """The states a stream begins with, `[batch, size...]` by name."""
+    return {
+        t.name: np.broadcast_to(step.initial.get(t.name, np.zeros(t.shape, np.float32)), (batch, *t.shape))
+        for t in step.spec.states
+    }
 
 
 def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:

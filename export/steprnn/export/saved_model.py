@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from . import operators
 from .derive import Step
 from .frozen import freeze
 
@@ -13,6 +14,19 @@ SIGNATURE = "step"
 METHODS = {"float32": "float32 weights"}
 
 
-def write(step: Step, path: Path, variant: str = "float32", batch: int | None = None) -> None:
-    """Write the folder `path` with the one signature `step`."""
-    tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: freeze(step, batch)})
+def write(step: Step, path: Path, variant: str = "float32") -> int | None:
+    """Write the folder `path` with the one signature `step`; None, as it takes any batch size.
+
+    Raises `ExportError` where an operator is not on the list.
+    """
+    save(step, path, None)
+    return None
+
+
+def save(step: Step, path: Path, batch: int | None) -> None:
+    """Write the folder for one batch size (None: any)."""
+    function = freeze(step, batch)
+    operators.check_tensorflow(function.graph.as_graph_def())
+    # A step is never trained further, and some activations have gradients that cannot be saved.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: function}, options=options)

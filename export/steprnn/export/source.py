@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass
+import shutil
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
-from steprnn.runtime.errors import BundleError, CheckpointError
+from steprnn.runtime.errors import BundleError, CheckpointError, ExportError
 from steprnn.runtime.vocabulary import Vocabulary
+
+from .derive import Step
 
 FORMAT = "steprnn.checkpoint"
 VERSION = 1
@@ -19,35 +23,29 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """A trained model, the vocabulary it was trained on (if any), and where it came from."""
+    """A trained model (or a step written by hand), its vocabulary, and where it came from."""
 
-    model: keras.Model
-    vocabulary: Vocabulary | None
-    about: dict[str, Any]
-
-    @property
-    def hash(self) -> str:
-        """sha256 of the architecture and the weights, in Keras's order."""
-        digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True, default=str).encode())
-        for weight in self.model.get_weights():
-            digest.update(weight.tobytes())
-        return digest.hexdigest()
+    model: keras.Model | Step
+    vocabulary: Vocabulary | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
-def open_source(path: Path) -> Source:
-    """Read a checkpoint folder or a `.keras` file; raises `CheckpointError` where it is neither."""
+def open_source(path: Path, *, trust: bool = False) -> Source:
+    """Read a checkpoint folder, a `.keras` or a legacy `.h5` file.
+
+    `trust` lets a `.keras` file bring its own Python code (Lambda layers). Raises `CheckpointError`
+    where the path is none of these, or the file is damaged.
+    """
     if path.is_file():
-        return Source(_load(path), None, {"source": path.name})
+        return Source(_load(path, trust), None, {"source": path.name})
     if not path.is_dir():
-        raise CheckpointError(
-            f"{path} does not exist; expected a checkpoint as `steprnn train --out` writes it"
-        )
+        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder, a .keras or an .h5 file")
     record = _training_record(path)
     try:
         vocabulary = Vocabulary.read(path / "vocabulary.json")
     except BundleError as error:
         raise CheckpointError(str(error)) from None
-    model = _load(path / "model.keras")
+    model = _load(path / "model.keras", trust)
     size = model.outputs[0].shape[-1]
     if size != len(vocabulary):
         raise CheckpointError(
@@ -79,11 +77,42 @@ def _training_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _load(path: Path) -> keras.Model:
+def _load(path: Path, trust: bool) -> keras.Model:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; train again, or copy the whole folder")
     try:
-        return keras.models.load_model(path, compile=False)
+        if h5py.is_hdf5(path):
+            return _load_h5(path)
+        return keras.models.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises ValueError, OSError, KeyError and TypeError for a bad file
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {first}") from None
+        message = " ".join(str(error).split()) or type(error).__name__
+        if "safe_mode" in message or "enable_unsafe_deserialization" in message:
+            raise ExportError(
+                f"{path} holds Python code (a Lambda layer), which is not run from a file; "
+                "if you trust whoever made it, run again with --trust"
+            ) from None
+        if "Could not locate class" in message or "Unknown layer" in message:
+            raise CheckpointError(
+                f"{path} needs a class that this program does not have ({message[:160]}); "
+                "build the model in Python and call steprnn.export.export(model, out)"
+            ) from None
+        raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {message[:300]}") from None
+
+
+def _load_h5(path: Path) -> keras.Model:
+    """A legacy file, without the arguments of Keras 2 that Keras 3 no longer takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.h5"
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            if "model_config" not in file.attrs:
+                raise ValueError("it holds weights alone, without the model")
+            config = json.loads(file.attrs["model_config"])
+            file.attrs["model_config"] = json.dumps(_without(config, "time_major"))
+        return keras.models.load_model(copy, compile=False)
+
+
+def _without(config: Any, key: str) -> Any:
+    if isinstance(config, dict):
+        return {k: _without(v, key) for k, v in config.items() if k != key}
+    return [_without(v, key) for v in config] if isinstance(config, list) else config

@@ -50,11 +50,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.rename(old / path.name)
             try:
+                path.rename(old / path.name)
                 temporary.rename(path)
             except BaseException:
-                (old / path.name).rename(path)
+                if not path.exists():
+                    (old / path.name).rename(path)
                 old.rmdir()
                 raise
             shutil.rmtree(old)

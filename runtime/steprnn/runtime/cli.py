@@ -9,9 +9,9 @@ import importlib.util
 import os
 import sys
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import NoReturn, Protocol
 
-from .errors import MissingExtra, SteprnnError
+from .errors import MissingExtra, SteprnnError, UsageError
 
 GROUP = "steprnn.commands"
 ORDER = ("train", "export", "check", "generate", "demo")
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="steprnn",
         description="Turn a trained Keras recurrent model into a verified single step, and run it.",
         epilog="`steprnn COMMAND --help` has the flags and an example.",
@@ -76,6 +76,11 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run, needs=module.NEEDS)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` tells the flags")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

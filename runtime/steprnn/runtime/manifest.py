@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .atomic import write_text
 from .errors import BundleError
 from .spec import StepSpec
@@ -18,6 +21,7 @@ from .spec import StepSpec
 FORMAT = "steprnn.bundle"
 VERSION = 1
 NAME = "manifest.json"
+INITIAL = "initial.npz"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Artefact:
     variant: str  # "float32" or "int8"
     method: str  # how the weights are kept, in the vendor's own terms
     path: str  # relative to the bundle
+    batch: int | None = None  # the only batch size it takes; None: any
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,15 @@ class Manifest:
     def size_of(self, artefact: Artefact) -> int:
         """Bytes of one artefact on disk."""
         return sum(self.files[name].bytes for name in self.files_of(artefact))
+
+    def initial_state(self, folder: Path) -> dict[str, NDArray[np.float32]]:
+        """What a stream begins with, `[size...]` by state: zero, but for what initial.npz holds."""
+        states = {t.name: np.zeros(t.shape, np.float32) for t in self.step.states}
+        if INITIAL in self.files:
+            self.verify(folder, [INITIAL])
+            with np.load(folder / INITIAL, allow_pickle=False) as file:
+                states |= {name: file[name] for name in file.files if name in states}
+        return states
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, the last file of a bundle to be written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def load(path: str | Path, *, engine: str = "auto", variant: str = "float32", th
         vocabulary = Vocabulary.read(folder / VOCABULARY)
     manifest.verify(folder, manifest.files_of(artefact))
     opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-    return Model(manifest, artefact, name, opened, vocabulary)
+    return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
 
 
 def _choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
@@ -81,8 +81,10 @@ class Model:
         engine: str,
         opened: Engine,
         vocabulary: Vocabulary | None,
+        initial_state: Mapping[str, NDArray[np.float32]],
     ) -> None:
         self.manifest = manifest
+        self.initial_state = initial_state  # `[size...]` by name, for one row
         self.artefact = artefact
         self.engine = engine
         self.vocabulary = vocabulary
@@ -163,7 +165,7 @@ class Model:
                 "the text has one character; a score needs at least 2, as the first has no prediction"
             )
         logs = []
-        with self._from_zero() as runner:
+        with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
             for token, following in zip(tokens, tokens[1:], strict=False):
                 x[0] = token
@@ -180,7 +182,7 @@ class Model:
         hidden = [t.name for t in self.manifest.step.states if t.name == "h" or t.name.endswith("_h")]
         if not hidden:
             raise UsageError("the model has no hidden state h, only its own kinds of state")
-        with self._from_zero() as runner:
+        with self._from_start() as runner:
             self._read(runner, tokens)
             vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
             return vector
@@ -199,9 +201,9 @@ class Model:
         return tokens
 
     @contextmanager
-    def _from_zero(self, batch: int = 1) -> Iterator[Runner]:
+    def _from_start(self, batch: int = 1) -> Iterator[Runner]:
         with self.runner(batch) as runner:
-            runner.set_state({t.name: np.zeros(1, np.float32) for t in self.manifest.step.states})
+            runner.set_state(self.initial_state)
             yield runner
 
     @staticmethod
@@ -212,7 +214,7 @@ class Model:
             runner.run()
 
     def _follow(self, prompt: Sequence[int], length: int, sampler: Sampler) -> Iterator[int]:
-        with self._from_zero() as runner:
+        with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
             self._read(runner, prompt)
             logits = y[0]
@@ -240,7 +242,7 @@ class Model:
         first = secrets.randbits(32) if seed is None else seed
         samplers = [Sampler(sampling, first + i, tokens) for i in range(n)]
         chosen = np.empty((length, n), np.int32)
-        with self._from_zero() as reader:  # all rows share the prompt: it is read once
+        with self._from_start() as reader:  # all rows share the prompt: it is read once
             self._read(reader, tokens)
             state = reader.get_state()
             (logits,) = (y[0].copy() for y in reader.outputs.values())

@@ -30,6 +30,7 @@ class Profile:
     mean_kl: float | None = None  # nats, reference to candidate, mean over the steps
     same_top_1: float | None = None  # share of the steps at which the likeliest token is the same
     perplexity: float | None = None  # relative change on the run's own text
+    relative: float | None = None  # rms error of an output over its rms, where it is not logits
 
 
 PROFILES = {
@@ -39,7 +40,7 @@ PROFILES = {
     "float32": Profile(units=8.0),
     # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
     # starts to read differently, not where arithmetic does.
-    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01),
+    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01, relative=0.05),
 }
 
 
@@ -124,6 +125,7 @@ class Measures:
     max_kl: float | None = None
     same_top_1: float | None = None
     perplexity: float | None = None  # relative change
+    relative: float | None = None  # rms error over rms of the output that is furthest off
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -169,6 +171,11 @@ def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Pr
         y, (x,) = spec.outputs[0].name, reference.inputs.values()
         with np.errstate(all="ignore"):  # a candidate may say anything; what is not finite fails below
             measures = replace(measures, **_decisions(reference.results[y], candidate[y], x))
+    else:
+        measures = replace(
+            measures,
+            relative=max(_relative(reference.results[t.name], candidate[t.name]) for t in spec.outputs),
+        )
     return replace(measures, failures=list(_failures(measures, errors, profile)))
 
 
@@ -184,6 +191,12 @@ def _decisions(expected: NDArray[Any], got: NDArray[Any], x: NDArray[Any]) -> di
         "same_top_1": float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean()),
         "perplexity": float(np.expm1(mean_p - mean_q)),
     }
+
+
+def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    difference = got.astype(np.float64) - expected
+    scale = math.sqrt(float(np.square(expected, dtype=np.float64).mean()))
+    return math.sqrt(float(np.square(difference).mean())) / (scale or 1.0)
 
 
 def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -206,6 +219,12 @@ def _failures(measures: Measures, errors: dict[str, NDArray[np.float64]], profil
             f"{name} is {measures.largest:.3g} units off at step {measures.worst[1]} (got {got:.7g}, "
             f"expected {expected:.7g}; at most {profile.units:g}), first beyond at step {breach}"
         )
+    if (
+        measures.relative is not None
+        and profile.relative is not None
+        and not measures.relative <= profile.relative
+    ):
+        yield f"an output is {measures.relative:.2%} off in rms, expected at most {profile.relative:.0%}"
     if measures.mean_kl is None:
         return
     if profile.mean_kl is not None and not measures.mean_kl <= profile.mean_kl:

@@ -83,9 +83,10 @@ class Session:
         self._tensors = {n: np.array(t, np.float32) for n, t in state.tensors.items()}
 
     def reset(self) -> None:
-        """Back to the zero state."""
+        """Back to the beginning: zero, or the initial state that the model was made with."""
         self._tensors = {
-            t.name: np.zeros((self._batch, *t.shape), np.float32) for t in self._model.manifest.step.states
+            name: np.repeat(array[np.newaxis], self._batch, axis=0)
+            for name, array in self._model.initial_state.items()
         }
 
     def fork(self) -> Session:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         for artefact in (a for a in manifest.artefacts if a.format == engines.ENGINES[engine]):
             with quiet():
                 opened = engines.open_engine(engine, folder / artefact.path, manifest.step, arguments.threads)
-                results = chain(opened.runner(1), reference.inputs)
+                results = chain(opened.runner(1), reference.inputs, manifest.initial_state(folder))
             measures = measure(manifest.step, reference, results, PROFILES[artefact.variant])
             top = "" if measures.same_top_1 is None else f"{measures.same_top_1:.2%}"
             kl = "" if measures.mean_kl is None else f"{abs(measures.mean_kl):.1e}"

@@ -1,0 +1,81 @@
+"""The operators a step may hold, in each format: no loop, no branch, no hidden variable, nothing custom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from steprnn.runtime.errors import ExportError
+
+TENSORFLOW = frozenset(
+    """
+    Abs Add AddV2 All Any ArgMax ArgMin BatchMatMulV2 BatchToSpaceND BiasAdd BroadcastTo Cast Ceil
+    ConcatV2 Const Conv2D Cos Cumsum DepthwiseConv2dNative Einsum Elu Equal Erf Erfc Exp ExpandDims
+    Expm1 Fill Floor FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN
+    LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool
+    Maximum Mean Min Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 PartitionedCall Placeholder Pow
+    Prod Range RealDiv Reciprocal Relu Relu6 Reshape ReverseV2 Round Rsqrt Select SelectV2 Selu Shape
+    Sigmoid Sign Sin Slice Softmax Softplus Softsign SpaceToBatchND Split SplitV Sqrt Square
+    SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Tanh Tile TopKV2 Transpose Unpack
+    ZerosLike
+    """.split()
+)
+TFLITE = frozenset(
+    """
+    ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_TO CAST CEIL
+    CONCATENATION CONV_2D COS CUMSUM DEPTHWISE_CONV_2D DEQUANTIZE DIV ELU EMBEDDING_LOOKUP EQUAL EXP
+    EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GELU GREATER
+    GREATER_EQUAL HARD_SWISH LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC
+    LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL NEG NOT_EQUAL ONE_HOT PACK PAD PADV2 POW PRELU
+    QUANTIZE RANGE REDUCE_ANY REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE
+    REVERSE_V2 ROUND RSQRT SELECT SELECT_V2 SHAPE SIGN SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPLIT SPLIT_V
+    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TILE TOPK_V2 TRANSPOSE UNPACK
+    ZEROS_LIKE
+    """.split()
+)
+ONNX = frozenset(
+    """
+    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv Cos
+    CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
+    Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow
+    Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
+    Round Selu Shape Sigmoid Sign Sin Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze
+    Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where com.microsoft.MatMulNBits
+    """.split()
+)
+
+
+def check_tensorflow(graph: tf.compat.v1.GraphDef) -> None:
+    """Raise `ExportError` where the graph, or a function it calls, holds an operator that is not listed."""
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    _check("TensorFlow", {n.op for n in nodes}, TENSORFLOW)
+
+
+def check_tflite(flatbuffer: bytes) -> None:
+    """Raise `ExportError` where a flatbuffer holds an operator that is not listed, or a second subgraph."""
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(flatbuffer))
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    _check("TFLite", {names[code] for code in codes}, TFLITE)
+    if len(model.subgraphs) != 1:
+        raise ExportError(f"the TFLite file has {len(model.subgraphs)} subgraphs; a step has one")
+
+
+def check_onnx(model: onnx.ModelProto) -> None:
+    """Raise `ExportError` where a model holds an operator that is not listed."""
+    found = {f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node}
+    _check("ONNX", found, ONNX)
+
+
+def _check(format: str, found: Iterable[str], allowed: frozenset[str]) -> None:
+    strangers = sorted(set(found) - allowed)
+    if strangers:
+        raise ExportError(
+            f"the {format} graph of the step holds {', '.join(strangers)}, and a step may hold no loop, branch, "
+            "variable or custom operator; replace the layer or function it comes from"
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import time
+import warnings
 from pathlib import Path
 
 from steprnn.runtime.quiet import quiet
@@ -51,27 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and tell each stage on stderr."""
     started = time.monotonic()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
-        sys.stderr.flush()
-
-    say("starting TensorFlow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet():
-        from .bundle import export
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
     text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
     variants = ["float32" if name == "none" else name for name in arguments.quantize]
-    manifest = export(
-        arguments.checkpoint,
-        arguments.out,
-        formats=arguments.formats,
-        variants=variants,
-        text=text,
-        trust=arguments.trust,
-        say=say,
-    )
-    say(f"wrote {arguments.out}: {', '.join(a.name for a in manifest.artefacts)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet() as terminal, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras and the converters warn of what the checks look at
+
+        def say(line: str) -> None:
+            terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
+            terminal.flush()
+
+        say("starting TensorFlow")
+        from .bundle import export
+
+        logging.disable(logging.WARNING)
+        manifest = export(
+            arguments.checkpoint,
+            arguments.out,
+            formats=arguments.formats,
+            variants=variants,
+            text=text,
+            trust=arguments.trust,
+            say=say,
+        )
+        say(f"wrote {arguments.out}: {', '.join(a.name for a in manifest.artefacts)}")
     return 0

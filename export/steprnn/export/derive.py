@@ -24,7 +24,7 @@ from steprnn.runtime.errors import ExportError
 from steprnn.runtime.parity import Arrays
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
-from .layers import TIMELESS, refusal, refuse
+from .layers import TIMELESS, instead_of_padding, refusal, refuse
 from .memory import ConvolutionMemory, Memory, RecurrentMemory, Tensors
 from .whole import Whole
 
@@ -49,17 +49,17 @@ class Step:
     fixed_steps: int | None = None  # the only sequence length that `whole` takes
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"
 
-    def signature(self, batch: int | None) -> Tensors:
+    def signature(self) -> Tensors:
         """TensorFlow's specification of the inputs and states, by name."""
         return {
-            t.name: tf.TensorSpec([batch, *t.shape], t.dtype, t.name)
+            t.name: tf.TensorSpec([None, *t.shape], t.dtype, t.name)
             for t in (*self.spec.inputs, *self.spec.states)
         }
 
-    def function(self, batch: int | None) -> Any:
-        """A concrete function of keyword arguments, traced for this batch size (None: any)."""
+    def function(self) -> Any:
+        """A concrete function of keyword arguments, traced for any batch size."""
         step = tf.function(lambda **tensors: self.call(tensors), autograph=False)
-        return step.get_concrete_function(**self.signature(batch))
+        return step.get_concrete_function(**self.signature())
 
 
 def functional_graph(model: Any) -> Any:
@@ -206,7 +206,7 @@ class _Survey:
             return spec
         if timed and _reach(op):
             if op.padding == "valid" and not pads:
-                raise refusal(op, "shortens the sequence (padding='valid')", "use padding='causal'")
+                raise refusal(op, "shortens the sequence (padding='valid')", instead_of_padding(op))
             self._found.append((key, op, int(tensors[0].shape[-1])))
             width = op.compute_output_spec(tensors[0]).shape[-1]
             return keras.KerasTensor((*tensors[0].shape[:-1], width), tensors[0].dtype)

@@ -19,15 +19,17 @@ PRECISIONS = {
 }
 
 
-def freeze(step: Step, batch: int | None, precision: str = "float32") -> Any:
-    """A concrete function with the names of the step and no variables, for one batch size (None: any)."""
-    frozen = convert_variables_to_constants_v2(step.function(batch))
+def freeze(step: Step, precision: str = "float32") -> Any:
+    """A concrete function with the names of the step and no variables, for any batch size."""
+    frozen = convert_variables_to_constants_v2(step.function())
     graph = frozen.graph.as_graph_def()
     gather_one_hot(graph)
+    ends = [t.op.name for t in frozen.outputs]
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [*ends, *step.signature()])
     retype(graph, PRECISIONS[precision])
     signature = {
         name: tf.TensorSpec(t.shape, precision if t.dtype.is_floating else t.dtype, name)
-        for name, t in step.signature(batch).items()
+        for name, t in step.signature().items()
     }
     # A concrete function flattens a dict in the order of its sorted names.
     results = dict(zip(sorted(step.spec.result_names), (t.name for t in frozen.outputs), strict=True))

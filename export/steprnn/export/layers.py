@@ -51,6 +51,7 @@ REFUSED = {
     "ConvLSTM3D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
     "GroupNormalization": ("normalises over time", "use LayerNormalization over the features"),
 }
+PAD = "use ZeroPadding1D((dilation * (kernel - 1), 0)) before it with padding='valid'"
 REFUSED_WITHOUT_TIME = {
     "RepeatVector": ("makes a sequence from one vector", "export the part after it as a model of its own"),
 }
@@ -80,11 +81,14 @@ def _refuse_convolution(op: Any) -> None:
         raise refusal(op, f"strides over time (strides={op.strides[0]})", "use strides=1")
     reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
     if reach and isinstance(op, layers.SeparableConv1D):
-        raise refusal(
-            op, "has no causal form in Keras", "use a causal DepthwiseConv1D and a Conv1D of size 1"
-        )
+        raise refusal(op, "has no causal form in Keras", f"{PAD}, a DepthwiseConv1D and a Conv1D of size 1")
     if reach and op.padding == "same":
-        raise refusal(op, "sees the future (padding='same')", "use padding='causal'")
+        raise refusal(op, "sees the future (padding='same')", instead_of_padding(op))
+
+
+def instead_of_padding(op: Any) -> str:
+    """How to make a convolution causal: Keras offers `causal` for Conv1D alone."""
+    return "use padding='causal'" if isinstance(op, layers.Conv1D) else PAD
 
 
 def refusal(op: Any, reason: str, instead: str) -> ExportError:

@@ -28,8 +28,8 @@ OPSET = 18  # the newest that tf2onnx 1.17 writes
 BLOCK = 256  # the fastest of 32, 128 and 256 on the hidden sizes tried
 
 
-def write(step: Step, path: Path, variant: str = "float32") -> int | None:
-    """Write one ONNX file that `onnx.checker` passes, with full shape inference; None: any batch size.
+def write(step: Step, path: Path, variant: str = "float32") -> None:
+    """Write one ONNX file that `onnx.checker` passes, with full shape inference.
 
     Raises `ExportError` where an operator is not on the list.
     """
@@ -42,7 +42,6 @@ def write(step: Step, path: Path, variant: str = "float32") -> int | None:
     operators.check_onnx(model)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())
-    return None
 
 
 def _expm1(context: Any, node: Any, name: str, arguments: Any) -> None:
@@ -65,8 +64,8 @@ HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, [])}
 
 
 def _convert(step: Step) -> onnx.ModelProto:
-    frozen = freeze(step, None)
-    signature = step.signature(None)
+    frozen = freeze(step)
+    signature = step.signature()
 
     def positional(*tensors: Any) -> Any:  # tf2onnx passes the signature by position; the names stay
         return frozen(**dict(zip(signature, tensors, strict=True)))

@@ -76,6 +76,6 @@ def _check(format: str, found: Iterable[str], allowed: frozenset[str]) -> None:
     strangers = sorted(set(found) - allowed)
     if strangers:
         raise ExportError(
-            f"the {format} graph of the step holds {', '.join(strangers)}, and a step may hold no loop, branch, "
-            "variable or custom operator; replace the layer or function it comes from"
+            f"the {format} graph of the step holds {', '.join(strangers)}, and a step may hold no loop, "
+            "branch, variable or custom operator; replace the layer or function it comes from"
         )

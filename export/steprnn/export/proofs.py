@@ -38,10 +38,10 @@ def prove(step: Step) -> Proofs | None:
     steps = step.fixed_steps or STEPS
     inputs = input_run(step, steps, ROWS)
     state = initial_state(step, ROWS)
-    oracle = FunctionEngine(freeze(step, None, "float64"), step.spec, "float64").runner(ROWS)
+    oracle = FunctionEngine(freeze(step, "float64"), step.spec, "float64").runner(ROWS)
     exact = chain(oracle, inputs, state)
     # A model of 16 bits is allowed its own rounding: the unit is that of the step as the model runs it.
-    native = FunctionEngine(step.function(None), step.spec).runner(ROWS)
+    native = FunctionEngine(step.function(), step.spec).runner(ROWS)
     units = units_of(exact, chain(native, inputs, state))
 
     def whole(arrays: Arrays) -> Arrays:

@@ -66,8 +66,8 @@ class FunctionRunner:
 def reference_run(step: Step, inputs: Arrays) -> Reference:
     """The oracle's chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit."""
     batch = next(iter(inputs.values())).shape[1]
-    oracle = FunctionEngine(freeze(step, None, "float64"), step.spec, "float64").runner(batch)
-    float32 = FunctionEngine(freeze(step, None), step.spec).runner(batch)
+    oracle = FunctionEngine(freeze(step, "float64"), step.spec, "float64").runner(batch)
+    float32 = FunctionEngine(freeze(step), step.spec).runner(batch)
     state = initial_state(step, batch)
     exact, tensorflow = chain(oracle, inputs, state), chain(float32, inputs, state)
     rounded = {name: array.astype(np.float32) for name, array in exact.items()}
@@ -100,7 +100,7 @@ def own_text(step: Step, steps: int, seed: int = 0) -> Arrays:
 
     It visits the states that the model reaches in use, and needs no corpus.
     """
-    runner = FunctionEngine(freeze(step, None), step.spec).runner(1)
+    runner = FunctionEngine(freeze(step), step.spec).runner(1)
     (x,), (y,) = runner.inputs.values(), runner.outputs.values()
     sampler = Sampler(Sampling(temperature=1.0), seed)
     tokens = np.zeros((steps, 1), np.int32)

@@ -14,18 +14,12 @@ SIGNATURE = "step"
 METHODS = {"float32": "float32 weights"}
 
 
-def write(step: Step, path: Path, variant: str = "float32") -> int | None:
-    """Write the folder `path` with the one signature `step`; None, as it takes any batch size.
+def write(step: Step, path: Path, variant: str = "float32") -> None:
+    """Write the folder `path` with the one signature `step`.
 
     Raises `ExportError` where an operator is not on the list.
     """
-    save(step, path, None)
-    return None
-
-
-def save(step: Step, path: Path, batch: int | None) -> None:
-    """Write the folder for one batch size (None: any)."""
-    function = freeze(step, batch)
+    function = freeze(step)
     operators.check_tensorflow(function.graph.as_graph_def())
     # A step is never trained further, and some activations have gradients that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

@@ -45,8 +45,7 @@ class Whole:
         for layer in stateful:
             layer.reset_state()
         structure = getattr(self._model, "_inputs_struct", None)
-        packed = tree.pack_sequence_as(structure, given) if structure is not None else given
-        packed = packed[0] if isinstance(packed, list) and len(packed) == 1 else packed
+        packed = given[0] if structure is None else tree.pack_sequence_as(structure, given)
         outputs = tree.flatten(self._model(packed, training=False))
         for layer, values in zip(stateful, kept, strict=True):
             for variable, value in zip(tree.flatten(layer.states), values, strict=True):

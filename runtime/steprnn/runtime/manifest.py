@@ -33,7 +33,6 @@ class Artefact:
     variant: str  # "float32" or "int8"
     method: str  # how the weights are kept, in the vendor's own terms
     path: str  # relative to the bundle
-    batch: int | None = None  # the only batch size it takes; None: any
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class Model:
         self.engine = engine
         self.vocabulary = vocabulary
         self._opened = opened
-        self._idle: dict[int, list[Runner]] = {}  # batch size -> runners that nobody is using
+        # Batch size -> runners that nobody is using. The first shows at once that the engine takes the file.
+        self._idle: dict[int, list[Runner]] = {1: [opened.runner(1)]}
 
     @contextmanager
     def runner(self, batch: int = 1) -> Iterator[Runner]:

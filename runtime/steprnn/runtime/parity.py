@@ -69,13 +69,13 @@ class Reference:
         parts: Arrays = {f"input/{n}": a for n, a in self.inputs.items()}
         parts |= {f"result/{n}": a.astype(np.float32) for n, a in self.results.items()}
         parts |= {f"unit/{n}": np.array(u) for n, u in self.units.items()}
-        np.savez(path, allow_pickle=False, **parts)
+        np.savez(path, **parts)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> Reference:
         """Read golden.npz; raises `BundleError` where it is not one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 parts = {name: file[name] for name in file.files}
         except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
             raise BundleError(f"{path} is not a golden trajectory ({error}); export again") from None

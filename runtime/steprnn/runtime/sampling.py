@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 
+# Below it float32 logits over the temperature overflow, and the draw is greedy but for exact ties.
+LEAST_TEMPERATURE = 1e-6
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -53,6 +56,8 @@ class Sampler:
         if seed < 0:  # Python would take its absolute value, and other languages would not
             raise UsageError(f"seed is {seed}; expected at least 0")
         self._sampling = sampling
+        self._greedy = sampling.temperature < LEAST_TEMPERATURE
+        self._temperature = np.float32(min(sampling.temperature, 1e38))  # float32 ends at 3.4e38
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
         self._random = random.Random(seed)
@@ -68,7 +73,7 @@ class Sampler:
             values = logits[recent]
             penalty = np.float32(sampling.repeat_penalty)
             logits[recent] = np.where(values > 0, values / penalty, values * penalty)
-        token = int(logits.argmax()) if sampling.temperature == 0 else self._draw(logits)
+        token = int(logits.argmax()) if self._greedy else self._draw(logits)
         if self._penalised:
             self._recent.append(token)
         return token
@@ -89,9 +94,7 @@ class Sampler:
         if sampling.min_p > 0.0:
             likely = values >= math.log(sampling.min_p)
             kept, values = kept[likely], values[likely]
-        # Drawn in the order of the indices, not of the probabilities: two engines may sort a near-tie
-        # differently, and would then part.
-        cumulative = np.cumsum(np.exp(values / np.float32(sampling.temperature)))
+        cumulative = np.cumsum(np.exp(values / self._temperature))
         drawn = int(np.searchsorted(cumulative, self._random.random() * float(cumulative[-1]), side="right"))
         return int(kept[min(drawn, len(kept) - 1)])
 

@@ -22,9 +22,7 @@ SIGNATURE = "step"
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
-    engine = LiteRTEngine(path, spec, threads)
-    engine.runner(1)
-    return engine
+    return LiteRTEngine(path, spec, threads)
 
 
 class LiteRTEngine:
@@ -66,8 +64,8 @@ class LiteRTRunner:
         self.outputs = {t.name: view(t.name) for t in spec.outputs}
         self._states = {t.name: view(t.name) for t in spec.states}
         self._pairs = [(self._states[t.name], view(NEXT + t.name)) for t in spec.states]
-        for array in self._states.values():
-            array.fill(0)
+        for array in (*self.inputs.values(), *self._states.values()):
+            array.fill(0)  # a token left over in memory may be out of range
         # The public invoke() refuses to run while views are alive, lest a reallocation moves them;
         # this runner never reallocates. Views in place save more than half of the time of an int8 step.
         self._invoke = interpreter._interpreter.Invoke

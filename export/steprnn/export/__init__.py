@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from steprnn.runtime.spec import StepSpec, TensorSpec
+
 if TYPE_CHECKING:
     from .bundle import export
     from .derive import Step
 
-__all__ = ["Step", "export"]
+__all__ = ["Step", "StepSpec", "TensorSpec", "export"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.parity import Arrays
-from steprnn.runtime.spec import StepSpec, TensorSpec
+from steprnn.runtime.spec import NEXT, StepSpec, TensorSpec
 
 from .layers import TIMELESS, instead_of_padding, refusal, refuse
 from .memory import ConvolutionMemory, Memory, RecurrentMemory, Tensors
@@ -58,8 +59,25 @@ class Step:
 
     def function(self) -> Any:
         """A concrete function of keyword arguments, traced for any batch size."""
-        step = tf.function(lambda **tensors: self.call(tensors), autograph=False)
+        step = tf.function(lambda **tensors: self._checked(self.call(tensors)), autograph=False)
         return step.get_concrete_function(**self.signature())
+
+    def _checked(self, results: Tensors) -> Tensors:
+        """What `call` returned, if it is what the spec says; nothing is renamed, cast or broadcast."""
+        expected = {t.name: t for t in self.spec.outputs} | {NEXT + t.name: t for t in self.spec.states}
+        if set(results) != set(expected):
+            raise ExportError(
+                f"the step returns {', '.join(sorted(results))}; its spec expects {', '.join(sorted(expected))}"
+            )
+        tensors = {name: tf.convert_to_tensor(result) for name, result in results.items()}
+        for name, t in expected.items():
+            shape, dtype = tensors[name].shape, tensors[name].dtype.name
+            if dtype != t.dtype or not shape.is_compatible_with([None, *t.shape]):
+                raise ExportError(
+                    f"the step returns {name} as {dtype} {shape}; its spec expects {t.dtype} "
+                    f"{tf.TensorShape([None, *t.shape])}"
+                )
+        return tensors
 
 
 def functional_graph(model: Any) -> Any:
@@ -78,8 +96,14 @@ def walk(graph: Any, inputs: list[Any], visit: Visit) -> list[Any]:
     def operation(op: Any) -> Callable[..., Any]:
         inner = functional_graph(op)
         if inner is not None:
-            return lambda *args, **_: walk(inner, tree.flatten(args), visit)
+            return lambda *args, **kwargs: nested(inner, tree.flatten(args), kwargs.get("mask"))
         return lambda *args, **kwargs: visit(op, *args, **kwargs)
+
+    def nested(inner: Any, inputs: list[Any], mask: Any) -> list[Any]:
+        for tensor, own in zip(inputs, tree.flatten(mask), strict=False):
+            if own is not None:
+                tensor._keras_mask = own
+        return walk(inner, inputs, visit)
 
     outputs: list[Any] = tree.flatten(graph._run_through_graph(inputs, operation_fn=operation))
     return outputs
@@ -204,6 +228,8 @@ class _Survey:
             spec = keras.KerasTensor(tensors[0].shape, tensors[0].dtype)
             self._padded[id(spec)] = (spec, left)
             return spec
+        if isinstance(op, layers.Reshape) and timed:
+            return keras.KerasTensor((*tensors[0].shape[:2], *_features(op, tensors[0])), tensors[0].dtype)
         if timed and _reach(op):
             if op.padding == "valid" and not pads:
                 raise refusal(op, "shortens the sequence (padding='valid')", instead_of_padding(op))
@@ -224,8 +250,8 @@ class _Survey:
                 raise refusal(op, "moves the time axis", "keep time at axis 1")
         return result
 
-    def _given(self, op: Any, initial: Any) -> Any:
-        """A constant initial state, or None where it is zero or the caller's to give."""
+    def _given(self, op: Any, initial: Any) -> list[Any]:
+        """The initial state, flat: constants, or inputs of the model, or nothing where it is zero."""
         flat = tree.flatten(initial) if initial is not None else []
         symbolic = [t for t in flat if isinstance(t, keras.KerasTensor)]
         if any(all(t is not s for s in self.symbols) for t in symbolic):
@@ -234,7 +260,7 @@ class _Survey:
                 "begins from a state that is computed from other inputs",
                 "export it as a model of its own whose initial_state is an Input",
             )
-        return initial if flat and not symbolic else None
+        return flat
 
     def _memory(self, op: Any, needs: Any) -> Memory:
         name = re.sub(r"\W", "_", op.name)
@@ -288,21 +314,28 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
         arguments = _bound(op, args, kwargs)
         if memory is not None:
             sequence, mask = next(iter(arguments.values())), arguments.get("mask")
+            if mask is None:  # a nested model was built without one, and is handed one with its input
+                mask = mask_of(sequence)
             y, after, following = memory.step(
                 time.drop(sequence), None if mask is None else time.drop(mask), tensors
             )
             results.update(following)
             if not isinstance(op, layers.RNN):
                 return time.add(y)
-            y = time.add(y) if op.return_sequences else y
+            if op.return_sequences:
+                y = time.add(y)
+                y._keras_mask = mask
             return [y, *after] if op.return_state else y
         if isinstance(op, layers.ZeroPadding1D) and timed:
             return args[0]
         try:
             if timed and isinstance(op, layers.TimeDistributed):
-                return time.add(op.layer(time.drop(args[0])))
+                return _keep_mask(op, args[0], time.add(op.layer(time.drop(args[0]))))
+            if timed and isinstance(op, layers.Reshape):
+                return ops.reshape(args[0], (-1, 1, *_features(op, args[0])))
             if timed and _timeless(op):
-                return time.add(op(*(tree.map_structure(time.drop_any, a) for a in args)))
+                result = time.add(op(*(tree.map_structure(time.drop_any, a) for a in args)))
+                return _keep_mask(op, args[0], result)
             return op(*args, **kwargs)
         except Exception as error:
             raise refusal(
@@ -327,6 +360,18 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
         )
         for name in survey.spec.result_names
     }
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that Keras hangs on a tensor, `[batch, 1]`; None where all time steps count."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def _keep_mask(op: Any, inputs: Any, result: Any) -> Any:
+    """Hang the mask on the result of a layer that was run without its time axis, as Keras does."""
+    if isinstance(op, layers.Layer) and op.supports_masking:
+        result._keras_mask = op.compute_mask(inputs, tree.map_structure(mask_of, inputs))
+    return result
 
 
 class _TimeAxis:
@@ -362,6 +407,16 @@ def _timeless(op: Any) -> bool:
     if isinstance(op, layers.Concatenate | layers.Softmax):
         return bool(op.axis == -1)
     return isinstance(op, layers.LayerNormalization) and list(tree.flatten(op.axis)) == [-1]
+
+
+def _features(op: layers.Reshape, tensor: Any) -> tuple[int, ...]:
+    """The shape of one time step after a Reshape; refused where it is not made of one time step alone."""
+    before, after = tensor.shape[2:], op.target_shape[1:]
+    if -1 in after:
+        after = tuple(prod(before) // -prod(after) if n == -1 else n for n in after)
+    if prod(before) != prod(after):
+        raise refusal(op, "reshapes time into the features", "keep time at axis 1: Reshape((-1, ...))")
+    return after
 
 
 def _reach(op: Any) -> int:

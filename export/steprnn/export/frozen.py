@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from .derive import Step
@@ -19,14 +21,26 @@ PRECISIONS = {
 }
 
 
-def freeze(step: Step, precision: str = "float32") -> Any:
-    """A concrete function with the names of the step and no variables, for any batch size."""
+Change = Callable[[NDArray[Any]], NDArray[Any] | None]
+
+
+def freeze(step: Step, precision: str = "float32", change: Change | None = None) -> Any:
+    """A concrete function with the names of the step and no variables, for any batch size.
+
+    `change` may replace constants, to see what a mistake in them does: it returns None for those it
+    leaves as they are.
+    """
     frozen = convert_variables_to_constants_v2(step.function())
     graph = frozen.graph.as_graph_def()
     gather_one_hot(graph)
     ends = [t.op.name for t in frozen.outputs]
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [*ends, *step.signature()])
     retype(graph, PRECISIONS[precision])
+    if change:
+        for node in (n for n in graph.node if n.op == "Const"):
+            changed = change(tf.make_ndarray(node.attr["value"].tensor))
+            if changed is not None:
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(changed))
     signature = {
         name: tf.TensorSpec(t.shape, precision if t.dtype.is_floating else t.dtype, name)
         for name, t in step.signature().items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import keras
@@ -28,13 +30,13 @@ class Memory(Protocol):
 class RecurrentMemory:
     """An `RNN` of any cell: `h` and `c` of an LSTM, `h` of a GRU or SimpleRNN, else `s0`, `s1`, ..."""
 
-    def __init__(self, op: layers.RNN, prefix: str, dtype: str, masked: bool, initial: Any) -> None:
+    def __init__(self, op: layers.RNN, prefix: str, dtype: str, masked: bool, initial: list[Any]) -> None:
         self._op = op
         structure = op.get_initial_state(batch_size=1)
         self._structure = list(structure) if tree.is_nested(structure) else [structure]
         begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(self._structure)]
-        if initial is not None:
-            begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(initial)]
+        if initial and not any(isinstance(s, keras.KerasTensor) for s in initial):
+            begin = [np.asarray(ops.convert_to_numpy(s)) for s in initial]
         names = [prefix + name for name in _state_names(op.cell)]
         self._names = names
         self.states = tuple(
@@ -42,8 +44,10 @@ class RecurrentMemory:
             for name, array in zip(names, begin, strict=True)
         )
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
-        # At a masked step Keras repeats the last output, which for its own cells is a state already.
-        self._last = prefix + (_output_state(op.cell) or "last")
+        # At a masked step Keras repeats the last output, which for its own cells is a state already,
+        # but for one: before the first output it puts out zeros, and not the initial state.
+        own = None if initial else _output_state(op.cell)
+        self._last = prefix + (own or "last")
         if masked and self._last not in names:
             width = op.compute_output_spec(_symbolic(op)).shape[-1]
             self.states += (TensorSpec(self._last, dtype, (int(width),)),)
@@ -53,7 +57,8 @@ class RecurrentMemory:
         before = [tensors[name] for name in self._names]
         if hasattr(x, "_keras_mask"):  # the mask is applied below, and the cell would warn of it
             x = tf.identity(x)
-        y, after = self._op.cell(x, tree.pack_sequence_as(self._structure, before))
+        with _without_dropout(self._op.cell):
+            y, after = self._op.cell(x, tree.pack_sequence_as(self._structure, before))
         after = tree.flatten(after)
         keeps_output = len(self.states) > len(self._names)
         if mask is not None:
@@ -102,8 +107,23 @@ class ConvolutionMemory:
         return y, [], {NEXT + self._name: window[:, 1:]}
 
 
+@contextmanager
+def _without_dropout(cell: Any) -> Iterator[None]:
+    """A SimpleRNNCell draws its masks even where it does not use them, and that writes a variable."""
+    cells = [c for c in getattr(cell, "cells", [cell]) if isinstance(c, layers.SimpleRNNCell)]
+    rates = [(c.dropout, c.recurrent_dropout) for c in cells]
+    for c in cells:
+        c.dropout = c.recurrent_dropout = 0.0
+    try:
+        yield
+    finally:
+        for c, (dropout, recurrent_dropout) in zip(cells, rates, strict=True):
+            c.dropout, c.recurrent_dropout = dropout, recurrent_dropout
+
+
 def _symbolic(op: layers.RNN) -> Any:
-    shape = op.input_spec[0].shape if op.input_spec else None
+    specs = tree.flatten(op.input_spec)
+    shape = specs[0].shape if specs else None
     features = shape[2:] if shape else op._build_shapes_dict["sequences_shape"][2:]
     return keras.KerasTensor((3, None, *features))
 

@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from steprnn.runtime.contract import Greedy
 from steprnn.runtime.engines import Runner, Tensors
+from steprnn.runtime.errors import ParityError
 from steprnn.runtime.parity import Arrays, Reference, chain, units_of
 from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT, StepSpec
@@ -48,10 +50,12 @@ class FunctionRunner:
         """Take one time step."""
         tensors = {n: tf.constant(a) for n, a in (self.inputs | self._states).items()}
         results = self._function(**tensors)
-        for name, array in self.outputs.items():
-            array[...] = results[name].numpy()
-        for name, array in self._states.items():
-            array[...] = results[NEXT + name].numpy()
+        following = {NEXT + name: array for name, array in self._states.items()}
+        for name, array in (self.outputs | following).items():
+            result = np.asarray(results[name])
+            if result.shape != array.shape:  # never broadcast
+                raise ParityError(f"{name} came back with shape {result.shape}, expected {array.shape}")
+            array[...] = result
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name."""
@@ -63,15 +67,53 @@ class FunctionRunner:
         return {name: array.copy() for name, array in self._states.items()}
 
 
-def reference_run(step: Step, inputs: Arrays) -> Reference:
-    """The oracle's chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit."""
-    batch = next(iter(inputs.values())).shape[1]
-    oracle = FunctionEngine(freeze(step, "float64"), step.spec, "float64").runner(batch)
-    float32 = FunctionEngine(freeze(step), step.spec).runner(batch)
-    state = initial_state(step, batch)
-    exact, tensorflow = chain(oracle, inputs, state), chain(float32, inputs, state)
-    rounded = {name: array.astype(np.float32) for name, array in exact.items()}
-    return Reference(inputs, rounded, units_of(exact, tensorflow))
+class Oracle:
+    """The step in float64, and TensorFlow's own float32 beside it, each frozen once."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.exact = FunctionEngine(freeze(step, "float64"), step.spec, "float64")
+        self.float32 = FunctionEngine(freeze(step), step.spec)
+
+    def run(self, inputs: Arrays, state: Arrays | None = None) -> Reference:
+        """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
+
+        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins.
+        """
+        batch = next(iter(inputs.values())).shape[1]
+        state = initial_state(self.step, batch) if state is None else state
+        exact, tensorflow = (chain(e.runner(batch), inputs, state) for e in (self.exact, self.float32))
+        rounded = {name: array.astype(np.float32) for name, array in exact.items()}
+        return Reference(inputs, rounded, units_of(exact, tensorflow), state)
+
+    def saturated(self, reached: Reference, rows: int = 8) -> Reference:
+        """One step from states at and beyond the ends of a run: +-1 and +-2 times the largest reached."""
+        generator = np.random.default_rng(0)
+        state = {}
+        for t in self.step.spec.states:
+            largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
+            signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
+            scale = np.where(np.arange(rows) % 2, 1.0, 2.0).reshape(rows, *(1,) * len(t.shape))
+            state[t.name] = (signs * scale * largest).astype(np.float32)
+        return self.run(input_run(self.step, 1, rows), state)
+
+    def greedy(self, prompts: NDArray[np.int32], steps: int) -> Greedy:
+        """Its own greedy text from prompts `[prompt, rows]`, for a language model."""
+        prompt, rows = prompts.shape
+        runner = self.exact.runner(rows)
+        runner.set_state(initial_state(self.step, rows))
+        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        tokens = np.zeros((steps, rows), np.int32)
+        tokens[:prompt] = prompts
+        gaps = np.full((steps, rows), np.inf, np.float32)
+        for t in range(steps):
+            x[...] = tokens[t]
+            runner.run()
+            best = np.partition(y, -2, axis=-1)[:, -2:]
+            gaps[t] = best[:, 1] - best[:, 0]
+            if prompt <= t + 1 < steps:
+                tokens[t + 1] = y.argmax(axis=-1)
+        return Greedy(tokens, gaps, prompt)
 
 
 def initial_state(step: Step, batch: int) -> Arrays:
@@ -95,17 +137,58 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
     }
 
 
-def own_text(step: Step, steps: int, seed: int = 0) -> Arrays:
-    """Inputs `[steps, 1]` for a language model: a text it writes itself, drawn at temperature 1.
+def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:
+    """Tokens `[steps, rows]` of texts that a language model writes itself, drawn at temperature 1.
 
-    It visits the states that the model reaches in use, and needs no corpus.
+    They visit the states that the model reaches in use, and need no corpus.
     """
-    runner = FunctionEngine(freeze(step), step.spec).runner(1)
+    runner = oracle.float32.runner(rows)
+    runner.set_state(initial_state(oracle.step, rows))
     (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-    sampler = Sampler(Sampling(temperature=1.0), seed)
-    tokens = np.zeros((steps, 1), np.int32)
+    samplers = [Sampler(Sampling(temperature=1.0), seed) for seed in range(rows)]
+    tokens = np.zeros((steps, rows), np.int32)
+    tokens[0] = np.arange(rows) % (oracle.step.spec.inputs[0].tokens or 1)
     for t in range(1, steps):
-        x[0] = tokens[t - 1, 0]
+        x[...] = tokens[t - 1]
         runner.run()
-        tokens[t, 0] = sampler.choose(y[0])
-    return {step.spec.inputs[0].name: tokens}
+        tokens[t] = [sampler.choose(row) for sampler, row in zip(samplers, y, strict=True)]
+    return tokens
+
+
+def mutated(step: Step) -> dict[str, FunctionEngine]:
+    """Graphs of the step with one mistake in their weights, by the name of the mistake.
+
+    The mistakes are made in recurrent matrices `[size, gates * size]`, which every step uses.
+    """
+    sizes = {t.shape[0] for t in step.spec.states if len(t.shape) == 1}
+    changed = 0
+
+    def gates(weights: NDArray[Any]) -> int:
+        """How many gates a recurrent matrix has; 0 where it is not one, or another was changed already."""
+        if changed or weights.ndim != 2 or weights.shape[0] not in sizes:
+            return 0
+        return 0 if weights.shape[1] % weights.shape[0] else weights.shape[1] // weights.shape[0]
+
+    def one_percent(weights: NDArray[Any]) -> NDArray[Any] | None:
+        nonlocal changed
+        if not gates(weights):
+            return None
+        changed += 1
+        weights = weights.copy()
+        weights[np.unravel_index(int(np.abs(weights).argmax()), weights.shape)] *= 1.01
+        return weights
+
+    def permuted(weights: NDArray[Any]) -> NDArray[Any] | None:
+        nonlocal changed
+        if gates(weights) < 2:
+            return None
+        changed += 1
+        return np.roll(weights, weights.shape[0], axis=1)
+
+    engines = {}
+    for mistake, change in (("one weight off by 1 %", one_percent), ("gates permuted", permuted)):
+        changed = 0
+        function = freeze(step, change=change)
+        if changed:
+            engines[mistake] = FunctionEngine(function, step.spec)
+    return engines

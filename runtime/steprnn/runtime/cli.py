@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol
 from .errors import MissingExtra, SteprnnError, UsageError
 
 GROUP = "steprnn.commands"
-ORDER = ("train", "export", "check", "generate", "demo")
+ORDER = ("train", "export", "check", "inspect", "generate", "demo")
 
 
 class Command(Protocol):
@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         for module, extra in arguments.needs.items():
             if importlib.util.find_spec(module) is None:
                 raise MissingExtra(module, extra)
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # here, where an error still becomes one line
+        return code
     except SteprnnError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ FORMAT = "steprnn.bundle"
 VERSION = 1
 NAME = "manifest.json"
 INITIAL = "initial.npz"
+GOLDEN = "golden.npz"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from . import engines
+from . import engines, foreign
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .manifest import Artefact, Manifest
@@ -33,16 +33,32 @@ class Score:
     characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
 
 
-def load(path: str | Path, *, engine: str = "auto", variant: str = "float32", threads: int = 1) -> Model:
-    """Load a bundle folder.
+def load(
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    variant: str = "float32",
+    threads: int = 1,
+    states: Mapping[str, str] | None = None,
+    constants: Mapping[str, ArrayLike] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Model:
+    """Load a bundle folder, or an `.onnx` or `.tflite` step graph of any maker.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
     for which the bundle has a graph. `variant` is "float32" or "int8". Raises `BundleError` where a
     file is missing, truncated, altered or too new, and `MissingExtra` where the engine is not installed.
+
+    A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
+    and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
     folder = Path(path)
+    if folder.suffix in foreign.SUFFIXES and folder.is_file():
+        return Model(*foreign.load_graph(folder, engine, variant, threads, states, constants, shapes))
+    if not (states is constants is shapes is None):
+        raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
     manifest = Manifest.read(folder)
-    name, artefact = _choose(manifest, engine, variant)
+    name, artefact = choose(manifest, engine, variant)
     vocabulary = None
     if VOCABULARY in manifest.files:
         manifest.verify(folder, [VOCABULARY])
@@ -52,7 +68,8 @@ def load(path: str | Path, *, engine: str = "auto", variant: str = "float32", th
     return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
 
 
-def _choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
+def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
+    """The engine and the graph that `load` takes; raises as it does."""
     installed = engines.installed()
     names = list(engines.ENGINES) if engine == "auto" else [engine]
     if engine != "auto" and engine not in engines.ENGINES:

@@ -31,6 +31,7 @@ class Profile:
     same_top_1: float | None = None  # share of the steps at which the likeliest token is the same
     perplexity: float | None = None  # relative change on the run's own text
     relative: float | None = None  # rms error of an output over its rms, where it is not logits
+    growth: float | None = None  # p99 of the error in the last quarter of the steps over that in the first
 
 
 PROFILES = {
@@ -40,7 +41,7 @@ PROFILES = {
     "float32": Profile(units=8.0),
     # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
     # starts to read differently, not where arithmetic does.
-    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01, relative=0.05),
+    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01, relative=0.05, growth=4.0),
 }
 
 
@@ -49,19 +50,37 @@ class Reference:
     """A chained run of the oracle: inputs `[steps, batch, ...]`, results by name likewise, and units.
 
     The results are the outputs and the next states, float64 rounded to float32. `units[name]` is the
-    largest error of TensorFlow's float32 step in that tensor over the run.
+    largest error of TensorFlow's float32 step in that tensor over the run. `state` is what the run
+    begins with, `[batch, size...]` by name; zero if None.
     """
 
     inputs: Arrays
     results: Arrays
     units: dict[str, float]
+    state: Arrays | None = None
 
-    def first(self, steps: int) -> Reference:
-        """The beginning of the run."""
+    @property
+    def steps(self) -> int:
+        """Time steps of the run."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def batch(self) -> int:
+        """Rows of the run."""
+        return int(next(iter(self.inputs.values())).shape[1])
+
+    def part(self, steps: slice, rows: slice = slice(None)) -> Reference:
+        """Some steps of some rows, beginning at the states that the run had reached there."""
+        begin = steps.start or 0
+        state = None if self.state is None else {n: a[rows] for n, a in self.state.items()}
+        if begin:
+            names = [n for n in self.results if n.startswith(NEXT)]
+            state = {n.removeprefix(NEXT): self.results[n][begin - 1, rows] for n in names}
         return Reference(
-            {n: a[:steps] for n, a in self.inputs.items()},
-            {n: a[:steps] for n, a in self.results.items()},
+            {n: a[steps, rows] for n, a in self.inputs.items()},
+            {n: a[steps, rows] for n, a in self.results.items()},
             self.units,
+            state,
         )
 
     def write(self, path: Path) -> None:
@@ -69,6 +88,7 @@ class Reference:
         parts: Arrays = {f"input/{n}": a for n, a in self.inputs.items()}
         parts |= {f"result/{n}": a.astype(np.float32) for n, a in self.results.items()}
         parts |= {f"unit/{n}": np.array(u) for n, u in self.units.items()}
+        parts |= {f"state/{n}": a.astype(np.float32) for n, a in (self.state or {}).items()}
         np.savez(path, **parts)  # type: ignore[arg-type]
 
     @classmethod
@@ -83,7 +103,8 @@ class Reference:
         def group(prefix: str) -> Arrays:
             return {n.removeprefix(prefix): a for n, a in parts.items() if n.startswith(prefix)}
 
-        return cls(group("input/"), group("result/"), {n: float(u) for n, u in group("unit/").items()})
+        units = {n: float(u) for n, u in group("unit/").items()}
+        return cls(group("input/"), group("result/"), units, group("state/") or None)
 
 
 def units_of(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> dict[str, float]:
@@ -121,8 +142,14 @@ class Measures:
     steps: int
     units: dict[str, float]  # result name -> largest error over the run, in units
     worst: tuple[str, int, float, float]  # the tensor and step of the largest, what it got and expected
+    p99: float = 0.0  # 99th percentile over the steps of the largest error at a step, in units
+    growth: float = 1.0  # that of the last quarter of the steps over that of the first
+    first_breach: int | None = None  # the first step beyond the profile's units
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # what each state reached
+    series: list[float] = field(default_factory=list, repr=False)  # the largest error at each step, in units
     mean_kl: float | None = None
     max_kl: float | None = None
+    p99_kl: float | None = None
     same_top_1: float | None = None
     perplexity: float | None = None  # relative change
     relative: float | None = None  # rms error over rms of the output that is furthest off
@@ -139,8 +166,9 @@ class Measures:
         return max(self.units.values())
 
     def to_record(self) -> dict[str, Any]:
-        """As it stands in parity.json."""
-        return {**vars(self), "worst": list(self.worst), "passed": self.passed}
+        """As it stands in parity.json; without the series, which is for plots."""
+        record = {name: value for name, value in vars(self).items() if name != "series"}
+        return record | {"passed": self.passed}
 
 
 def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Profile) -> Measures:
@@ -166,7 +194,20 @@ def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Pr
     worst = max(units, key=lambda name: units[name])
     place = np.unravel_index(int(errors[worst].argmax()), errors[worst].shape)
     at = (worst, int(place[0]), float(candidate[worst][place]), float(reference.results[worst][place]))
-    measures = Measures(steps, units, at)
+    at_step = np.max([error.reshape(steps, -1).max(axis=1) for error in errors.values()], axis=0)
+    quarter = max(1, steps // 4)
+    begin, end = (float(np.quantile(part, 0.99)) for part in (at_step[:quarter], at_step[-quarter:]))
+    beyond = at_step > (math.inf if profile.units is None else profile.units)
+    measures = Measures(
+        steps,
+        units,
+        at,
+        p99=float(np.quantile(at_step, 0.99)),
+        growth=end / begin if begin else 1.0,
+        first_breach=int(beyond.argmax()) if beyond.any() else None,
+        ranges={t.name: _range(candidate[NEXT + t.name]) for t in spec.states},
+        series=at_step.tolist(),
+    )
     if spec.is_language_model:
         y, (x,) = spec.outputs[0].name, reference.inputs.values()
         with np.errstate(all="ignore"):  # a candidate may say anything; what is not finite fails below
@@ -184,13 +225,21 @@ def _decisions(expected: NDArray[Any], got: NDArray[Any], x: NDArray[Any]) -> di
     p, q = _log_softmax(expected), _log_softmax(got)
     kl = (np.exp(p) * (p - q)).sum(axis=-1)
     following = x[1:, :, None].astype(np.int64)
-    mean_p, mean_q = (float(np.take_along_axis(a[:-1], following, axis=-1).mean()) for a in (p, q))
+    change = 0.0
+    if len(following):
+        mean_p, mean_q = (float(np.take_along_axis(a[:-1], following, axis=-1).mean()) for a in (p, q))
+        change = float(np.expm1(mean_p - mean_q))
     return {
         "mean_kl": float(kl.mean()),
         "max_kl": float(kl.max()),
+        "p99_kl": float(np.quantile(kl, 0.99)),
         "same_top_1": float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean()),
-        "perplexity": float(np.expm1(mean_p - mean_q)),
+        "perplexity": change,
     }
+
+
+def _range(array: NDArray[Any]) -> tuple[float, float]:
+    return float(array.min()), float(array.max())
 
 
 def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:
@@ -212,13 +261,13 @@ def _failures(measures: Measures, errors: dict[str, NDArray[np.float64]], profil
             breach = int(np.isinf(errors[name].max(axis=axes)).argmax())
             yield f"{name} is not finite, first at step {breach}"
     if profile.units is not None and not measures.largest <= profile.units:
-        name, _, got, expected = measures.worst
-        axes = tuple(range(1, errors[name].ndim))
-        breach = int((errors[name].max(axis=axes) > profile.units).argmax())
+        name, step, got, expected = measures.worst
         yield (
-            f"{name} is {measures.largest:.3g} units off at step {measures.worst[1]} (got {got:.7g}, "
-            f"expected {expected:.7g}; at most {profile.units:g}), first beyond at step {breach}"
+            f"{name} is {measures.largest:.3g} units off at step {step} (got {got:.7g}, expected "
+            f"{expected:.7g}; at most {profile.units:g}), first beyond at step {measures.first_breach}"
         )
+    if profile.growth is not None and not measures.growth <= profile.growth:
+        yield f"the error grows {measures.growth:.3g}-fold, expected at most {profile.growth:g}-fold"
     if (
         measures.relative is not None
         and profile.relative is not None

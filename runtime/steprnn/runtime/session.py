@@ -17,6 +17,14 @@ from .spec import TensorSpec
 if TYPE_CHECKING:
     from .model import Model
 
+# Kind of an input's dtype -> kinds that it takes, in NumPy's letters and in words.
+KINDS = {
+    "f": ("fiub", "numbers"),
+    "i": ("iu", "whole numbers"),
+    "u": ("iu", "whole numbers"),
+    "b": ("b", "truth values"),
+}
+
 
 @dataclass(frozen=True)
 class State:
@@ -56,7 +64,9 @@ class Session:
         if batch < 1:
             raise UsageError(f"batch is {batch}; expected at least 1")
         if state is not None:
-            batch = max((len(t) for t in state.tensors.values() if t.ndim), default=batch)
+            ranks = {t.name: len(t.shape) for t in model.manifest.step.states}
+            rows = [len(a) for n, a in state.tensors.items() if a.ndim > ranks.get(n, 0)]
+            batch = max(rows, default=batch)
         self._model = model
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
@@ -80,13 +90,13 @@ class Session:
         expected = {n: (str(t.dtype), t.shape) for n, t in self._tensors.items()}
         if got != expected:
             raise StateError(f"this state has {got}, expected {expected}")
-        self._tensors = {n: np.array(t, np.float32) for n, t in state.tensors.items()}
+        self._tensors = {n: np.array(t) for n, t in state.tensors.items()}
 
     def reset(self) -> None:
         """Back to the beginning: zero, or the initial state that the model was made with."""
         self._tensors = {
-            name: np.repeat(array[np.newaxis], self._batch, axis=0)
-            for name, array in self._model.initial_state.items()
+            t.name: np.array(np.broadcast_to(self._model.initial_state[t.name], t.array_shape(self._batch)))
+            for t in self._model.manifest.step.states
         }
 
     def fork(self) -> Session:
@@ -117,14 +127,18 @@ class Session:
     def _checked(self, spec: TensorSpec, value: ArrayLike) -> NDArray[Any]:
         name, dtype, shape, tokens = spec.name, spec.dtype, spec.shape, spec.tokens
         array = np.asarray(value)
-        expected = (self._batch, *shape)
-        if array.shape == shape and self._batch == 1:
+        expected = spec.array_shape(self._batch)
+        if array.shape == shape != expected and self._batch == 1:
             array = array[np.newaxis]
         if array.shape != expected:
             raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
-        if dtype.startswith("int"):
-            if array.dtype.kind not in "iu":
-                raise UsageError(f"input {name!r} has dtype {array.dtype}, expected whole numbers ({dtype})")
+        kinds, words = KINDS[np.dtype(dtype).kind]
+        if array.dtype.kind not in kinds:
+            raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
+        if "i" in kinds and "f" not in kinds:
+            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+            if tokens is None and not ((array >= least) & (array <= most)).all():
+                raise UsageError(f"input {name!r} has a value outside {least}..{most} ({dtype})")
             if tokens is not None and not ((array >= 0) & (array < tokens)).all():
                 raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
         return array

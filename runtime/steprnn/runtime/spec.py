@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -22,6 +23,10 @@ class TensorSpec:
     def size(self) -> int:
         """Elements in one row of the batch."""
         return prod(self.shape)
+
+    def array_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of the array for so many rows."""
+        return (batch, *self.shape)
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in manifest.json."""
@@ -46,6 +51,7 @@ class StepSpec:
     inputs: tuple[TensorSpec, ...]
     states: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    nexts: Mapping[str, str] = field(default_factory=dict, hash=False)  # where not next_<name>
 
     @property
     def is_language_model(self) -> bool:
@@ -54,10 +60,14 @@ class StepSpec:
             return False
         return self.inputs[0].shape == () and self.outputs[0].shape == (self.inputs[0].tokens,)
 
+    def next_of(self, state: TensorSpec) -> str:
+        """The name under which a step returns this state."""
+        return self.nexts.get(state.name, NEXT + state.name)
+
     @property
     def result_names(self) -> tuple[str, ...]:
         """Names of all that a step returns: the outputs, then the next states."""
-        return tuple(t.name for t in self.outputs) + tuple(NEXT + t.name for t in self.states)
+        return tuple(t.name for t in self.outputs) + tuple(self.next_of(t) for t in self.states)
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in manifest.json and in the ONNX metadata."""

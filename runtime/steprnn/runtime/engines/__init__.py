@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MissingExtra, UsageError
+from ..pairing import Declared
 from ..spec import StepSpec
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -48,6 +50,19 @@ class Engine(Protocol):
         """A new runner with zero states."""
 
 
+class Graph(Protocol):
+    """A file of any maker, opened to see what it declares before a spec is made of it."""
+
+    inputs: list[Declared]
+    outputs: list[Declared]
+
+    def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+        """Run on arrays of full shapes, by name; every output by name. Raises what the engine raises."""
+
+    def engine(self, spec: StepSpec) -> Engine:
+        """The engine of this file for a spec."""
+
+
 def installed() -> list[str]:
     """Names of the engines that can be imported here, in the order of preference."""
     return [name for name in ENGINES if any(importlib.util.find_spec(m) for m in MODULES[name])]
@@ -58,11 +73,19 @@ def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engi
 
     Raises `MissingExtra` where it is not installed, and `BundleError` where it refuses the file.
     """
+    return _module(name, threads).load(path, spec, threads)  # type: ignore[no-any-return]
+
+
+def open_graph(name: str, path: Path, threads: int = 1) -> Graph:
+    """Open a file of any maker in the engine `name`; raises as `open_engine` does."""
+    return _module(name, threads).open_graph(path, threads)  # type: ignore[no-any-return]
+
+
+def _module(name: str, threads: int) -> ModuleType:
     if name not in ENGINES:
         raise UsageError(f"engine {name!r} is unknown; expected one of: {', '.join(ENGINES)}")
     if name not in installed():
         raise MissingExtra(f"the engine {name!r}", name)
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1")
-    module = importlib.import_module(f".{name}", __package__)
-    return module.load(path, spec, threads)  # type: ignore[no-any-return]
+    return importlib.import_module(f".{name}", __package__)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..spec import NEXT, StepSpec
-from . import Engine, Runner, Tensors
+from ..pairing import Declared
+from ..spec import StepSpec
+from . import Engine, Graph, Runner, Tensors
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -18,11 +19,76 @@ except ImportError:  # its older name, still the one on some devices
     from tflite_runtime.interpreter import Interpreter
 
 SIGNATURE = "step"
+Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
     return LiteRTEngine(path, spec, threads)
+
+
+def open_graph(path: Path, threads: int = 1) -> Graph:
+    """Open a TFLite file of any maker; raises `BundleError` where LiteRT refuses it."""
+    return LiteRTGraph(path, threads)
+
+
+class LiteRTGraph:
+    """What a TFLite file of any maker declares: by its signature or, without one, its tensors' names."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        try:
+            interpreter = Interpreter(str(path), num_threads=threads)
+            inputs, outputs = _indices(interpreter)
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"LiteRT refuses {path}: {error}") from error
+        details = {d["index"]: d for d in interpreter.get_tensor_details()}
+        self.inputs = [_declared(name, details[i]) for name, i in inputs.items()]
+        self.outputs = [_declared(name, details[i]) for name, i in outputs.items()]
+
+    def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+        """Run on arrays of full shapes, by name; every output by name."""
+        interpreter = Interpreter(str(self._path))
+        names, results = _indices(interpreter)
+        for name, array in inputs.items():
+            interpreter.resize_tensor_input(names[name], array.shape)
+        interpreter.allocate_tensors()
+        for name, array in inputs.items():
+            interpreter.set_tensor(names[name], array)
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(i) for name, i in results.items()}
+
+    def engine(self, spec: StepSpec) -> Engine:
+        """The engine of this file for a spec."""
+        return LiteRTEngine(self._path, spec, self._threads)
+
+
+def _declared(name: str, detail: dict[str, Any]) -> Declared:
+    shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
+    parameters = detail["quantization_parameters"]
+    scales, zeros = parameters["scales"], parameters["zero_points"]
+    scale = (float(scales[0]), int(zeros[0])) if len(scales) == 1 else None
+    free = tuple(None if n < 0 else int(n) for n in shape)
+    return Declared(name, np.dtype(detail["dtype"]).name, free, scale)
+
+
+def _indices(interpreter: Any) -> Indices:
+    """Tensor indices of the inputs and of the outputs by name.
+
+    The signature `step` if there is one, else `serving_default`, else the first.
+    """
+    signatures = list(interpreter.get_signature_list())
+    if not signatures:
+        details = interpreter.get_input_details(), interpreter.get_output_details()
+        inputs, outputs = ({d["name"]: d["index"] for d in part} for part in details)
+        return inputs, outputs
+    known = [s for s in (SIGNATURE, "serving_default") if s in signatures]
+    signature = interpreter.get_signature_runner([*known, *signatures][0])
+    inputs, outputs = (
+        {name: detail["index"] for name, detail in part.items()}
+        for part in (signature.get_input_details(), signature.get_output_details())
+    )
+    return inputs, outputs
 
 
 class LiteRTEngine:
@@ -38,32 +104,74 @@ class LiteRTEngine:
         """A new runner with zero states."""
         try:
             interpreter = Interpreter(model_content=self._flatbuffer, num_threads=self._threads)
-            signature = interpreter.get_signature_runner(SIGNATURE)
-            indices = {
-                name: detail["index"]
-                for details in (signature.get_input_details(), signature.get_output_details())
-                for name, detail in details.items()
-            }
-            del signature  # it holds tensors, and the interpreter then refuses to resize
+            indices = _indices(interpreter)
             for t in (*self._spec.inputs, *self._spec.states):
-                interpreter.resize_tensor_input(indices[t.name], [batch, *t.shape])
+                interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
             interpreter.allocate_tensors()
-            return LiteRTRunner(interpreter, indices, self._spec)
+            if _has_fixed_shapes(interpreter, indices):
+                return LiteRTRunner(interpreter, indices, self._spec)
+            return DynamicRunner(interpreter, indices, self._spec, batch)
         except (ValueError, RuntimeError, KeyError) as error:
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {error}") from error
+
+
+def _has_fixed_shapes(interpreter: Any, indices: Indices) -> bool:
+    """Whether every tensor has a place of its own in memory before the first step."""
+    inputs, outputs = ({*part.values()} for part in indices)
+    if inputs & outputs:  # an input handed through: its view would be overwritten before it is read
+        return False
+    try:
+        for index in inputs | outputs:
+            interpreter.tensor(index)()
+    except ValueError:  # "Tensor data is null": its shape is computed by the graph itself
+        return False
+    return True
+
+
+class DynamicRunner:
+    """Copies in and out at every step: a graph that computes shapes may move its tensors each time."""
+
+    def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec, batch: int) -> None:
+        self.inputs = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.inputs}
+        self.outputs = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.outputs}
+        self._states = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.states}
+        given, results = (
+            self.inputs | self._states,
+            self.outputs | {spec.next_of(t): self._states[t.name] for t in spec.states},
+        )
+        self._given = [(indices[0][name], array) for name, array in given.items()]
+        self._results = [(indices[1][name], array) for name, array in results.items()]
+        self._interpreter = interpreter
+
+    def run(self) -> None:
+        """Take one time step."""
+        for index, array in self._given:
+            self._interpreter.set_tensor(index, array)
+        self._interpreter.invoke()
+        for index, array in self._results:
+            array[...] = self._interpreter.get_tensor(index)
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states in, by name."""
+        for name, array in self._states.items():
+            array[...] = state[name]
+
+    def get_state(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the states, by name."""
+        return {name: array.copy() for name, array in self._states.items()}
 
 
 class LiteRTRunner:
     """Views of the interpreter's tensors; after each step the next states are copied onto the states."""
 
-    def __init__(self, interpreter: Any, indices: dict[str, int], spec: StepSpec) -> None:
-        def view(name: str) -> NDArray[Any]:
-            return interpreter.tensor(indices[name])()  # type: ignore[no-any-return]
-
-        self.inputs = {t.name: view(t.name) for t in spec.inputs}
-        self.outputs = {t.name: view(t.name) for t in spec.outputs}
-        self._states = {t.name: view(t.name) for t in spec.states}
-        self._pairs = [(self._states[t.name], view(NEXT + t.name)) for t in spec.states]
+    def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec) -> None:
+        inputs, outputs = (
+            {name: interpreter.tensor(index)() for name, index in part.items()} for part in indices
+        )
+        self.inputs = {t.name: inputs[t.name] for t in spec.inputs}
+        self.outputs = {t.name: outputs[t.name] for t in spec.outputs}
+        self._states = {t.name: inputs[t.name] for t in spec.states}
+        self._pairs = [(self._states[t.name], outputs[spec.next_of(t)]) for t in spec.states]
         for array in (*self.inputs.values(), *self._states.values()):
             array.fill(0)  # a token left over in memory may be out of range
         # The public invoke() refuses to run while views are alive, lest a reallocation moves them;

@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..spec import NEXT, StepSpec
-from . import Engine, Runner, Tensors
+from ..pairing import Declared
+from ..spec import StepSpec
+from . import Engine, Graph, Runner, Tensors
 
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     """Load an ONNX step graph on the CPU; raises `BundleError` where onnxruntime refuses it."""
+    return OnnxEngine(_open(path, threads), spec)
+
+
+def open_graph(path: Path, threads: int = 1) -> Graph:
+    """Open an ONNX file of any maker; raises `BundleError` where onnxruntime refuses it."""
+    return OnnxGraph(_open(path, threads))
+
+
+def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no base of their own
         raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {error}") from error
-    return OnnxEngine(session, spec)
+
+
+class OnnxGraph:
+    """What an ONNX file of any maker declares."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self.inputs = [_declared(t) for t in session.get_inputs()]
+        self.outputs = [_declared(t) for t in session.get_outputs()]
+
+    def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+        """Run on arrays of full shapes, by name; every output by name."""
+        names = [t.name for t in self.outputs]
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def engine(self, spec: StepSpec) -> Engine:
+        """The engine of this file for a spec."""
+        return OnnxEngine(self._session, spec)
+
+
+def _declared(tensor: Any) -> Declared:
+    """onnxruntime's `tensor(float)` is float32; what is no tensor of numbers keeps its own word."""
+    inner = tensor.type.removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(inner, inner)
+    return Declared(tensor.name, dtype, tuple(tensor.shape))
 
 
 class OnnxEngine:
@@ -42,10 +77,10 @@ class OnnxRunner:
     """Reads the states from one set of buffers and writes the next ones to the other, in turn."""
 
     def __init__(self, session: onnxruntime.InferenceSession, spec: StepSpec, batch: int) -> None:
-        self.inputs = {t.name: np.zeros((batch, *t.shape), t.dtype) for t in spec.inputs}
-        self.outputs = {t.name: np.zeros((batch, *t.shape), np.float32) for t in spec.outputs}
+        self.inputs = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.inputs}
+        self.outputs = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.outputs}
         self._states: list[dict[str, NDArray[np.float32]]] = [
-            {t.name: np.zeros((batch, *t.shape), np.float32) for t in spec.states} for _ in range(2)
+            {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.states} for _ in range(2)
         ]
         self._run = session.run_with_iobinding
         self._current = 0
@@ -54,7 +89,7 @@ class OnnxRunner:
             binding = session.io_binding()
             for name, array in (self.inputs | self._states[current]).items():
                 binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            nexts = {NEXT + name: array for name, array in self._states[1 - current].items()}
+            nexts = {spec.next_of(t): self._states[1 - current][t.name] for t in spec.states}
             for name, array in (self.outputs | nexts).items():
                 binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             self._bindings.append(binding)

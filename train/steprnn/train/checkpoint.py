@@ -1,0 +1,135 @@
+"""The checkpoint folder: what a training run leaves behind; see docs/checkpoint-format.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from steprnn.runtime.atomic import write_bytes, write_text
+from steprnn.runtime.errors import CheckpointError
+
+from .corpus import Corpus
+from .settings import Settings
+
+FORMAT = "steprnn.checkpoint"
+VERSION = 1
+
+MODEL = "model.keras"
+VOCABULARY = "vocabulary.json"
+TRAINING = "training.json"
+HISTORY = "history.png"
+RESUME = "resume.npz"
+
+Epoch = dict[str, Any]  # epoch, loss, perplexity, seconds, characters_per_second, and held_out_* on request
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `training.json` holds: how the model came about, and how far it has come."""
+
+    settings: dict[str, Any]
+    corpus: dict[str, Any]  # name, sha256 of the prepared text in UTF-8, characters; never the text
+    versions: dict[str, str]
+    history: list[Epoch] = field(default_factory=list)
+    best_epoch: int | None = None  # counted from 1; None before the first epoch is over
+    finished: bool = False
+    model_sha256: str | None = None  # None while training writes the model anew
+
+    @classmethod
+    def of(cls, settings: Settings, corpus: Corpus, versions: dict[str, str]) -> Training:
+        """The record of a run that is about to begin."""
+        described = {"name": corpus.name, "sha256": corpus.sha256, "characters": len(corpus.text)}
+        return cls(settings.record(), described, versions)
+
+    def write(self, folder: Path) -> None:
+        """Write `training.json`, at once or not at all."""
+        record = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        write_text(folder / TRAINING, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Training:
+        """Read `training.json`; raises `CheckpointError` where it is none, or a newer one."""
+        path = folder / TRAINING
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing; expected a folder written by steprnn train") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path} is not JSON ({error}); train again") from None
+        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+            raise CheckpointError(f'{path} is not of a checkpoint: expected "format": "{FORMAT}"')
+        version = record.pop("version", None)
+        if version != VERSION:
+            raise CheckpointError(
+                f"{path} has version {version!r}; this steprnn reads {VERSION}: upgrade steprnn"
+            )
+        try:
+            return cls(**record)
+        except TypeError as error:
+            raise CheckpointError(f"{path} is damaged ({error}); train again") from None
+
+    def difference(self, other: Training, settings: Settings) -> str:
+        """What `other`, a run with `settings`, would do otherwise; empty if nothing."""
+        differences = [settings.difference(self.settings)]
+        if self.corpus.get("sha256") != other.corpus["sha256"]:
+            differences.append(f"corpus {self.corpus.get('name')} (here {other.corpus['name']})")
+        return ", ".join(filter(None, differences))
+
+    def advance(self, history: list[Epoch], best_epoch: int | None) -> Training:
+        """The same run, some epochs later."""
+        return replace(self, history=history, best_epoch=best_epoch)
+
+
+def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bool) -> Training | None:
+    """Make the folder ready for a run; returns the record of a finished run with the same settings, if any.
+
+    Raises `CheckpointError` where anything else would be lost: a run with other settings, or a folder
+    that is no checkpoint. `overwrite` throws away a checkpoint, and only that.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; expected a folder: give another --out")
+    if folder.is_dir():
+        _sweep(folder)
+        if (folder / TRAINING).exists():
+            if overwrite:
+                for name in (TRAINING, RESUME, MODEL, VOCABULARY, HISTORY):
+                    (folder / name).unlink(missing_ok=True)
+            else:
+                return _continue(folder, training, settings)
+        elif any(folder.iterdir()):
+            raise CheckpointError(f"{folder} holds other files and no checkpoint; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def store(folder: Path, training: Training, model: bytes) -> None:
+    """Write the model and the record that names its hash."""
+    write_bytes(folder / MODEL, model)
+    replace(training, model_sha256=hashlib.sha256(model).hexdigest()).write(folder)
+
+
+def _continue(folder: Path, training: Training, settings: Settings) -> Training | None:
+    there = Training.read(folder)
+    if difference := there.difference(training, settings):
+        state = "a finished run" if there.finished else "an unfinished run"
+        raise CheckpointError(
+            f"{folder} holds {state} with other settings: {difference}; "
+            "give another --out, or throw it away with --overwrite"
+        )
+    if not there.finished:
+        return None
+    (folder / RESUME).unlink(missing_ok=True)
+    model = folder / MODEL
+    if not model.is_file() or hashlib.sha256(model.read_bytes()).hexdigest() != there.model_sha256:
+        raise CheckpointError(f"{model} is missing or altered; train again with --overwrite")
+    return there
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run was just writing."""
+    for name in (MODEL, VOCABULARY, TRAINING, HISTORY, RESUME):
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)

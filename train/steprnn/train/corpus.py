@@ -1,0 +1,156 @@
+"""The text that is trained on: where it comes from, and how it is prepared."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from steprnn.runtime.errors import CorpusError
+
+SCHEMES = ("http", "https", "ftp", "file")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared text and the name of the file it came from."""
+
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the prepared text in UTF-8, so that equal training texts are known to be equal."""
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+
+    def split(self, holdout: float) -> tuple[str, str]:
+        """The text to train on and the held-out text: the last `holdout` share of the characters."""
+        kept = len(self.text) - round(len(self.text) * holdout)
+        return self.text[:kept], self.text[kept:]
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    sha256: str | None = None,
+    characters: int = 10_000,
+    keep_line_breaks: bool = False,
+) -> Corpus:
+    """Read and prepare a corpus.
+
+    `source` is a `.txt`, `.zip` (holding one `.txt`) or `.gz` file, or the URL of one; None is the
+    embedded lyrics. `sha256` is what the file itself, as it is read or downloaded, must have.
+    Raises `CorpusError`.
+    """
+    path, name = _locate(source, sha256)
+    data = _read(path)
+    if sha256 is not None:
+        got = hashlib.sha256(data).hexdigest()
+        if got != sha256.lower():
+            raise CorpusError(f"{name} has the sha256 {got}; expected {sha256.lower()}: get the file again")
+    text = _decode(_unpack(data, name), name)
+    text = prepare(text, characters=characters, keep_line_breaks=keep_line_breaks)
+    if not text.strip():
+        raise CorpusError(f"{name} is empty; expected text to train on")
+    return Corpus(name, text)
+
+
+def prepare(text: str, *, characters: int = 10_000, keep_line_breaks: bool = False) -> str:
+    """The book's preparation: every line break becomes a space, then the first `characters` are kept.
+
+    `\\r\\n` is one line break. `characters=0` keeps the whole text.
+    Source: `load_data_jay_lyrics` of Dive into Deep Learning, 6.3.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if not keep_line_breaks:
+        text = text.replace("\n", " ")
+    return text[:characters] if characters else text
+
+
+def embedded() -> Path:
+    """The lyrics that come with steprnn: beside this file in a wheel, in `data/` in a checkout."""
+    here = Path(__file__).resolve()
+    for path in (here.with_name("lyrics.txt"), here.parents[3] / "data" / "lyrics.txt"):
+        if path.is_file():
+            return path
+    raise CorpusError("the embedded lyrics.txt is missing; install steprnn again, or give --corpus FILE")
+
+
+def _locate(source: str | Path | None, sha256: str | None) -> tuple[Path, str]:
+    if source is None:
+        path = embedded()
+        return path, path.name
+    parts = urlsplit(str(source))
+    if parts.scheme in SCHEMES:
+        return _download(str(source), PurePosixPath(unquote(parts.path)).name or "corpus.txt", sha256)
+    path = Path(source)
+    return path, path.name
+
+
+def _download(url: str, name: str, sha256: str | None) -> tuple[Path, str]:
+    import keras  # a corpus on disk is read without it
+
+    # Keras caches by file name alone; a folder of the URL's own keeps two corpora of one name apart.
+    folder = f"steprnn/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    try:
+        path = keras.utils.get_file(
+            name, url, cache_subdir=folder, file_hash=sha256, hash_algorithm="sha256" if sha256 else "auto"
+        )
+    except Exception as error:  # Keras raises a plain Exception for a failed download
+        raise CorpusError(f"{url} could not be fetched ({error}); check the address and --sha256") from None
+    return Path(path), name
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CorpusError(f"{path} does not exist; expected a .txt, .zip or .gz file, or a URL") from None
+    except IsADirectoryError:
+        raise CorpusError(f"{path} is a folder; expected a .txt, .zip or .gz file, or a URL") from None
+
+
+def _unpack(data: bytes, name: str) -> bytes:
+    if name.lower().endswith(".gz"):
+        try:
+            return gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorpusError(f"{name} is not a whole gzip file ({error}); get the file again") from None
+    if name.lower().endswith(".zip"):
+        return _unzip(data, name)
+    return data
+
+
+def _unzip(data: bytes, name: str) -> bytes:
+    from io import BytesIO
+
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            # macOS adds a hidden twin of every file under __MACOSX.
+            texts = [
+                entry
+                for entry in archive.namelist()
+                if entry.lower().endswith(".txt") and not entry.startswith("__MACOSX")
+            ]
+            if len(texts) != 1:
+                found = f"{len(texts)} text files ({', '.join(texts[:5])})" if texts else "no .txt file"
+                raise CorpusError(
+                    f"{name} holds {found}; expected exactly one: unpack it, give the one to use"
+                )
+            return archive.read(texts[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise CorpusError(f"{name} is not a whole zip file ({error}); get the file again") from None
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; "
+            "convert it, for example: iconv -f GB18030 -t UTF-8"
+        ) from None

@@ -17,7 +17,7 @@ from . import engines, foreign
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .manifest import Artefact, Manifest
-from .sampling import Sampler, Sampling, until
+from .sampling import RowSampler, Sampler, Sampling, until
 from .session import Session, State
 from .vocabulary import Vocabulary
 
@@ -130,19 +130,25 @@ class Model:
     def generate(self, prompt: str, length: int = 50, *, n: None = None, **options: Any) -> str: ...
     @overload
     def generate(self, prompt: str, length: int = 50, *, n: int, **options: Any) -> list[str]: ...
+    @overload
     def generate(
-        self, prompt: str, length: int = 50, *, n: int | None = None, **options: Any
+        self, prompt: Sequence[str], length: int = 50, *, n: int | None = None, **options: Any
+    ) -> list[str]: ...
+    def generate(
+        self, prompt: str | Sequence[str], length: int = 50, *, n: int | None = None, **options: Any
     ) -> str | list[str]:
         """The prompt and `length` characters that follow it, fewer where a stop string comes first.
 
-        With `n`, a list of n texts made together in one batch; text i is what `seed + i` alone gives.
-        Options as for `stream`.
+        With `n`, a list of n texts made together in one batch, and with several prompts, n (or one) of
+        each; text i of the list is what its prompt gives alone with `seed + i`. Options as for `stream`.
         """
-        if n is None:
-            return prompt + "".join(self.stream(prompt, length, **options))
-        if n < 1:
+        if n is not None and n < 1:
             raise UsageError(f"n is {n}; expected at least 1")
-        return self._generate_batch(prompt, length, n, **options)
+        if isinstance(prompt, str):
+            if n is None:
+                return prompt + "".join(self.stream(prompt, length, **options))
+            prompt = [prompt]
+        return self._generate_rows([p for p in prompt for _ in range(n or 1)], length, **options)
 
     def stream(
         self,
@@ -243,39 +249,75 @@ class Model:
                     x[0] = token
                     runner.run()
 
-    def _generate_batch(
+    def _generate_rows(
         self,
-        prompt: str,
+        prompts: Sequence[str],
         length: int,
-        n: int,
         *,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         unknown: str = "error",
         **filters: Any,
     ) -> list[str]:
+        """One text a row. Rows read and write at their own pace, and leave when they are done."""
         sampling, stops = Sampling(**filters), _checked_stops(stop)
         _check_length(length)
-        tokens = self._encode(prompt, unknown)
+        read = [self._encode(prompt, unknown) for prompt in prompts]
         first = secrets.randbits(32) if seed is None else seed
-        samplers = [Sampler(sampling, first + i, tokens) for i in range(n)]
-        chosen = np.empty((length, n), np.int32)
-        with self._from_start() as reader:  # all rows share the prompt: it is read once
-            self._read(reader, tokens)
-            state = reader.get_state()
-            (logits,) = (y[0].copy() for y in reader.outputs.values())
-        with self.runner(n) as runner:
-            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-            runner.set_state(state)
-            rows = [logits] * n
-            for step in range(length):
-                chosen[step] = [sampler.choose(row) for sampler, row in zip(samplers, rows, strict=True)]
-                if step + 1 < length:
-                    x[...] = chosen[step]
+        sampler = RowSampler(sampling, first, read, len(self._vocabulary))
+        begins = np.array([len(tokens) for tokens in read])
+        ends = begins + length
+        table = np.zeros((len(read), max(ends, default=0)), np.int32)  # row -> its prompt, then its text
+        for row, tokens in enumerate(read):
+            table[row, : len(tokens)] = tokens
+        rows = np.arange(len(read)) if length else np.arange(0)  # the rows in the batch, in its order
+        state: Mapping[str, NDArray[np.float32]] = self.initial_state
+        time = 0
+        while len(rows):
+            with self.runner(len(rows)) as runner:
+                runner.set_state(state)
+                (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+                going = np.ones(len(rows), np.bool_)
+                # A row that is done is stepped along until half are: a smaller batch is not free.
+                while 2 * going.sum() > len(rows):
+                    x[...] = table[rows, time]
                     runner.run()
-                    rows = list(y)
+                    time += 1
+                    (speaking,) = (going & (begins[rows] <= time)).nonzero()
+                    if len(speaking):
+                        logits = y if len(speaking) == len(rows) else y[speaking]
+                        table[rows[speaking], time] = sampler.choose(rows[speaking], logits)
+                        if stops:
+                            self._stop_rows(table, begins, ends, rows[speaking], time, stops)
+                    going &= ends[rows] > time + 1
+                state = {name: array[going] for name, array in runner.get_state().items()}
+            rows = rows[going]
         decode = self._vocabulary.decode
-        return [prompt + "".join(until(decode(chosen[:, i].tolist()), stops)) for i in range(n)]
+        texts = (decode(table[i, begins[i] : ends[i]].tolist()) for i in range(len(prompts)))
+        return [prompt + _before(text, stops) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def _stop_rows(
+        self,
+        table: NDArray[np.int32],
+        begins: NDArray[np.intp],
+        ends: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        time: int,
+        stops: Sequence[str],
+    ) -> None:
+        """End the rows whose text holds a stop string by now."""
+        longest = max(len(s) for s in stops)
+        for row in rows:
+            tail = self._vocabulary.decode(
+                table[row, max(begins[row], time + 1 - longest) : time + 1].tolist()
+            )
+            if any(s in tail for s in stops):
+                ends[row] = time + 1
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    return text[: min((i for s in stops if (i := text.find(s)) >= 0), default=len(text))]
 
 
 def _check_length(length: int) -> None:

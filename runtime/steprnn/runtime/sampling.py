@@ -1,4 +1,4 @@
-"""Choosing the next token from logits: every filter is a threshold on the logits.
+"""Choosing the next token from logits.
 
 The order is llama.cpp's: repetition penalty, top-k, top-p, min-p, temperature, draw. docs/sampling.md
 specifies it, so that another language can give the same text for the same seed.
@@ -19,6 +19,7 @@ from .errors import UsageError
 
 # Below it float32 logits over the temperature overflow, and the draw is greedy but for exact ties.
 LEAST_TEMPERATURE = 1e-6
+FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filter says how many
 
 
 @dataclass(frozen=True)
@@ -50,53 +51,186 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses the tokens of one stream; holds its random generator and its recent tokens."""
+    """Chooses the tokens of one stream; holds its random generator and its recent tokens.
+
+    A draw goes through the tokens from the likeliest down, and all but a few are never looked at: they
+    are found by a cut below the best logit, which is exact, since whatever is above a cut comes first.
+    """
 
     def __init__(self, sampling: Sampling, seed: int, recent: Iterable[int] = ()) -> None:
         if seed < 0:  # Python would take its absolute value, and other languages would not
             raise UsageError(f"seed is {seed}; expected at least 0")
         self._sampling = sampling
         self._greedy = sampling.temperature < LEAST_TEMPERATURE
-        self._temperature = np.float32(min(sampling.temperature, 1e38))  # float32 ends at 3.4e38
+        self._sharpness = np.float32(1.0 / max(sampling.temperature, LEAST_TEMPERATURE))
+        self._min_p = np.float32(-math.log(sampling.min_p) if sampling.min_p else math.inf)
+        self._filtered = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
         self._random = random.Random(seed)
         self._penalised = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
+        self._smaller = np.minimum if sampling.repeat_penalty > 1.0 else np.maximum
         self._recent: deque[int] = deque(recent, maxlen=sampling.repeat_last_n)
+        self._size = 0
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """The next token for logits `[vocabulary]`, which are left as they are."""
-        sampling = self._sampling
         if self._penalised:
-            logits = logits.copy()
-            recent = list(set(self._recent))
-            values = logits[recent]
-            penalty = np.float32(sampling.repeat_penalty)
-            logits[recent] = np.where(values > 0, values / penalty, values * penalty)
-        token = int(logits.argmax()) if self._greedy else self._draw(logits)
+            logits = self._penalise(logits)
+        token = int(logits.argmax()) if self._greedy else self._draw(logits, self._random.random())
         if self._penalised:
-            self._recent.append(token)
+            self._remember(token)
         return token
 
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        sampling = self._sampling
-        kept = np.arange(len(logits))
-        if 0 < sampling.top_k < len(logits):
-            threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
-            kept = np.flatnonzero(logits >= threshold)
-        if sampling.top_p < 1.0:
-            values = np.sort(logits[kept])[::-1]
-            cumulative = np.cumsum(np.exp(values - values[0]))
-            last = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1]))
-            kept = kept[logits[kept] >= values[min(last, len(values) - 1)]]
-        values = logits[kept]
-        values = values - values.max()
+    def _allocate(
+        self,
+        size: int,
+        divisors: NDArray[np.float32] | None = None,
+        factors: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._size = size
+        self._weights, self._other = np.empty(size, np.float32), np.empty(size, np.float32)
+        self._above, self._ones = np.empty(size, np.bool_), np.ones(size, np.float32)
+        self._counts = [0] * size
+        # What a logit is multiplied by if it is positive, and if it is not: 1 for tokens that are not recent.
+        self._divisors = np.ones(size, np.float32) if divisors is None else divisors
+        self._factors = np.ones(size, np.float32) if factors is None else factors
+        recent, self._recent = self._recent, deque(maxlen=self._recent.maxlen)
+        for token in recent:
+            self._remember(token)
+
+    def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recent tokens divided by the penalty where positive, multiplied where not: the smaller of both."""
+        if len(logits) != self._size:
+            self._allocate(len(logits))
+        np.multiply(logits, self._divisors, self._weights)
+        np.multiply(logits, self._factors, self._other)
+        return self._smaller(self._weights, self._other, out=self._other)
+
+    def _remember(self, token: int) -> None:
+        if not self._recent.maxlen:
+            return
+        if len(self._recent) == self._recent.maxlen:
+            oldest = self._recent[0]
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                self._divisors[oldest] = self._factors[oldest] = 1.0
+        self._recent.append(token)
+        self._counts[token] += 1
+        if self._counts[token] == 1:
+            self._divisors[token] = 1.0 / self._sampling.repeat_penalty
+            self._factors[token] = self._sampling.repeat_penalty
+
+    def _draw(self, logits: NDArray[np.float32], u: float) -> int:
+        if len(logits) != self._size:
+            self._allocate(len(logits))
+        best = int(logits.argmax())
+        top = logits[best]
+        weights = self._weights
+        np.subtract(logits, top, weights)
+        np.multiply(weights, self._sharpness, weights)
+        np.exp(weights, weights)
+        target = np.float32(u) * weights.dot(self._ones)
+        if target < 1.0:
+            return best  # its weight is 1, it comes first, and a filter would only make the total smaller
+        if self._filtered:
+            distances, indices = self._kept(logits, top)
+            cumulative = np.exp(distances * -self._sharpness).cumsum()
+            place = int(cumulative.searchsorted(np.float32(u) * cumulative[-1], "right"))
+            return int(indices[min(place, len(indices) - 1)])
+        wanted = FIRST_LOOK
+        while True:
+            _, indices = self._head(logits, top, self._cut(logits, wanted))
+            cumulative = weights.take(indices).cumsum()
+            place = int(cumulative.searchsorted(target, "right"))
+            if place < len(indices) or len(indices) == self._size:
+                return int(indices[min(place, len(indices) - 1)])
+            wanted *= 4
+
+    def _kept(
+        self, logits: NDArray[np.float32], top: np.float32
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """What top-k, top-p and min-p leave: how far below the best, and their indices, likeliest first."""
+        sampling, size = self._sampling, self._size
+        most = min(sampling.top_k or size, size)
+        if sampling.top_p == 1.0 and sampling.min_p > 0.0:
+            distances, indices = self._head(logits, top, top - self._min_p)
+            return distances[:most], indices[:most]
+        total = None
+        if sampling.top_p < 1.0 and most == size:
+            np.subtract(logits, top, self._weights)
+            np.exp(self._weights, self._weights)
+            total = self._weights.dot(self._ones)
+        wanted = most if most < size else FIRST_LOOK
+        while True:
+            distances, indices = self._head(logits, top, self._cut(logits, wanted))
+            keep, complete = min(len(indices), most), len(indices) >= most
+            if sampling.top_p < 1.0 and (complete or total is not None):
+                cumulative = np.exp(-distances[:keep]).cumsum()
+                whole = cumulative[-1] if total is None else total
+                reached = int(cumulative.searchsorted(np.float32(sampling.top_p) * whole)) + 1
+                complete = complete or reached <= len(indices)
+                keep = min(keep, reached)
+            if complete:
+                break
+            wanted *= 4
         if sampling.min_p > 0.0:
-            likely = values >= math.log(sampling.min_p)
-            kept, values = kept[likely], values[likely]
-        cumulative = np.cumsum(np.exp(values / self._temperature))
-        drawn = int(np.searchsorted(cumulative, self._random.random() * float(cumulative[-1]), side="right"))
-        return int(kept[min(drawn, len(kept) - 1)])
+            keep = min(keep, int(distances[:keep].searchsorted(self._min_p, "right")))
+        return distances[:keep], indices[:keep]
+
+    def _cut(self, logits: NDArray[np.float32], wanted: int) -> np.float32:
+        """A logit that about twice as many as `wanted` reach, guessed from every eighth of them."""
+        sample = logits[::8].copy()
+        rank = wanted // 5 + 4
+        if rank >= len(sample):
+            return np.float32(-np.inf)
+        sample.sort()
+        return sample[-rank]  # type: ignore[no-any-return]
+
+    def _head(
+        self, logits: NDArray[np.float32], top: np.float32, cut: np.float32
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """All tokens that reach the cut: how far below the best, and their indices, likeliest first."""
+        np.greater_equal(logits, cut, self._above)
+        (indices,) = self._above.nonzero()
+        distances = top - logits.take(indices)
+        order = distances.argsort(kind="stable")  # equals stay in the order of their indices
+        return distances.take(order), indices.take(order)
+
+
+class RowSampler:
+    """Chooses the tokens of many streams at once: row i as `Sampler(sampling, seed + i)` does alone.
+
+    The draws that end at the likeliest token, which are most, are made together.
+    """
+
+    def __init__(self, sampling: Sampling, seed: int, recent: Sequence[Sequence[int]], size: int) -> None:
+        self._rows = [Sampler(sampling, seed + i, tokens) for i, tokens in enumerate(recent)]
+        self._first = Sampler(sampling, seed)
+        if self._first._penalised:
+            self._divisors = np.ones((len(recent), size), np.float32)
+            self._factors = np.ones((len(recent), size), np.float32)
+            for row, divisors, factors in zip(self._rows, self._divisors, self._factors, strict=True):
+                row._allocate(size, divisors, factors)
+        self._ones = np.ones(size, np.float32)
+
+    def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The next token of each of these rows, for logits `[len(rows), vocabulary]`."""
+        first = self._first
+        samplers = [self._rows[row] for row in rows.tolist()]
+        if first._penalised:
+            logits = first._smaller(logits * self._divisors[rows], logits * self._factors[rows])
+        tokens: NDArray[np.intp] = logits.argmax(axis=1)
+        if not first._greedy:
+            tops = np.take_along_axis(logits, tokens[:, np.newaxis], axis=1)
+            weights = np.exp((logits - tops) * first._sharpness)
+            draws = np.array([sampler._random.random() for sampler in samplers], np.float32)
+            for i in np.flatnonzero(draws * weights.dot(self._ones) >= 1.0).tolist():
+                tokens[i] = samplers[i]._draw(logits[i], draws[i])
+        if first._penalised:
+            for sampler, token in zip(samplers, tokens.tolist(), strict=True):
+                sampler._remember(token)
+        return tokens
 
 
 def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:

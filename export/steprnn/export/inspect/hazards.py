@@ -1,0 +1,129 @@
+"""What is hazardous in a graph, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from steprnn.runtime.pairing import STATE_WORD, Declared, Pair, agree, is_signal, shape_text
+
+from .report import Hazard
+
+
+def of_tensors(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], pairs: Sequence[Pair]
+) -> Iterator[Hazard]:
+    """Hazards that show in the tensors alone: order, shapes, dtypes, and states without a partner."""
+    if pairs:
+        yield from _order(inputs, outputs, pairs)
+        yield from _equal(inputs, pairs)
+        yield from _integers(inputs, outputs, pairs)
+    yield from _unpaired(inputs, outputs, pairs)
+    yield from _free(inputs, {pair.state for pair in pairs})
+
+
+def of_operators(loops: dict[str, int], flex: dict[str, int], custom: dict[str, int]) -> Iterator[Hazard]:
+    """Hazards of operators that are there, by how many."""
+    if loops:
+        yield Hazard("loop", f"{_counted(loops)}: it runs over a sequence or branches inside, and is no step")
+    if flex:
+        yield Hazard("flex", f"{_counted(flex)}: needs the Flex delegate, that is TensorFlow, to run")
+    if custom:
+        yield Hazard("custom", f"{_counted(custom)}: runs only where somebody has registered them")
+
+
+def hidden(words: str) -> Hazard:
+    """A variable within the graph."""
+    return Hazard("hidden-variable", words)
+
+
+def _counted(operators: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(operators.items()))
+
+
+def _order(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], pairs: Sequence[Pair]
+) -> Iterator[Hazard]:
+    ins = [t.name for t in inputs if t.name in {p.state for p in pairs}]
+    outs = [t.name for t in outputs if t.name in {p.next for p in pairs}]
+    nexts = {p.state: p.next for p in pairs}
+    if [nexts[name] for name in ins] != outs:
+        yield Hazard(
+            "order",
+            f"the states come in as {', '.join(ins)} and out as {', '.join(outs)}: "
+            "bound by position they would be swapped",
+            caution=True,
+        )
+
+
+def _equal(inputs: Sequence[Declared], pairs: Sequence[Pair]) -> Iterator[Hazard]:
+    alike: dict[str, list[str]] = {}
+    for tensor in inputs:
+        if tensor.name in {p.state for p in pairs}:
+            alike.setdefault(f"{tensor.dtype} {shape_text(tensor.shape)}", []).append(tensor.name)
+    for what, names in alike.items():
+        if len(names) > 1:
+            yield Hazard(
+                "equal-shapes",
+                f"{', '.join(names)} are all {what}: a swap would raise no error",
+                caution=True,
+            )
+
+
+def _integers(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], pairs: Sequence[Pair]
+) -> Iterator[Hazard]:
+    ins, outs = ({t.name: t for t in part} for part in (inputs, outputs))
+    for pair in pairs:
+        state, following = ins[pair.state], outs[pair.next]
+        if state.dtype in ("int8", "uint8", "int16"):
+            words = f"state {state.name} is {state.dtype}: it rounds at every step, and errors add up"
+            if state.scale != following.scale:
+                words += (
+                    f"; and its scale {state.scale} is not that of {following.name}, {following.scale}, "
+                    "so it cannot be fed back as it is"
+                )
+            yield Hazard("int8-state", words)
+
+
+def _unpaired(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], pairs: Sequence[Pair]
+) -> Iterator[Hazard]:
+    taken = {p.state for p in pairs} | {p.next for p in pairs}
+    ins = [t for t in inputs if t.name not in taken]
+    outs = [t for t in outputs if t.name not in taken]
+    found = False
+    for state in ins:
+        could = [t.name for t in outs if agree(state, t) and not is_signal(t.name)]
+        sounds = STATE_WORD.search(state.name)
+        possible = could and state.dtype.startswith("float") and not is_signal(state.name)
+        if sounds or (possible and state.shape):
+            found = True
+            meant = f"could come back as {' or '.join(could)}" if could else "no output agrees with it"
+            yield Hazard("unpaired", f"input {state.name} may be a state: {meant}; its name does not say")
+    if not found:
+        for t in outs:
+            if STATE_WORD.search(t.name):
+                found = True
+                yield Hazard("unpaired", f"output {t.name} sounds like a state, and no input takes it")
+    if not pairs and not found:
+        yield Hazard("no-state", "no output comes back as an input: nothing is remembered between two calls")
+
+
+def _free(inputs: Sequence[Declared], states: set[str]) -> Iterator[Hazard]:
+    """Free dimensions that are not the batch: axis 0, the same name elsewhere, or a state's only one."""
+    batch = {t.shape[0] for t in inputs if t.shape and isinstance(t.shape[0], str)}
+    for t in inputs:
+        if t.shape is None:
+            yield Hazard("dynamic-shape", f"{t.name} has no declared shape")
+            continue
+        free = [axis for axis, n in enumerate(t.shape) if not isinstance(n, int)]
+        if t.name in states and len(free) == 1:
+            continue
+        axes = [axis for axis in free if axis != 0 and t.shape[axis] not in batch]
+        if axes:
+            listed = ", ".join(map(str, axes))
+            yield Hazard(
+                "dynamic-shape",
+                f"{t.name} {shape_text(t.shape)} is free in axis {listed}: a step has fixed shapes but "
+                "for the batch",
+            )

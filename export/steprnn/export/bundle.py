@@ -21,7 +21,8 @@ from steprnn.runtime.vocabulary import Vocabulary
 from . import onnx, saved_model, tflite
 from .derive import Step, derive
 from .frozen import freeze
-from .judge import artefact_candidate, conditions, judge_candidate, record, reference_runs, transform
+from .judge import artefact_candidate, judge_candidate, reference_runs, transform
+from .record import conditions, record
 from .source import Source, open_source
 
 FORMATS: dict[str, tuple[Any, str]] = {
@@ -29,7 +30,8 @@ FORMATS: dict[str, tuple[Any, str]] = {
     "tflite": (tflite, "step{}.tflite"),
     "onnx": (onnx, "step{}.onnx"),
 }
-VARIANTS = ("float32", "int8")
+VARIANTS = ("float32", "float16", "int8")
+DEFAULT_VARIANTS = ("float32", "int8")
 CHAINED_STEPS = 1024
 GOLDEN_STEPS = 256  # what a bundle carries to be checked elsewhere: 1.6 MB of the book's model
 
@@ -39,7 +41,7 @@ def export(
     out: Path | str,
     *,
     formats: Sequence[str] = tuple(FORMATS),
-    variants: Sequence[str] = VARIANTS,
+    variants: Sequence[str] = DEFAULT_VARIANTS,
     vocabulary: Vocabulary | None = None,
     text: str | None = None,
     trust: bool = False,
@@ -90,9 +92,7 @@ def export(
                 found = list(judge_candidate(candidate, runs))
                 for finding in found:
                     if not finding.passed:
-                        raise ParityError(
-                            f"{finding.candidate} fails at the level '{finding.level}': {finding.failure}"
-                        )
+                        raise ParityError(str(finding))
                 findings += found
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level.startswith("chained"))

@@ -9,20 +9,22 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from steprnn.runtime import contract, engines
-from steprnn.runtime.contract import Candidate, Finding
-from steprnn.runtime.errors import MissingExtra, UsageError
-from steprnn.runtime.manifest import GOLDEN, Manifest
+from steprnn.runtime.contract import Candidate, Finding, attempt
+from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
+from steprnn.runtime.manifest import GOLDEN, Artefact, Manifest
+from steprnn.runtime.mutants import sensitivity
 from steprnn.runtime.parity import PROFILES, Reference
 from steprnn.runtime.quiet import quiet
+from steprnn.runtime.spec import StepSpec
 
-if TYPE_CHECKING:
-    from .derive import Step
+from .structure import strange_file
+from .table import table, told
 
 HELP = "show that a bundle, or an artefact of any tool, says what TensorFlow says"
 EXAMPLE = """  steprnn check lyrics.bundle
@@ -77,87 +79,109 @@ def run(arguments: argparse.Namespace) -> int:
             terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
             terminal.flush()
 
-        findings = _against_reference(arguments, say) if arguments.reference else _golden(arguments, say)
-    sys.stdout.write("\n".join(table(findings)) + "\n")
-    if arguments.report:
-        from .report import write_report
+        judged = _against_reference(arguments, say) if arguments.reference else _golden(arguments, say)
+        if arguments.report:
+            from .report import write_report
 
-        write_report(findings, arguments.report, arguments.candidate)
-        sys.stderr.write(f"steprnn: wrote {arguments.report}\n")
-    failed = [f for f in findings if not f.passed]
-    for finding in failed:
-        sys.stderr.write(
-            f"steprnn: {finding.candidate} fails at the level '{finding.level}': {finding.failure}\n"
-        )
+            write_report(judged.findings, arguments.report, arguments.candidate.name, judged.candidates)
+            say(f"wrote {arguments.report}")
+    sys.stdout.write("\n".join(table(judged.findings)) + "\n")
+    failed = [f for f in judged.findings if not f.passed]
+    sys.stderr.writelines(f"steprnn: {finding}\n" for finding in failed)
     return 1 if failed else 0
 
 
-def _golden(arguments: argparse.Namespace, say: Say) -> list[Finding]:
+@dataclass(frozen=True)
+class Judged:
+    """What was judged, and what was found."""
+
+    findings: list[Finding]
+    candidates: list[Candidate]
+
+
+def _golden(arguments: argparse.Namespace, say: Say) -> Judged:
     """Every file's hash, and the recorded run on each engine that is installed here."""
     folder: Path = arguments.candidate
     if folder.is_file():
         raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
+    given = [f"--{name}" for name in ("text", "map", "trust") if getattr(arguments, name)]
+    if given:
+        raise UsageError(f"{' and '.join(given)} only means something with --reference MODEL")
     manifest = Manifest.read(folder)
     manifest.verify(folder, list(manifest.files))
-    findings = [Finding("structure", "the bundle", True, f"{len(manifest.files)} files as listed")]
     say(f"{len(manifest.files)} files have the sizes and hashes of the manifest")
     reference = Reference.read(folder / GOLDEN)
+    names = set(manifest.step.result_names)
+    if set(reference.results) != names or set(reference.units) != names:
+        raise BundleError(f"{folder / GOLDEN} is not a run of this step; export again")
     installed = engines.installed()
     if not installed:
         raise MissingExtra("an engine", "onnx")
-    for name in installed:
-        for artefact in (a for a in manifest.artefacts if a.format == engines.ENGINES[name]):
-            opened = partial(engines.open_engine, name, folder / artefact.path, manifest.step)
-            profile = PROFILES[arguments.profile or artefact.variant]
-            candidate = Candidate(artefact.name, name, manifest.step, profile, opened)
-            found = golden_levels(candidate, reference)
-            findings += found
-            failed = sum(not f.passed for f in found)
-            say(f"{candidate.label}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}")
-    return findings
-
-
-def golden_levels(candidate: Candidate, reference: Reference) -> list[Finding]:
-    """The levels that need nothing but a recorded run."""
-    engine = candidate.open(1)
-    return [
-        contract.one_step(candidate, engine, reference, None),
-        contract.judge(
-            "chained", candidate, reference, contract.run_chained(candidate, engine.runner, reference)
-        ),
-        contract.batch(candidate, engine, reference),
-        contract.semantics(candidate, engine, reference),
-        *contract.sensitivity(candidate, engine, reference),
+    candidates = [
+        artefact_in(name, folder, artefact, manifest.step, arguments.profile)
+        for name in installed
+        for artefact in manifest.artefacts
+        if artefact.format == engines.ENGINES[name]
     ]
+    if not candidates:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
+    findings = [Finding("structure", "the bundle", True, f"{len(manifest.files)} files as listed")]
+    for candidate in candidates:
+        found = list(golden_levels(candidate, reference))
+        findings += found
+        say(told(candidate, found))
+    return Judged(findings, candidates)
 
 
-def _against_reference(arguments: argparse.Namespace, say: Say) -> list[Finding]:
+def artefact_in(
+    engine: str, folder: Path, artefact: Artefact, spec: StepSpec, profile: str | None
+) -> Candidate:
+    """An artefact of a bundle in an engine of this machine."""
+    path = folder / artefact.path
+    opened = partial(engines.open_engine, engine, path, spec)
+    look = partial(strange_file, engine, path, spec)
+    judged = PROFILES[profile or artefact.variant]
+    return Candidate(artefact.name, engine, spec, judged, opened, look=look, path=path)
+
+
+def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Finding]:
+    """The levels that need nothing but a recorded run; where the structure is wrong, that alone."""
+    found = attempt("structure", candidate, partial(contract.structure, candidate))
+    yield found
+    if not found.passed:
+        return
+    engine = candidate.open(1)
+    levels: dict[str, Callable[[], Finding]] = {
+        "one step": lambda: contract.one_step(candidate, engine, reference, None),
+        "chained": lambda: contract.chained(candidate, engine, reference),
+        "batch": lambda: contract.batch(candidate, engine, reference),
+        "semantics": lambda: contract.semantics(candidate, engine, reference),
+    }
+    for level, judged in levels.items():
+        yield attempt(level, candidate, judged)
+    yield from sensitivity(candidate, engine, reference)
+
+
+def _against_reference(arguments: argparse.Namespace, say: Say) -> Judged:
     for module in ("tensorflow", "tf2onnx", "onnx"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, "export")
+    if arguments.steps < 16 or arguments.seeds < 1:
+        raise UsageError(
+            f"--steps {arguments.steps} --seeds {arguments.seeds}: expected at least 16 steps and 1 seed"
+        )
+    text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
     say("starting TensorFlow")
-    from .derive import derive
-    from .foreign import foreign_candidate
-    from .judge import bundle_candidates, judge_all
+    from .derive import Step, derive
+    from .judge import candidates_of, judge_all
     from .source import open_source
 
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)
-    step: Step = derive(source.model)
-    path: Path = arguments.candidate
-    structure = []
-    if (path / "manifest.json").is_file():
-        if arguments.map:
-            raise UsageError("--map is for the graphs of other tools; a bundle tells its own names")
-        manifest = Manifest.read(path)
-        manifest.verify(path, list(manifest.files))
-        structure = [_same_contract(manifest, step)]
-        candidates = bundle_candidates(path, manifest, arguments.profile)
-    else:
-        names = _names(arguments.map)
-        candidates = [foreign_candidate(path, step.spec, names, PROFILES[arguments.profile or "float32"])]
-    text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
-    return structure + judge_all(
+    step = source.model if isinstance(source.model, Step) else derive(source.model)
+    structure, candidates = candidates_of(arguments.candidate, step, _names(arguments.map), arguments.profile)
+    findings = judge_all(
         step,
         candidates,
         text=text,
@@ -166,18 +190,7 @@ def _against_reference(arguments: argparse.Namespace, say: Say) -> list[Finding]
         seeds=arguments.seeds,
         say=say,
     )
-
-
-def _same_contract(manifest: Manifest, step: Step) -> Finding:
-    """Whether the bundle's step has the names, shapes and dtypes of the reference's."""
-    got, expected = manifest.step.to_record(), step.spec.to_record()
-    differences = [
-        f"{part}: got {got[part]}, expected {expected[part]}"
-        for part in expected
-        if got[part] != expected[part]
-    ]
-    summary = f"{len(manifest.files)} files as listed"
-    return Finding("structure", "the bundle", not differences, summary, "; ".join(differences))
+    return Judged([*structure, *findings], candidates)
 
 
 def _names(pairs: Sequence[str]) -> dict[str, str]:
@@ -188,41 +201,3 @@ def _names(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--map {pair!r} is not OURS=THEIRS, such as --map h=state_in")
         names[ours] = theirs
     return names
-
-
-COLUMNS = ("one step", "chained", "batch", "free run", "semantics")
-
-
-def table(findings: Sequence[Finding]) -> list[str]:
-    """A row for each candidate, a column for each level; below it what does not belong to one."""
-    candidates = list(dict.fromkeys(f.candidate for f in findings if f.level == "one step"))
-    rows = [["", *COLUMNS, "same-top-1", "mean KL", "verdict"]]
-    for candidate in candidates:
-        own = [f for f in findings if f.candidate.split(",")[0] == candidate]
-        cells = []
-        for column in COLUMNS:
-            found = [f for f in own if f.level.startswith(column)]
-            worst = max(
-                found, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0), default=None
-            )
-            cells.append("" if worst is None else worst.summary + ("" if worst.passed else " !"))
-        chained = next((f.measures for f in own if f.level.startswith("chained")), None)
-        top = chained.same_top_1 if chained else None
-        kl = chained.mean_kl if chained else None
-        cells += ["" if top is None else f"{top:.2%}", "" if kl is None else f"{abs(kl):.1e}"]
-        rows.append([candidate, *cells, "passed" if all(f.passed for f in own) else "FAILED"])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    for level in ("structure", "transform"):
-        lines += [
-            f"{level}: {f.summary}{'' if f.passed else ' FAILED'}" for f in findings if f.level == level
-        ]
-    mutants = [f for f in findings if f.level == "sensitivity"]
-    if mutants:
-        kinds = list(dict.fromkeys(f.candidate.split(", ", 1)[1] for f in mutants))
-        missed = [f for f in mutants if not f.passed]
-        verdict = "each was rejected" if not missed else f"{len(missed)} NOT REJECTED"
-        lines.append(f"sensitivity: {', '.join(kinds)}: {verdict}")
-    return lines

@@ -48,6 +48,7 @@ class Step:
     initial: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     whole: Callable[[Arrays], Arrays] | None = None
     fixed_steps: int | None = None  # the only sequence length that `whole` takes
+    silence: float | None = None  # a time step of this value throughout is masked
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"
 
     def signature(self) -> Tensors:
@@ -122,7 +123,7 @@ def derive(model: keras.Model) -> Step:
             "functional, or a Sequential model that was not built; write its step as a function and pass "
             "steprnn.export.Step(spec, call)"
         )
-    survey = _Survey(graph)
+    survey = _Survey(graph, model.name)
     spec = survey.spec
 
     def call(tensors: Tensors) -> Tensors:
@@ -131,7 +132,13 @@ def derive(model: keras.Model) -> Step:
     spoken = {t.name: i for t, i in zip(spec.outputs, survey.spoken, strict=True)}
     whole = Whole(model, spec, survey.inputs, spoken)
     return Step(
-        spec, call, survey.initial, whole, whole.fixed_steps, lambda inputs: _suspect(graph, survey, inputs)
+        spec,
+        call,
+        survey.initial,
+        whole,
+        whole.fixed_steps,
+        survey.silence,
+        lambda inputs: _suspect(graph, survey, inputs),
     )
 
 
@@ -178,21 +185,22 @@ def _suspect(graph: Any, survey: _Survey, inputs: Arrays) -> str:
 class _Survey:
     """A first walk with symbolic tensors: which inputs are read, what is remembered, what is refused."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, model: str) -> None:
         self._graph = graph
+        self._model = model
         self._calls: Counter[int] = Counter()
         self._prefixes: Counter[str] = Counter()
         self._found: list[tuple[tuple[int, int], Any, Any]] = []  # key, layer, what its memory needs
         self._padded: dict[int, tuple[Any, int]] = {}
         self._read: set[int] = set()
         self.masked = any(type(op).__name__ == "NotEqual" or op_makes_mask(op) for op in _operations(graph))
+        masking = (op for op in _operations(graph) if isinstance(op, layers.Masking))
+        self.silence = next((float(op.mask_value) for op in masking), None)
         self.timed: dict[tuple[int, int], bool] = {}
         self.symbols = [self._symbol(t) for t in graph.inputs]
         self.outputs = walk(graph, list(self.symbols), self._visit)
         if not self._found:
-            raise ExportError(
-                f"model {graph.name!r} has no recurrent layer; a step needs something to remember"
-            )
+            raise ExportError(f"model {model!r} has no recurrent layer; a step needs something to remember")
         policy = next(op.compute_dtype for _, op, _ in self._found)
         self._state_dtype = "float64" if policy == "float64" else "float32"
         self.memories: dict[tuple[int, int], Memory] = {
@@ -237,7 +245,10 @@ class _Survey:
             width = op.compute_output_spec(tensors[0]).shape[-1]
             return keras.KerasTensor((*tensors[0].shape[:-1], width), tensors[0].dtype)
         if isinstance(op, layers.RNN):
-            self._found.append((key, op, self._given(op, initial)))
+            given = self._given(op, initial)
+            # Keras hands a mask on with the sequence only where that is the one tensor of the call.
+            masked = arguments.get("mask") is not None or (self.masked and not given)
+            self._found.append((key, op, (masked, given)))
             return op.compute_output_spec(tensors[0])
         try:
             result = op.compute_output_spec(*args, **kwargs)
@@ -269,7 +280,7 @@ class _Survey:
             name = f"{name}_{self._prefixes[name]}"
         prefix = "" if len(self._found) == 1 else f"{name}_"
         if isinstance(op, layers.RNN):
-            return RecurrentMemory(op, prefix, self._state_dtype, self.masked, needs)
+            return RecurrentMemory(op, prefix, self._state_dtype, *needs)
         return ConvolutionMemory(op, prefix, self._state_dtype, needs)
 
     def _spec(self) -> StepSpec:
@@ -286,7 +297,7 @@ class _Survey:
             self.inputs[name] = i
         self.spoken = [i for i, t in enumerate(self._graph.outputs) if not _is_final_state(t)]
         if not self.spoken:
-            raise ExportError(f"model {self._graph.name!r} returns only states; a step needs an output")
+            raise ExportError(f"model {self._model!r} returns only states; a step needs an output")
         names = (
             ["y"] if len(self.spoken) == 1 else _distinct([_output_name(self._graph, i) for i in self.spoken])
         )
@@ -314,7 +325,7 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
         arguments = _bound(op, args, kwargs)
         if memory is not None:
             sequence, mask = next(iter(arguments.values())), arguments.get("mask")
-            if mask is None:  # a nested model was built without one, and is handed one with its input
+            if mask is None and arguments.get("initial_state") is None:  # handed on with the sequence
                 mask = mask_of(sequence)
             y, after, following = memory.step(
                 time.drop(sequence), None if mask is None else time.drop(mask), tensors
@@ -331,6 +342,8 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
         try:
             if timed and isinstance(op, layers.TimeDistributed):
                 return _keep_mask(op, args[0], time.add(op.layer(time.drop(args[0]))))
+            if timed and isinstance(op, layers.CategoryEncoding) and args[0].shape.rank == 2:
+                return time.add(op(args[0]))  # it drops an axis of length 1 by itself
             if timed and isinstance(op, layers.Reshape):
                 return ops.reshape(args[0], (-1, 1, *_features(op, args[0])))
             if timed and _timeless(op):
@@ -397,7 +410,11 @@ class _TimeAxis:
 
 def _bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by the names of the operation's own signature."""
-    bound = inspect.signature(op.call).bind(*args, **kwargs)
+    signature = inspect.signature(op.call)
+    if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
+        # Keras takes `training` and `mask` for every layer, whether its `call` does or not.
+        kwargs = {name: value for name, value in kwargs.items() if name in signature.parameters}
+    bound = signature.bind(*args, **kwargs)
     return dict(bound.arguments)
 
 

@@ -2,92 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 
+from steprnn.runtime import engines
 from steprnn.runtime.contract import Candidate
+from steprnn.runtime.engines import Engine, Runner, Tensors
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.parity import Profile
-from steprnn.runtime.spec import StepSpec
+from steprnn.runtime.pairing import Declared
+from steprnn.runtime.parity import Arrays, Profile
+from steprnn.runtime.spec import StepSpec, TensorSpec
 
+from . import saved_model
 from .reference import FunctionEngine
+from .structure import strange_tensors
 
-Call = Callable[..., dict[str, Any]]
+SUFFIXES = {f".{format}": engine for engine, format in engines.ENGINES.items()}
 
 
 def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile: Profile) -> Candidate:
     """A graph file whose tensors are called `names[ours]`, or as ours where nothing is said.
 
-    Raises `UsageError` where it has no tensor of such a name, and lists those it has.
+    Its operators are its maker's business, and it may hold tensors besides those of the step. Raises
+    `UsageError` where it has no tensor of such a name, and lists those it has.
     """
-    if path.suffix == ".onnx":
-        open_with, engine = _onnx, "onnx"
-    elif path.suffix == ".tflite":
-        open_with, engine = _tflite, "litert"
+    if path.suffix in SUFFIXES:
+        engine = SUFFIXES[path.suffix]
+        graph = engines.open_graph(engine, path)
+        inputs, outputs = graph.inputs, graph.outputs
     elif path.is_dir():
-        open_with, engine = _saved_model, "tensorflow"
+        engine = "tensorflow"
+        inputs, outputs = saved_model.declared(saved_model.signature(path))
     else:
         raise UsageError(f"{path} is not a bundle, an .onnx or .tflite file, or a SavedModel folder")
-    ours = (*(t.name for t in (*spec.inputs, *spec.states)), *spec.result_names)
-    has = open_with(path, 1)[1]
+    _check_names(path, spec, names, inputs, outputs)
+    return Candidate(
+        path.name,
+        engine,
+        spec,
+        profile,
+        partial(_open, engine, path, spec, names, {t.name: t.dtype for t in inputs}),
+        look=lambda: strange_tensors(inputs, outputs, spec, names),
+        path=path,
+    )
+
+
+def _check_names(
+    path: Path,
+    spec: StepSpec,
+    names: dict[str, str],
+    inputs: Sequence[Declared],
+    outputs: Sequence[Declared],
+) -> None:
+    ours = [*(t.name for t in (*spec.inputs, *spec.states)), *spec.result_names]
     strange = sorted(set(names) - set(ours))
     if strange:
         raise UsageError(f"--map names {', '.join(strange)}, and the step has {', '.join(ours)}")
+    twice = sorted({n for n in names.values() if list(names.values()).count(n) > 1})
+    if twice:
+        raise UsageError(f"--map gives {', '.join(twice)} to two tensors of the step")
+    has = [t.name for t in (*inputs, *outputs)]
     missing = sorted({names.get(n, n) for n in ours} - set(has))
     if missing:
         raise UsageError(
-            f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(has))}. "
+            f"{path} has no {', '.join(missing)}; it has {', '.join(has)}. "
             "Say which is which with --map OURS=THEIRS"
         )
 
-    def open_engine(threads: int) -> FunctionEngine:
-        function = open_with(path, threads)[0]
 
-        def step(**tensors: Any) -> dict[str, Any]:
-            given = {names.get(n, n): np.asarray(t) for n, t in tensors.items()}
-            results = function(**given)
-            return {n: results[names.get(n, n)] for n in spec.result_names}
+class Renamed:
+    """An engine, or a runner, whose tensors are called as the step calls them."""
 
-        return FunctionEngine(step, spec)
+    def __init__(self, engine: Engine, names: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._names = names
 
-    return Candidate(path.name, engine, spec, profile, open_engine)
-
-
-def _onnx(path: Path, threads: int) -> tuple[Call, list[str]]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs = [o.name for o in session.get_outputs()]
-
-    def call(**tensors: Any) -> dict[str, Any]:
-        return dict(zip(outputs, session.run(outputs, tensors), strict=True))
-
-    return call, [*(i.name for i in session.get_inputs()), *outputs]
+    def runner(self, batch: int) -> Runner:
+        """A new runner with zero states."""
+        return RenamedRunner(self._engine.runner(batch), self._names)
 
 
-def _tflite(path: Path, threads: int) -> tuple[Call, list[str]]:
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    runner = interpreter.get_signature_runner()
-    return runner, [*runner.get_input_details(), *runner.get_output_details()]
+class RenamedRunner:
+    """The runner's own buffers under other names."""
+
+    def __init__(self, runner: Runner, names: Mapping[str, str]) -> None:
+        self._runner = runner
+        self._theirs = names
+        self._ours = ours = {theirs: ours for ours, theirs in names.items()}
+        self.inputs = {ours.get(n, n): a for n, a in runner.inputs.items()}
+        self.outputs = {ours.get(n, n): a for n, a in runner.outputs.items()}
+        self.run = runner.run
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states in, by name."""
+        self._runner.set_state({self._theirs.get(n, n): a for n, a in state.items()})
+
+    def get_state(self) -> Arrays:
+        """Copies of the states, by name."""
+        return {self._ours.get(n, n): a for n, a in self._runner.get_state().items()}
 
 
-def _saved_model(path: Path, threads: int) -> tuple[Call, list[str]]:
-    loaded = tf.saved_model.load(str(path))
-    key = next((k for k in ("step", "serving_default") if k in loaded.signatures), None)
-    if key is None:
-        raise UsageError(
-            f"{path} has no signature 'step' or 'serving_default'; it has {sorted(loaded.signatures)}"
-        )
-    signature = loaded.signatures[key]
-    signature.owner = loaded
+def _open(
+    engine: str, path: Path, spec: StepSpec, names: dict[str, str], dtypes: dict[str, str], threads: int
+) -> Engine:
+    """The engine that a program would run the file in."""
+    if engine == "tensorflow":
+        return _saved_model(path, spec, names, dtypes)
+    called = partial(_called, names, dtypes)
+    theirs = StepSpec(
+        called(spec.inputs),
+        called(spec.states),
+        called(spec.outputs),
+        {names.get(t.name, t.name): names.get(n, n) for t in spec.states for n in [spec.next_of(t)]},
+    )
+    return Renamed(engines.open_engine(engine, path, theirs, threads), names)
 
-    def call(**tensors: Any) -> dict[str, Any]:
-        return dict(signature(**{n: tf.constant(t) for n, t in tensors.items()}))
 
-    return call, [*signature.structured_input_signature[1], *signature.structured_outputs]
+def _called(
+    names: dict[str, str], dtypes: dict[str, str], tensors: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    renamed = (replace(t, name=names.get(t.name, t.name)) for t in tensors)
+    return tuple(replace(t, dtype=dtypes.get(t.name, t.dtype)) for t in renamed)
+
+
+def _saved_model(path: Path, spec: StepSpec, names: dict[str, str], dtypes: dict[str, str]) -> Engine:
+    function = saved_model.signature(path)
+
+    def step(**tensors: Any) -> dict[str, Any]:
+        given = {names.get(n, n): t for n, t in tensors.items()}
+        results = function(**{n: tf.cast(t, dtypes[n]) for n, t in given.items()})
+        return {n: results[names.get(n, n)] for n in spec.result_names}
+
+    return FunctionEngine(step, spec)

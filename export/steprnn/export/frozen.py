@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from . import operators
 from .derive import Step
 
 # Graphs are float32 even where the model computes in 16 bits (mixed_float16): its weights are float32,
@@ -35,6 +36,7 @@ def freeze(step: Step, precision: str = "float32", change: Change | None = None)
     gather_one_hot(graph)
     ends = [t.op.name for t in frozen.outputs]
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [*ends, *step.signature()])
+    operators.check_tensorflow(graph)  # a loop would not even run, once frozen
     retype(graph, PRECISIONS[precision])
     if change:
         for node in (n for n in graph.node if n.op == "Const"):

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from steprnn.runtime import contract, engines
-from steprnn.runtime.contract import Candidate, Finding, Greedy, judge, run_chained
+from steprnn.runtime.contract import Candidate, Finding, Greedy, attempt
 from steprnn.runtime.engines import Engine, open_engine
-from steprnn.runtime.errors import UsageError
-from steprnn.runtime.manifest import Artefact, Manifest
+from steprnn.runtime.errors import ExportError, UsageError
+from steprnn.runtime.manifest import NAME, Artefact, Manifest
+from steprnn.runtime.mutants import sensitivity
 from steprnn.runtime.parity import PROFILES, Arrays, Profile, Reference
 from steprnn.runtime.spec import StepSpec
 from steprnn.runtime.vocabulary import Vocabulary
 
-from . import saved_model
+from . import operators, saved_model
 from .derive import Step
 from .proofs import prove
 from .reference import FunctionEngine, Oracle, input_run, mutated, own_text
+from .structure import strange_file, strange_tensors
+from .table import told
 
 STEPS, SEEDS = 1024, 8
 GREEDY_STEPS, PROMPT = 256, 4
@@ -70,7 +71,7 @@ def reference_runs(
     if step.spec.is_language_model:
         (tokens,) = next(iter(chained.values())).inputs.values()
         greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), min(GREEDY_STEPS, steps))
-    yield "reference, greedy", Runs(chained, saturated, greedy, mutated(step))
+    yield "reference, greedy", Runs(chained, saturated, greedy, mutated(step, next(iter(chained.values()))))
 
 
 def _inputs(
@@ -114,31 +115,40 @@ def _tones(like: NDArray[Any]) -> NDArray[Any]:
 
 
 def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) -> Iterator[Finding]:
-    """Every level of one candidate, in the order of docs/parity.md."""
+    """Every level of one candidate, in the order of docs/parity.md.
+
+    One whose structure is wrong, or that does not open, ends there.
+    """
+    found = attempt("structure", candidate, partial(contract.structure, candidate))
+    yield found
+    if not found.passed:
+        return
     engine = candidate.open(1)
-    yield contract.one_step(candidate, engine, runs.main, runs.saturated)
-    chained: dict[str, Finding] = {}
+    yield attempt(
+        "one step",
+        candidate,
+        lambda: contract.one_step(candidate, engine, runs.main, runs.saturated),
+    )
+    error = 0.0
     for kind, reference in runs.chained.items():
-        judged = candidate
-        if chained and candidate.profile.units is None:
-            # Quantized weights are judged on the inputs in use. Others drive the states where nobody
-            # goes; there they must stay finite, and what they cost is reported.
-            judged = replace(candidate, profile=Profile())
-        chained[kind] = judge(
-            f"chained, {kind}", judged, reference, run_chained(candidate, engine.runner, reference)
-        )
-        yield chained[kind]
-    yield contract.batch(candidate, engine, runs.main)
-    if runs.greedy is not None:
-        main = next(iter(chained.values())).measures
-        y = candidate.spec.outputs[0].name
-        error = (main.units[y] * runs.main.units[y]) if main else 0.0
-        yield contract.free_run(candidate, engine, runs.greedy, error)
-    yield contract.semantics(candidate, engine, runs.main)
+        # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
+        # there they must stay finite, and what they cost is told.
+        judged = candidate.profile.units is not None or reference is runs.main
+        one = candidate if judged else replace(candidate, profile=Profile())
+        found = attempt("chained", candidate, partial(contract.chained, one, engine, reference, kind), kind)
+        if reference is runs.main and found.measures:
+            y = candidate.spec.outputs[0].name
+            error = found.measures.units.get(y, 0.0) * reference.units[y]
+        yield found
+    yield attempt("batch", candidate, lambda: contract.batch(candidate, engine, runs.main))
+    greedy = runs.greedy
+    if greedy is not None:
+        yield attempt("free run", candidate, lambda: contract.free_run(candidate, engine, greedy, error))
+    yield attempt("semantics", candidate, lambda: contract.semantics(candidate, engine, runs.main))
     if mistakes:
         # A weight that is 1 % off changes less than 8 bits do: only float32 profiles must see it.
         graphs = {m: g for m, g in runs.graphs.items() if candidate.profile.units is not None or "%" not in m}
-        yield from contract.sensitivity(candidate, engine, runs.main, dict(graphs))
+        yield from sensitivity(candidate, engine, runs.main, dict(graphs))
 
 
 def transform(step: Step) -> Finding:
@@ -149,9 +159,34 @@ def transform(step: Step) -> Finding:
     return Finding("transform", "the step", True, f"{proofs.transform:.2g} u", figures=vars(proofs))
 
 
-def bundle_candidates(folder: Path, manifest: Manifest, profile: str | None = None) -> list[Candidate]:
-    """The artefacts of a bundle, each in its engine."""
-    return [artefact_candidate(folder / a.path, a, manifest.step, profile) for a in manifest.artefacts]
+def candidates_of(
+    path: Path, step: Step, names: dict[str, str], profile: str | None
+) -> tuple[list[Finding], list[Candidate]]:
+    """The artefacts of a bundle, or a graph of another tool, to be judged; and what a bundle itself is."""
+    if (path / NAME).is_file():
+        if names:
+            raise UsageError("--map is for the graphs of other tools; a bundle tells its own names")
+        manifest = Manifest.read(path)
+        manifest.verify(path, list(manifest.files))
+        artefacts = manifest.artefacts
+        candidates = [artefact_candidate(path / a.path, a, manifest.step, profile) for a in artefacts]
+        same = same_contract(manifest, step)
+        return [same], candidates if same.passed else []
+    from .foreign import foreign_candidate
+
+    return [], [foreign_candidate(path, step.spec, names, PROFILES[profile or "float32"])]
+
+
+def same_contract(manifest: Manifest, step: Step) -> Finding:
+    """Whether the bundle's step has the names, shapes and dtypes of the reference's."""
+    got, expected = manifest.step.to_record(), step.spec.to_record()
+    differences = [
+        f"its {part} are {got[part]}, expected {expected[part]}"
+        for part in expected
+        if got[part] != expected[part]
+    ]
+    summary = f"{len(manifest.files)} files as listed"
+    return Finding("structure", "the bundle", not differences, summary, "; ".join(differences))
 
 
 def artefact_candidate(
@@ -160,50 +195,33 @@ def artefact_candidate(
     """One artefact as a candidate, judged by the profile of its variant unless another is named."""
     judged = PROFILES[profile or artefact.variant]
     if artefact.format == "saved_model":
-        return Candidate(
-            artefact.name, "tensorflow", spec, judged, lambda _: _open_saved_model(path, spec), wide=True
-        )
+        opened = partial(_open_saved_model, path, spec)
+        look = partial(_strange_saved_model, path, spec)
+        return Candidate(artefact.name, "tensorflow", spec, judged, opened, True, look, path)
     name = next(name for name, format in engines.ENGINES.items() if format == artefact.format)
     return Candidate(
-        artefact.name, name, spec, judged, lambda threads: open_engine(name, path, spec, threads)
+        artefact.name,
+        name,
+        spec,
+        judged,
+        partial(open_engine, name, path, spec),
+        look=partial(strange_file, name, path, spec),
+        path=path,
     )
 
 
-def _open_saved_model(path: Path, spec: StepSpec) -> Engine:
-    loaded = tf.saved_model.load(str(path))
-    signature = loaded.signatures[saved_model.SIGNATURE]
-    signature.owner = loaded  # TensorFlow frees the graph with the object that loaded it
-    return FunctionEngine(signature, spec)
+def _open_saved_model(path: Path, spec: StepSpec, threads: int) -> Engine:
+    return FunctionEngine(saved_model.signature(path), spec)  # TensorFlow's threads are the process's
 
 
-def conditions() -> dict[str, Any]:
-    """Where and with what artefacts were made and judged."""
-    packages = ("steprnn", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu_flags": _cpu_flags(),
-        "threads": 1,
-        "onnxruntime_optimization": "ORT_ENABLE_ALL",
-    }
-
-
-def _cpu_flags() -> list[str]:
-    """What the processor has that changes how an engine computes (Linux)."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    flags = next(
-        (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), []
-    )
-    told = ("avx", "fma", "f16c", "sse4", "amx", "asimd", "sve", "i8mm", "bf16")
-    return sorted(flag for flag in flags if flag.startswith(told))
+def _strange_saved_model(path: Path, spec: StepSpec) -> list[str]:
+    function = saved_model.signature(path)
+    problems = strange_tensors(*saved_model.declared(function), spec)
+    try:
+        operators.check_tensorflow(function.graph.as_graph_def())
+    except ExportError as error:
+        problems.append(str(error))
+    return problems
 
 
 Say = Callable[[str], None]
@@ -222,14 +240,14 @@ def judge_all(
     """The whole contract over all candidates; `say` is told each stage as it comes."""
     findings = [transform(step)]
     say(f"transform: {findings[0].summary}")
-    *_, (_, runs) = _told(
-        reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds), say
-    )
+    if not candidates:
+        return findings
+    stages = reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds)
+    *_, (_, runs) = _told(stages, say)
     for candidate in candidates:
         found = list(judge_candidate(candidate, runs))
         findings += found
-        failed = sum(not f.passed for f in found)
-        say(f"{candidate.label}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}")
+        say(told(candidate, found))
     return findings
 
 
@@ -238,24 +256,3 @@ def _told(stages: Iterator[tuple[str, Runs]], say: Say) -> Iterator[tuple[str, R
     for name, runs in stages:
         say(name)
         yield name, runs
-
-
-def record(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The findings as parity.json holds them; docs/parity-report.schema.json is its schema."""
-    return {
-        "format": "steprnn.parity",
-        "version": 1,
-        "passed": all(f.passed for f in findings),
-        "conditions": conditions(),
-        "findings": [
-            {
-                "level": f.level,
-                "candidate": f.candidate,
-                "passed": f.passed,
-                "summary": f.summary,
-                "failure": f.failure,
-                "figures": f.figures,
-            }
-            for f in findings
-        ],
-    }

@@ -16,7 +16,7 @@ from steprnn.runtime.errors import ExportError
 TIMELESS = frozenset(
     {
         *("Dense", "Embedding", "OneHot", "Activation", "ReLU", "LeakyReLU", "ELU", "Identity"),
-        *("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+        *("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
         *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
         *("Divide", "Relu", "Sigmoid", "Tanh", "Cast", "Negative", "Square", "Sqrt", "Exp", "Absolute"),
     }
@@ -28,7 +28,7 @@ REFUSED = {
     "Attention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
     "AdditiveAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
     "MultiHeadAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
-    "GroupQueryAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
+    "GroupedQueryAttention": ("looks at other time steps", "use a recurrent layer or a causal Conv1D"),
     "AveragePooling1D": ("pools over time", "leave it out, or pool in the caller"),
     "MaxPooling1D": ("pools over time", "leave it out, or pool in the caller"),
     "GlobalAveragePooling1D": ("pools over time", "use return_sequences=False, or pool in the caller"),
@@ -70,6 +70,8 @@ def refuse(op: Any, timed: bool) -> None:
         axes = op.axis if isinstance(op.axis, list | tuple) else [op.axis]
         if 1 in axes:
             raise refusal(op, "normalises over time (axis 1)", "normalise over the features, axis=-1")
+    if timed and isinstance(op, layers.CategoryEncoding) and op.output_mode != "one_hot":
+        raise refusal(op, "counts the tokens of all time steps", "use output_mode='one_hot'")
     if timed and isinstance(op, layers.Conv1D | layers.DepthwiseConv1D | layers.SeparableConv1D):
         _refuse_convolution(op)
 

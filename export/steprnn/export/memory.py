@@ -49,8 +49,8 @@ class RecurrentMemory:
         own = None if initial else _output_state(op.cell)
         self._last = prefix + (own or "last")
         if masked and self._last not in names:
-            width = op.compute_output_spec(_symbolic(op)).shape[-1]
-            self.states += (TensorSpec(self._last, dtype, (int(width),)),)
+            size = getattr(op.cell, "output_size", None) or op.cell.state_size  # as `RNN` itself has it
+            self.states += (TensorSpec(self._last, dtype, (int(tree.flatten(size)[0]),)),)
 
     def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
         """Call the cell once; at a masked step keep the states and repeat the last output."""
@@ -119,13 +119,6 @@ def _without_dropout(cell: Any) -> Iterator[None]:
     finally:
         for c, (dropout, recurrent_dropout) in zip(cells, rates, strict=True):
             c.dropout, c.recurrent_dropout = dropout, recurrent_dropout
-
-
-def _symbolic(op: layers.RNN) -> Any:
-    specs = tree.flatten(op.input_spec)
-    shape = specs[0].shape if specs else None
-    features = shape[2:] if shape else op._build_shapes_dict["sequences_shape"][2:]
-    return keras.KerasTensor((3, None, *features))
 
 
 def _state_names(cell: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .frozen import freeze
 
 METHODS = {
     "float32": "float32 weights",
+    "float16": "float16 weights, cast to float32 when they are loaded",
     "int8": "MatMulNBits (8 bits, block 256, accuracy level 4) and int8 rows in the token table",
 }
 OPSET = 18  # the newest that tf2onnx 1.17 writes
@@ -36,6 +38,8 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     model = _convert(step)
     if variant == "int8":
         model = _quantize(model)
+    elif variant == "float16":
+        _halve(model.graph)
     helper.set_model_props(
         model, {"steprnn.step": json.dumps(step.spec.to_record()), "steprnn.variant": METHODS[variant]}
     )
@@ -75,7 +79,7 @@ def _convert(step: Step) -> onnx.ModelProto:
     model, _ = tf2onnx.convert.from_function(
         function, list(signature.values()), opset=OPSET, custom_op_handlers=HANDLERS
     )
-    model.producer_name = "steprnn"
+    model.producer_name, model.producer_version = "steprnn", version("steprnn")
     order = {name: i for i, name in enumerate(step.spec.result_names)}
     outputs = sorted(model.graph.output, key=lambda o: order[o.name])
     del model.graph.output[:]
@@ -83,6 +87,18 @@ def _convert(step: Step) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):  # one name for the batch axis everywhere
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
+
+
+def _halve(graph: onnx.GraphProto) -> None:
+    """Keep float weights in half the bytes; onnxruntime folds the casts away when it loads them."""
+    for i, weights in enumerate([t for t in graph.initializer if t.data_type == TensorProto.FLOAT]):
+        halves = numpy_helper.from_array(
+            numpy_helper.to_array(weights).astype(np.float16), f"{weights.name}/half"
+        )
+        graph.initializer.remove(weights)
+        graph.initializer.append(halves)
+        cast = helper.make_node("Cast", [halves.name], [weights.name], weights.name, to=TensorProto.FLOAT)
+        graph.node.insert(i, cast)
 
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:

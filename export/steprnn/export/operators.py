@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import onnx
-import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
+from typing import TYPE_CHECKING
 
 from steprnn.runtime.errors import ExportError
+
+if TYPE_CHECKING:  # `steprnn check` looks at operators where neither may be installed
+    import onnx
+    import tensorflow as tf
 
 TENSORFLOW = frozenset(
     """
@@ -58,7 +58,9 @@ def check_tensorflow(graph: tf.compat.v1.GraphDef) -> None:
 
 def check_tflite(flatbuffer: bytes) -> None:
     """Raise `ExportError` where a flatbuffer holds an operator that is not listed, or a second subgraph."""
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(flatbuffer))
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     _check("TFLite", {names[code] for code in codes}, TFLITE)

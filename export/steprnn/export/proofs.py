@@ -75,7 +75,8 @@ def _transform(
 ) -> float:
     largest = 0.0
     steps = len(next(iter(inputs.values())))
-    for length in [steps] if step.fixed_steps else [1, 2, 5, steps]:
+    # Not one step: some layers (CategoryEncoding) drop a time axis of length 1.
+    for length in [steps] if step.fixed_steps else [2, 5, steps]:
         cut = {n: a[:length] for n, a in inputs.items()}
         for name, output in whole(cut).items():
             sequence, last = exact[name][:length], exact[name][length - 1]

@@ -86,8 +86,12 @@ class Oracle:
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
         return Reference(inputs, rounded, units_of(exact, tensorflow), state)
 
-    def saturated(self, reached: Reference, rows: int = 8) -> Reference:
-        """One step from states at and beyond the ends of a run: +-1 and +-2 times the largest reached."""
+    def saturated(self, reached: Reference, rows: int = 64) -> Reference:
+        """One step from states at and beyond the ends of a run: +-1 and +-2 times the largest reached.
+
+        The error is largest where f * c + i * g nearly cancels, which is rare: of 64 rows both engines
+        and TensorFlow itself meet it, of 8 only one of them may.
+        """
         generator = np.random.default_rng(0)
         state = {}
         for t in self.step.spec.states:
@@ -113,7 +117,7 @@ class Oracle:
             gaps[t] = best[:, 1] - best[:, 0]
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
-        return Greedy(tokens, gaps, prompt)
+        return Greedy(tokens, gaps, prompt, initial_state(self.step, 1))
 
 
 def initial_state(step: Step, batch: int) -> Arrays:
@@ -125,9 +129,12 @@ def initial_state(step: Step, batch: int) -> Arrays:
 
 
 def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
-    """Inputs `[steps, batch, ...]` drawn anew: uniform tokens, or a standard normal signal."""
+    """Inputs `[steps, batch, ...]` drawn anew: uniform tokens, or a standard normal signal.
+
+    A third of the time steps of a signal are masked where the model masks any.
+    """
     generator = np.random.default_rng(seed)
-    return {
+    inputs = {
         t.name: (
             generator.integers(0, t.tokens or 2, (steps, batch, *t.shape), np.int32)
             if t.dtype == "int32"
@@ -135,6 +142,10 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
         )
         for t in step.spec.inputs
     }
+    for t in step.spec.inputs:
+        if step.silence is not None and t.dtype != "int32":
+            inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.silence
+    return inputs
 
 
 def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:
@@ -155,17 +166,21 @@ def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:
     return tokens
 
 
-def mutated(step: Step) -> dict[str, FunctionEngine]:
+def mutated(step: Step, run: Reference) -> dict[str, FunctionEngine]:
     """Graphs of the step with one mistake in their weights, by the name of the mistake.
 
-    The mistakes are made in recurrent matrices `[size, gates * size]`, which every step uses.
+    The mistakes are made in recurrent matrices `[size, gates * size]`, which every step uses; the one
+    weight is that of the largest share in a sum, as far as the states of the run tell.
     """
-    sizes = {t.shape[0] for t in step.spec.states if len(t.shape) == 1}
+    activity: dict[int, NDArray[Any]] = {}
+    for t in step.spec.states:
+        if len(t.shape) == 1:  # the first of this size: h, and not c
+            activity.setdefault(t.shape[0], np.abs(run.results[NEXT + t.name]).mean(axis=(0, 1)))
     changed = 0
 
     def gates(weights: NDArray[Any]) -> int:
         """How many gates a recurrent matrix has; 0 where it is not one, or another was changed already."""
-        if changed or weights.ndim != 2 or weights.shape[0] not in sizes:
+        if changed or weights.ndim != 2 or weights.shape[0] not in activity:
             return 0
         return 0 if weights.shape[1] % weights.shape[0] else weights.shape[1] // weights.shape[0]
 
@@ -175,7 +190,8 @@ def mutated(step: Step) -> dict[str, FunctionEngine]:
             return None
         changed += 1
         weights = weights.copy()
-        weights[np.unravel_index(int(np.abs(weights).argmax()), weights.shape)] *= 1.01
+        share = np.abs(weights) * activity[len(weights)][:, None]
+        weights[np.unravel_index(int(share.argmax()), weights.shape)] *= 1.01
         return weights
 
     def permuted(weights: NDArray[Any]) -> NDArray[Any] | None:

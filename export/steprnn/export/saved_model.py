@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
+
+from steprnn.runtime.errors import UsageError
+from steprnn.runtime.pairing import Declared
 
 from . import operators
 from .derive import Step
@@ -24,3 +28,31 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     # A step is never trained further, and some activations have gradients that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: function}, options=options)
+
+
+def signature(path: Path) -> Any:
+    """The function `step` of a SavedModel, or `serving_default` where another tool wrote it.
+
+    Raises `UsageError` where it has neither.
+    """
+    loaded = tf.saved_model.load(str(path))
+    found = next((k for k in (SIGNATURE, "serving_default") if k in loaded.signatures), None)
+    if found is None:
+        has = ", ".join(loaded.signatures) or "none"
+        raise UsageError(f"{path} has no signature 'step' or 'serving_default'; it has {has}")
+    function = loaded.signatures[found]
+    function.owner = loaded  # TensorFlow frees the graph with the object that loaded it
+    return function
+
+
+def declared(function: Any) -> tuple[list[Declared], list[Declared]]:
+    """Inputs and outputs of a signature."""
+    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
+
+    def tensors(specs: dict[str, Any]) -> list[Declared]:
+        return [
+            Declared(n, t.dtype.name, None if t.shape.rank is None else tuple(t.shape))
+            for n, t in specs.items()
+        ]
+
+    return tensors(inputs), tensors(outputs)

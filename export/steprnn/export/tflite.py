@@ -13,7 +13,11 @@ from steprnn.runtime.errors import ExportError
 from . import operators, saved_model
 from .derive import Step
 
-METHODS = {"float32": "float32 weights", "int8": "dynamic-range quantization (int8 weights)"}
+METHODS = {
+    "float32": "float32 weights",
+    "float16": "float16 weights (float16 quantization)",
+    "int8": "dynamic-range quantization (int8 weights)",
+}
 
 
 def write(step: Step, path: Path, variant: str = "float32") -> None:
@@ -25,8 +29,10 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
         saved_model.write(step, Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[saved_model.SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if variant == "int8":
+        if variant != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if variant == "float16":
+            converter.target_spec.supported_types = [tf.float16]
         try:
             flatbuffer = bytes(converter.convert())
         except Exception as error:  # the converter raises whatever MLIR gives it

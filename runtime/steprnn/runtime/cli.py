@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import os
 import sys
-from importlib.metadata import entry_points
 from typing import NoReturn, Protocol
 
 from .errors import MissingExtra, SteprnnError, UsageError
@@ -62,7 +61,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         description="Turn a trained Keras recurrent model into a verified single step, and run it.",
         epilog="`steprnn COMMAND --help` has the flags and an example.",
     )
-    found = {point.name: point.value for point in entry_points(group=GROUP)}
+    found = _commands(argv[0] if argv else "")
     names = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = [argv[0]] if argv and argv[0] in found else names  # import only the one that runs
@@ -78,6 +77,19 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run, needs=module.NEEDS)
     return parser
+
+
+def _commands(asked: str) -> dict[str, str]:
+    """Names of commands and their modules; only the one asked for, where it is the runtime's own.
+
+    Looking through the entry points of all installed packages takes longer than a short text.
+    """
+    own = f"{__package__}.commands.{asked}"
+    if asked.isidentifier() and importlib.util.find_spec(own):
+        return {asked: own}
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .atomic import write_text
 from .errors import BundleError
 from .spec import StepSpec
 
@@ -31,7 +30,7 @@ class Artefact:
 
     name: str  # "<format>-<variant>", unique in the bundle
     format: str  # "onnx", "tflite" or "saved_model"
-    variant: str  # "float32" or "int8"
+    variant: str  # "float32", "float16" or "int8"
     method: str  # how the weights are kept, in the vendor's own terms
     path: str  # relative to the bundle
 
@@ -92,6 +91,8 @@ class Manifest:
             "files": {name: vars(record) for name, record in sorted(self.files.items())},
             "about": self.about,
         }
+        from .atomic import write_text  # readers need none of it
+
         write_text(folder / NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import engines, foreign
+from . import engines
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .manifest import Artefact, Manifest
@@ -46,14 +46,16 @@ def load(
     """Load a bundle folder, or an `.onnx` or `.tflite` step graph of any maker.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is "float32" or "int8". Raises `BundleError` where a
+    for which the bundle has a graph. `variant` is "float32", "float16" or "int8". Raises `BundleError` where a
     file is missing, truncated, altered or too new, and `MissingExtra` where the engine is not installed.
 
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
     folder = Path(path)
-    if folder.suffix in foreign.SUFFIXES and folder.is_file():
+    if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
+        from . import foreign  # a bundle needs none of it
+
         return Model(*foreign.load_graph(folder, engine, variant, threads, states, constants, shapes))
     if not (states is constants is shapes is None):
         raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
@@ -176,7 +178,7 @@ class Model:
         tokens = self._encode(prompt, unknown)
         stops = _checked_stops(stop)
         _check_length(length)
-        sampler = Sampler(sampling, secrets.randbits(32) if seed is None else seed, tokens)
+        sampler = Sampler(sampling, int.from_bytes(os.urandom(4), "little") if seed is None else seed, tokens)
         decode = self._vocabulary.tokens
         pieces = (decode[token] for token in self._follow(tokens, length, sampler))
         return until(pieces, stops) if stops else pieces
@@ -263,7 +265,7 @@ class Model:
         sampling, stops = Sampling(**filters), _checked_stops(stop)
         _check_length(length)
         read = [self._encode(prompt, unknown) for prompt in prompts]
-        first = secrets.randbits(32) if seed is None else seed
+        first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         sampler = RowSampler(sampling, first, read, len(self._vocabulary))
         begins = np.array([len(tokens) for tokens in read])
         ends = begins + length

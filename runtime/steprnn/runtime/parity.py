@@ -7,7 +7,7 @@ TensorFlow's own: how far its float32 step is from the oracle. docs/parity.md is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,34 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .decisions import Decisions
 from .engines import Runner, Tensors
 from .errors import BundleError
+from .profiles import PROFILES as PROFILES
+from .profiles import Profile as Profile
 from .spec import NEXT, StepSpec
 
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What an artefact of one variant may be off; None is not judged."""
-
-    units: float | None = None  # largest error of any output or state, at any step
-    mean_kl: float | None = None  # nats, reference to candidate, mean over the steps
-    same_top_1: float | None = None  # share of the steps at which the likeliest token is the same
-    perplexity: float | None = None  # relative change on the run's own text
-    relative: float | None = None  # rms error of an output over its rms, where it is not logits
-    growth: float | None = None  # p99 of the error in the last quarter of the steps over that in the first
-
-
-PROFILES = {
-    # Float32 engines differ from TensorFlow in the order of their sums and in how they approximate
-    # sigmoid and tanh, which costs a few units (docs/parity.md has the distribution). A wrong weight,
-    # a swapped state or a stale one is thousands of units off.
-    "float32": Profile(units=8.0),
-    # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
-    # starts to read differently, not where arithmetic does.
-    "int8": Profile(mean_kl=1e-2, same_top_1=0.95, perplexity=0.01, relative=0.05, growth=4.0),
-}
 
 
 @dataclass(frozen=True)
@@ -136,21 +116,42 @@ def chain(runner: Runner, inputs: Tensors, state: Tensors | None = None) -> Arra
 
 
 @dataclass(frozen=True)
+class Place:
+    """One number of a run: which tensor, at which step of which row, and how far it is off."""
+
+    tensor: str
+    step: int
+    row: str
+    got: float
+    expected: float
+    units: float
+
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"{self.tensor} is {self.units:.3g} units off at step {self.step} of {self.row} "
+            f"(got {self.got:.7g}, expected {self.expected:.7g})"
+        )
+
+
+@dataclass(frozen=True)
 class Measures:
     """How far a candidate is from the reference over a run."""
 
     steps: int
     units: dict[str, float]  # result name -> largest error over the run, in units
-    worst: tuple[str, int, float, float]  # the tensor and step of the largest, what it got and expected
+    worst: Place | None  # the largest of all; None where a result had another shape
+    breach: Place | None = None  # the largest at the first step that is beyond the profile's units
     p99: float = 0.0  # 99th percentile over the steps of the largest error at a step, in units
     growth: float = 1.0  # that of the last quarter of the steps over that of the first
-    first_breach: int | None = None  # the first step beyond the profile's units
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # what each state reached
     series: list[float] = field(default_factory=list, repr=False)  # the largest error at each step, in units
+    kl: list[float] = field(default_factory=list, repr=False)  # of each step and row, in nats
     mean_kl: float | None = None
     max_kl: float | None = None
     p99_kl: float | None = None
     same_top_1: float | None = None
+    agreement: float | None = None  # same-top-1 but for ties
     perplexity: float | None = None  # relative change
     relative: float | None = None  # rms error over rms of the output that is furthest off
     failures: list[str] = field(default_factory=list)
@@ -166,76 +167,78 @@ class Measures:
         return max(self.units.values())
 
     def to_record(self) -> dict[str, Any]:
-        """As it stands in parity.json; without the series, which is for plots."""
-        record = {name: value for name, value in vars(self).items() if name != "series"}
+        """As it stands in parity.json; without the series, which are for plots."""
+        record = {name: value for name, value in vars(self).items() if name not in ("series", "kl")}
+        for name in ("worst", "breach"):
+            place = record[name]
+            record[name] = None if place is None else vars(place)
         return record | {"passed": self.passed}
 
 
-def measure(spec: StepSpec, reference: Reference, candidate: Arrays, profile: Profile) -> Measures:
+def measure(
+    spec: StepSpec,
+    reference: Reference,
+    candidate: Arrays,
+    profile: Profile,
+    rows: Sequence[str] | None = None,
+) -> Measures:
     """Compare a chained run of a candidate with the reference, and judge it by a profile.
 
-    A result that is missing, of another shape or not finite fails, and is never broadcast.
+    A result that is missing, of another shape or not finite fails, and is never broadcast. `rows` is
+    what the rows of the run are called in words.
     """
+    called = list(rows or (f"row {r}" for r in range(reference.batch)))
     errors: dict[str, NDArray[np.float64]] = {}
     for name, expected in reference.results.items():
         got = candidate.get(name)
         if got is None or got.shape != expected.shape:
             found = "nothing" if got is None else f"shape {got.shape}"
-            return Measures(
-                0,
-                {name: math.inf},
-                (name, 0, math.nan, math.nan),
-                failures=[f"{name}: got {found}, expected shape {expected.shape}"],
-            )
-        error = np.abs(got.astype(np.float64) - expected)
+            failure = f"{name}: got {found}, expected shape {expected.shape}"
+            return Measures(0, {name: math.inf}, None, failures=[failure])
+        with np.errstate(all="ignore"):
+            error = np.abs(got.astype(np.float64) - expected)
         errors[name] = np.where(np.isfinite(got), error, np.inf) / reference.units[name]
-    steps = len(next(iter(errors.values())))
-    units = {name: float(error.max()) for name, error in errors.items()}
-    worst = max(units, key=lambda name: units[name])
-    place = np.unravel_index(int(errors[worst].argmax()), errors[worst].shape)
-    at = (worst, int(place[0]), float(candidate[worst][place]), float(reference.results[worst][place]))
-    at_step = np.max([error.reshape(steps, -1).max(axis=1) for error in errors.values()], axis=0)
+
+    def place(name: str, step: int | None = None) -> Place:
+        part = errors[name] if step is None else errors[name][step : step + 1]
+        t, row, *rest = (int(i) for i in np.unravel_index(int(part.argmax()), part.shape))
+        at = (t + (step or 0), row, *rest)
+        got, expected = float(candidate[name][at]), float(reference.results[name][at])
+        return Place(name, at[0], called[row], got, expected, float(errors[name][at]))
+
+    steps = reference.steps
+    by_step = {n: error.reshape(steps, -1).max(axis=1) for n, error in errors.items()}
+    at_step = np.max(list(by_step.values()), axis=0)
     quarter = max(1, steps // 4)
-    begin, end = (float(np.quantile(part, 0.99)) for part in (at_step[:quarter], at_step[-quarter:]))
-    beyond = at_step > (math.inf if profile.units is None else profile.units)
+    begin, end = (_quantile(part) for part in (at_step[:quarter], at_step[-quarter:]))
+    beyond = at_step > (np.finfo(float).max if profile.units is None else profile.units)
+    first = int(beyond.argmax()) if beyond.any() else None
+    units = {name: float(error.max()) for name, error in errors.items()}
     measures = Measures(
         steps,
         units,
-        at,
-        p99=float(np.quantile(at_step, 0.99)),
-        growth=end / begin if begin else 1.0,
-        first_breach=int(beyond.argmax()) if beyond.any() else None,
+        place(max(units, key=units.__getitem__)),
+        None if first is None else place(max(by_step, key=lambda n: by_step[n][first]), first),
+        p99=_quantile(at_step),
+        growth=end / begin if begin and math.isfinite(begin) else 1.0,
         ranges={t.name: _range(candidate[NEXT + t.name]) for t in spec.states},
         series=at_step.tolist(),
     )
+    failures = list(_failures(measures, profile))
     if spec.is_language_model:
         y, (x,) = spec.outputs[0].name, reference.inputs.values()
-        with np.errstate(all="ignore"):  # a candidate may say anything; what is not finite fails below
-            measures = replace(measures, **_decisions(reference.results[y], candidate[y], x))
-    else:
-        measures = replace(
-            measures,
-            relative=max(_relative(reference.results[t.name], candidate[t.name]) for t in spec.outputs),
-        )
-    return replace(measures, failures=list(_failures(measures, errors, profile)))
+        decisions = Decisions.of(reference.results[y], candidate[y], x)
+        failures += decisions.failures(profile, called)
+        return replace(measures, **decisions.figures(), kl=decisions.kl.ravel().tolist(), failures=failures)
+    relative = max((_relative(reference.results[t.name], candidate[t.name]) for t in spec.outputs), default=0)
+    if profile.relative is not None and not relative <= profile.relative:
+        failures.append(f"an output is {relative:.2%} off in rms, expected at most {profile.relative:.1%}")
+    return replace(measures, relative=relative, failures=failures)
 
 
-def _decisions(expected: NDArray[Any], got: NDArray[Any], x: NDArray[Any]) -> dict[str, Any]:
-    """KL divergence, same-top-1 and change of perplexity, on logits `[steps, batch, vocabulary]`."""
-    p, q = _log_softmax(expected), _log_softmax(got)
-    kl = (np.exp(p) * (p - q)).sum(axis=-1)
-    following = x[1:, :, None].astype(np.int64)
-    change = 0.0
-    if len(following):
-        mean_p, mean_q = (float(np.take_along_axis(a[:-1], following, axis=-1).mean()) for a in (p, q))
-        change = float(np.expm1(mean_p - mean_q))
-    return {
-        "mean_kl": float(kl.mean()),
-        "max_kl": float(kl.max()),
-        "p99_kl": float(np.quantile(kl, 0.99)),
-        "same_top_1": float((p.argmax(axis=-1) == q.argmax(axis=-1)).mean()),
-        "perplexity": change,
-    }
+def _quantile(errors: NDArray[np.float64]) -> float:
+    """The 99th percentile, of numbers that may be infinite."""
+    return float(np.quantile(errors, 0.99, method="higher"))
 
 
 def _range(array: NDArray[Any]) -> tuple[float, float]:
@@ -243,42 +246,19 @@ def _range(array: NDArray[Any]) -> tuple[float, float]:
 
 
 def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:
-    difference = got.astype(np.float64) - expected
-    scale = math.sqrt(float(np.square(expected, dtype=np.float64).mean()))
-    return math.sqrt(float(np.square(difference).mean())) / (scale or 1.0)
+    with np.errstate(all="ignore"):
+        difference = got.astype(np.float64) - expected
+        scale = math.sqrt(float(np.square(expected, dtype=np.float64).mean()))
+        return math.sqrt(float(np.square(difference).mean())) / (scale or 1.0)
 
 
-def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
-def _failures(measures: Measures, errors: dict[str, NDArray[np.float64]], profile: Profile) -> Iterator[str]:
-    for name, units in measures.units.items():
-        if units == math.inf:
-            axes = tuple(range(1, errors[name].ndim))
-            breach = int(np.isinf(errors[name].max(axis=axes)).argmax())
-            yield f"{name} is not finite, first at step {breach}"
-    if profile.units is not None and not measures.largest <= profile.units:
-        name, step, got, expected = measures.worst
-        yield (
-            f"{name} is {measures.largest:.3g} units off at step {step} (got {got:.7g}, expected "
-            f"{expected:.7g}; at most {profile.units:g}), first beyond at step {measures.first_breach}"
-        )
+def _failures(measures: Measures, profile: Profile) -> Iterator[str]:
+    first, worst = measures.breach, measures.worst
+    assert worst is not None
+    if first is not None and not math.isfinite(first.units):
+        yield f"{first.tensor} is not finite, first at step {first.step} of {first.row}"
+    elif first is not None:
+        largest = "" if worst == first else f"; the largest: {worst}"
+        yield f"{first}, at most {profile.units:g}{largest}"
     if profile.growth is not None and not measures.growth <= profile.growth:
         yield f"the error grows {measures.growth:.3g}-fold, expected at most {profile.growth:g}-fold"
-    if (
-        measures.relative is not None
-        and profile.relative is not None
-        and not measures.relative <= profile.relative
-    ):
-        yield f"an output is {measures.relative:.2%} off in rms, expected at most {profile.relative:.0%}"
-    if measures.mean_kl is None:
-        return
-    if profile.mean_kl is not None and not measures.mean_kl <= profile.mean_kl:
-        yield f"mean KL divergence is {measures.mean_kl:.3g}, expected at most {profile.mean_kl:g}"
-    if profile.same_top_1 is not None and not (measures.same_top_1 or 0.0) >= profile.same_top_1:
-        yield f"same-top-1 is {measures.same_top_1:.4f}, expected at least {profile.same_top_1:g}"
-    if profile.perplexity is not None and not abs(measures.perplexity or 0.0) <= profile.perplexity:
-        yield f"perplexity changes by {measures.perplexity:+.3%}, expected at most {profile.perplexity:.3%}"

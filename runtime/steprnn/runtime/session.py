@@ -132,13 +132,14 @@ class Session:
             array = array[np.newaxis]
         if array.shape != expected:
             raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
-        kinds, words = KINDS[np.dtype(dtype).kind]
-        if array.dtype.kind not in kinds:
-            raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
-        if "i" in kinds and "f" not in kinds:
-            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-            if tokens is None and not ((array >= least) & (array <= most)).all():
-                raise UsageError(f"input {name!r} has a value outside {least}..{most} ({dtype})")
-            if tokens is not None and not ((array >= 0) & (array < tokens)).all():
-                raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
+        if array.dtype != (wanted := np.dtype(dtype)):
+            kinds, words = KINDS[wanted.kind]
+            if array.dtype.kind not in kinds:
+                raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
+            if wanted.kind in "iu" and tokens is None:
+                least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
+                if not ((array >= least) & (array <= most)).all():
+                    raise UsageError(f"input {name!r} has a value outside {least}..{most} ({dtype})")
+        if tokens is not None and not ((array >= 0) & (array < tokens)).all():
+            raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
         return array

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .atomic import write_text
 from .errors import BundleError, UnknownToken, UsageError
 
 FORMAT = "steprnn.vocabulary"
@@ -57,6 +56,8 @@ class Vocabulary:
     def write(self, path: Path) -> None:
         """Write `vocabulary.json`; see docs/bundle-format.md."""
         record = {"format": FORMAT, "version": VERSION, "unit": "character", "tokens": list(self.tokens)}
+        from .atomic import write_text  # readers need none of it
+
         write_text(path, json.dumps(record, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod

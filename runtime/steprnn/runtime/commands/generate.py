@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import secrets
+import os
 import sys
 import time
 
@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("auto", "litert", "onnx"), default="auto", help="what runs the step"
     )
-    parser.add_argument("--variant", choices=("float32", "int8"), default="float32", help="which weights")
+    parser.add_argument(
+        "--variant", choices=("float32", "float16", "int8"), default="float32", help="which weights"
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
 
 
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             variant=arguments.variant,
             threads=arguments.threads,
         )
-    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
+    seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     options = {
         "seed": seed,
         "stop": arguments.stop,

@@ -109,23 +109,22 @@ class LiteRTEngine:
                 interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
             interpreter.allocate_tensors()
             if _has_fixed_shapes(interpreter, indices):
-                return LiteRTRunner(interpreter, indices, self._spec)
+                return LiteRTRunner(interpreter, indices, self._spec, batch)
             return DynamicRunner(interpreter, indices, self._spec, batch)
         except (ValueError, RuntimeError, KeyError) as error:
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {error}") from error
 
 
 def _has_fixed_shapes(interpreter: Any, indices: Indices) -> bool:
-    """Whether every tensor has a place of its own in memory before the first step."""
+    """Whether every tensor has a place of its own in memory, and a view of it, before the first step."""
     inputs, outputs = ({*part.values()} for part in indices)
     if inputs & outputs:  # an input handed through: its view would be overwritten before it is read
         return False
     try:
-        for index in inputs | outputs:
-            interpreter.tensor(index)()
+        views = [interpreter.tensor(index)() for index in inputs | outputs]
     except ValueError:  # "Tensor data is null": its shape is computed by the graph itself
         return False
-    return True
+    return all(isinstance(view, np.ndarray) for view in views)  # of a tensor without axes it is a number
 
 
 class DynamicRunner:
@@ -149,7 +148,10 @@ class DynamicRunner:
             self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
         for index, array in self._results:
-            array[...] = self._interpreter.get_tensor(index)
+            result = self._interpreter.get_tensor(index)
+            if result.shape != array.shape:  # assigned, it would be broadcast
+                raise BundleError(f"LiteRT gives a tensor of shape {result.shape}, expected {array.shape}")
+            array[...] = result
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name."""
@@ -164,10 +166,15 @@ class DynamicRunner:
 class LiteRTRunner:
     """Views of the interpreter's tensors; after each step the next states are copied onto the states."""
 
-    def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec) -> None:
+    def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec, batch: int) -> None:
         inputs, outputs = (
             {name: interpreter.tensor(index)() for name, index in part.items()} for part in indices
         )
+        given = {t.name: t for t in spec.outputs} | {spec.next_of(t): t for t in spec.states}
+        for name, tensor in given.items():
+            shape = outputs[name].shape
+            if shape != tensor.array_shape(batch):  # copied onto the state, it would be broadcast
+                raise ValueError(f"{name} has shape {shape}, expected {tensor.array_shape(batch)}")
         self.inputs = {t.name: inputs[t.name] for t in spec.inputs}
         self.outputs = {t.name: outputs[t.name] for t in spec.outputs}
         self._states = {t.name: inputs[t.name] for t in spec.states}

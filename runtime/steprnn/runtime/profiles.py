@@ -1,0 +1,37 @@
+"""What an artefact of each variant may be off; docs/parity.md has the distributions they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+ENOUGH = 200  # a share of 95 % of 200 steps is 10 steps, with a standard deviation of 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The limits of one variant; None is not judged."""
+
+    units: float | None = None  # largest error of any output or state, at any step
+    mean_kl: float | None = None  # nats, reference to candidate, mean over the steps
+    agreement: float | None = None  # share of the steps at which the likeliest token is the same, or a tie
+    perplexity: float | None = None  # relative change on the run's own text
+    relative: float | None = None  # rms error of an output over its rms, where it is not logits
+    growth: float | None = None  # p99 of the error in the last quarter of the steps over that in the first
+
+    def for_decisions(self, number: int) -> Profile:
+        """Without what is a share or a trend, where there are too few decisions to tell either."""
+        return self if number >= ENOUGH else replace(self, agreement=None, perplexity=None, growth=None)
+
+
+PROFILES = {
+    # Float32 engines differ from TensorFlow in the order of their sums and in how they approximate
+    # sigmoid and tanh, which costs a few units. A wrong weight, a swapped state or a stale one is
+    # thousands of units off.
+    "float32": Profile(units=8.0, agreement=1.0),
+    # Rounding a weight to 11 bits moves it by at most 1/2048, a sixteenth of what 8 bits do.
+    "float16": Profile(mean_kl=1e-4, agreement=0.99, perplexity=1e-3, relative=0.005, growth=4.0),
+    # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
+    # starts to read differently, not where arithmetic does. They hold for 8-bit activations too:
+    # they ask what the model says, and not how it is computed.
+    "int8": Profile(mean_kl=1e-2, agreement=0.95, perplexity=0.01, relative=0.05, growth=4.0),
+}

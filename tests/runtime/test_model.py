@@ -1,0 +1,243 @@
+"""A loaded bundle: text, likelihood and vectors, equal on every engine."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steprnn.runtime import MissingExtra, Model, Sampling, UnknownToken, UsageError, load
+from steprnn.runtime.sampling import Sampler
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.0},
+    {"temperature": 1.5, "top_k": 5},
+    {"temperature": 1.5, "top_p": 0.9},
+    {"temperature": 1.5, "min_p": 0.05},
+    {"temperature": 0.9, "top_k": 8, "top_p": 0.95, "min_p": 0.01, "repeat_penalty": 1.3, "repeat_last_n": 8},
+    {"repeat_penalty": 2.0, "repeat_last_n": 4},
+]
+
+
+def textbook(lstm: Any, model: Model, prompt: str, length: int, seed: int, **filters: Any) -> str:
+    """What follows the prompt, by the NumPy step and the sampler."""
+    tokens = model.vocabulary.encode(prompt)
+    sampler = Sampler(Sampling(**filters), seed, tokens)
+    h = c = np.zeros((1, 8))
+    for token in tokens:
+        y, h, c = lstm.step([token], h, c)
+    chosen = []
+    for _ in range(length):
+        chosen.append(sampler.choose(y[0].astype(np.float32)))
+        y, h, c = lstm.step(chosen[-1:], h, c)
+    return model.vocabulary.decode(chosen)
+
+
+@pytest.mark.parametrize("filters", SETTINGS)
+def test_the_text_is_what_the_textbook_step_gives(model: Model, lstm: Any, filters: dict[str, Any]) -> None:
+    for seed in range(3):
+        expected = "分开" + textbook(lstm, model, "分开", 100, seed, **filters)
+        assert model.generate("分开", 100, seed=seed, **filters) == expected
+
+
+def test_engines_and_variants(tiny: Path, models: dict[str, Model]) -> None:
+    for engine, model in models.items():
+        assert (model.engine, model.artefact.name) == (
+            engine,
+            {"litert": "tflite", "onnx": "onnx"}[engine] + "-float32",
+        )
+        assert load(str(tiny), engine=engine, variant="int8").artefact.variant == "int8"
+    assert load(tiny).engine == "litert"
+    for seed in range(20):
+        texts = {
+            m.generate("不分开" if seed % 2 else "雨", 50, temperature=1.2, seed=seed)
+            for m in models.values()
+        }
+        assert len(texts) == 1
+
+
+@given(length=st.integers(0, 40), seed=st.integers(0, 2**32), temperature=st.floats(0, 2))
+def test_generate_is_the_prompt_and_the_stream(
+    models: dict[str, Model], length: int, seed: int, temperature: float
+) -> None:
+    for model in models.values():
+        pieces = list(model.stream("分开", length, seed=seed, temperature=temperature))
+        assert all(len(piece) == 1 for piece in pieces)
+        assert len(pieces) == length
+        assert model.generate("分开", length, seed=seed, temperature=temperature) == "分开" + "".join(pieces)
+
+
+def test_without_a_seed_every_draw_is_new(model: Model) -> None:
+    assert len({model.generate("分开", 60, temperature=3.0) for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("filters", SETTINGS)
+def test_text_i_of_several_is_what_its_seed_gives_alone(model: Model, filters: dict[str, Any]) -> None:
+    texts = model.generate("不分开", 60, n=8, seed=5, **filters)
+    assert texts == [model.generate("不分开", 60, seed=5 + i, **filters) for i in range(8)]
+
+
+def test_several_end_each_at_its_own_stop_string(model: Model) -> None:
+    texts = model.generate("分开", 60, n=8, seed=5, temperature=1.2, stop=["云", "来 "])
+    alone = [model.generate("分开", 60, seed=5 + i, temperature=1.2, stop=["云", "来 "]) for i in range(8)]
+    assert texts == alone
+    assert len({len(text) for text in texts}) > 1
+
+
+def test_generation_ends_before_a_stop_string(model: Model) -> None:
+    whole = model.generate("分开", 50)
+    stop = whole[10:13]
+    assert model.generate("分开", 50, stop=stop) == "分开" + whole[2:].partition(stop)[0]
+    assert model.generate("分开", 50, stop=["\n", stop]) == "分开" + whole[2:].partition(stop)[0]
+    assert model.generate("分开", 50, stop="\n") == whole
+    assert model.generate("分开", 50, stop="分开"[:1] + "X") == whole
+    assert model.generate(stop, 0, stop=stop) == stop, "a stop string in the prompt ends nothing"
+
+
+def test_length_zero_is_the_prompt(model: Model) -> None:
+    assert model.generate("分开", 0) == "分开"
+    assert model.generate("分开", 0, n=2) == ["分开", "分开"]
+    assert list(model.stream("分开", 0)) == []
+
+
+def test_an_abandoned_stream_disturbs_no_other(model: Model) -> None:
+    whole = model.generate("分开", 40)
+    first = model.stream("分开", 40)
+    begun = [next(first) for _ in range(5)]
+    other = model.stream("不分开", 40)
+    next(other)
+    assert model.generate("分开", 40) == whole
+    other.close()  # type: ignore[attr-defined]
+    assert "分开" + "".join(begun) + "".join(first) == whole
+
+
+def test_unknown_characters_are_named_or_skipped(model: Model) -> None:
+    for call in (
+        lambda: model.generate("分爱开", 5),
+        lambda: model.stream("分爱开", 5),
+        lambda: model.generate("分爱开", 5, n=2),
+        lambda: model.score("分爱开"),
+        lambda: model.embed("分爱开"),
+    ):
+        with pytest.raises(UnknownToken, match="'爱' not among the 21 characters of the vocabulary"):
+            call()
+    following = model.generate("分开", 20).removeprefix("分开")
+    assert model.generate("分爱开", 20, unknown="skip") == "分爱开" + following
+    assert model.generate("分爱开", 20, n=1, unknown="skip") == ["分爱开" + following]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "words"),
+    [
+        ("", {}, "the prompt is empty; expected at least one character to begin with"),
+        ("爱", {"unknown": "skip"}, "the prompt has no character of the vocabulary; expected at least one"),
+        ("分", {"unknown": "drop"}, "unknown is 'drop'; expected 'error' or 'skip'"),
+        ("分", {"length": -1}, "length is -1; expected at least 0"),
+        ("分", {"temperature": -1.0}, "temperature is -1.0; expected at least 0"),
+        ("分", {"top_p": 0.0}, "top_p is 0.0; expected above 0 and at most 1"),
+        ("分", {"stop": ""}, "a stop string is empty; expected at least one character"),
+        ("分", {"stop": ["开", ""]}, "a stop string is empty; expected at least one character"),
+        ("分", {"seed": -3}, "seed is -3; expected at least 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    model: Model, prompt: str, options: dict[str, Any], words: str
+) -> None:
+    for call in (
+        lambda: model.generate(prompt, **options),
+        lambda: model.stream(prompt, **options),  # at the call, not at the first piece
+        lambda: model.generate(prompt, n=2, **options),
+    ):
+        with pytest.raises(UsageError) as raised:
+            call()
+        assert str(raised.value).startswith(words)
+
+
+def test_none_of_several_is_refused(model: Model) -> None:
+    with pytest.raises(UsageError, match="n is 0; expected at least 1"):
+        model.generate("分开", 5, n=0)
+
+
+def test_score_is_the_chain_of_log_softmaxes(model: Model, lstm: Any) -> None:
+    text = "云不走月不在 雨后分开"
+    tokens = np.array(model.vocabulary.encode(text))
+    logits = lstm.chain(tokens[:-1, None])["y"][:, 0]
+    shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = [shares[i, token] for i, token in enumerate(tokens[1:])]
+    score = model.score(text)
+    assert "".join(character for character, _ in score.characters) == text[1:]
+    np.testing.assert_allclose([log for _, log in score.characters], expected, rtol=0, atol=1e-5)
+    assert score.log_probability == pytest.approx(sum(expected), abs=1e-4)
+    assert score.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)), rel=1e-5)
+
+
+def test_score_prefers_what_the_model_knows(model: Model) -> None:
+    known, shuffled = model.score("云不走月不在 雨后你又回来"), model.score("来又回你后雨 在不月走不云")
+    assert known.perplexity < 2
+    assert shuffled.perplexity > 20
+    with pytest.raises(UsageError, match="a score needs at least 2, as the first has no prediction"):
+        model.score("云")
+
+
+def test_embed_is_the_last_hidden_state(model: Model, lstm: Any) -> None:
+    tokens = np.array(model.vocabulary.encode("雨后分开"))
+    vector = model.embed("雨后分开")
+    assert (vector.dtype, vector.shape) == (np.float32, (8,))
+    np.testing.assert_allclose(vector, lstm.chain(tokens[:, None])["next_h"][-1, 0], rtol=0, atol=2e-6)
+    session = model.session()
+    for token in tokens:
+        session.step(token)
+    np.testing.assert_array_equal(vector, session.state.tensors["h"][0])
+    model.generate("分开", 10)
+    np.testing.assert_array_equal(model.embed("雨后分开"), vector)
+
+
+def test_what_a_bundle_or_machine_lacks_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="engine 'tensorrt' is unknown; expected auto, litert, onnx"):
+        load(tiny, engine="tensorrt")
+    held = "it holds tflite-float32, onnx-float32, tflite-int8, onnx-int8"
+    with pytest.raises(UsageError, match=f"the bundle has no int4 graph for engine auto; {held}"):
+        load(tiny, variant="int4")
+    with pytest.raises(UsageError, match="threads is 0; expected at least 1"):
+        load(tiny, threads=0)
+
+
+def test_without_a_vocabulary_a_model_only_steps(tiny_copy: Path, edit_manifest: Any) -> None:
+    edit_manifest(tiny_copy, lambda record: record["files"].pop("vocabulary.json"))
+    model = load(tiny_copy)
+    assert model.vocabulary is None
+    for call in (lambda: model.generate("分"), lambda: model.score("分开"), lambda: model.embed("分")):
+        with pytest.raises(
+            UsageError, match=r"the bundle has no vocabulary: step it with session\(\)\.step\(x\)"
+        ):
+            call()
+    assert model.session().step(3).shape == (1, 21)
+
+
+@pytest.mark.parametrize("engine", ["litert", "onnx"])
+def test_a_loaded_model_outlives_its_files(tiny_copy: Path, models: dict[str, Model], engine: str) -> None:
+    """A bundle that is exported anew, or removed, changes nothing for those who have loaded it."""
+    model = load(tiny_copy, engine=engine)
+    shutil.rmtree(tiny_copy)
+    assert model.generate("分开", 30, n=3) == models[engine].generate("分开", 30, n=3)
+
+
+@pytest.mark.parametrize("hidden", ["ai_edge_litert", "onnxruntime"])
+def test_auto_takes_the_engine_that_is_installed(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    """Python refuses to import what stands as None in sys.modules, as if it were not installed."""
+    monkeypatch.setitem(sys.modules, hidden, None)
+    left, gone = ("onnx", "litert") if hidden == "ai_edge_litert" else ("litert", "onnx")
+    assert load(tiny).engine == left
+    with pytest.raises(MissingExtra) as raised:
+        load(tiny, engine=gone)
+    assert str(raised.value) == f"the engine '{gone}' is not installed; run: pip install 'steprnn[{gone}]'"

@@ -1,0 +1,286 @@
+"""Choosing a token: each filter against a slow and obvious one, and literal cases for other languages."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from steprnn.runtime import Sampling, UsageError
+from steprnn.runtime.sampling import RowSampler, Sampler
+
+# Halves are exact in float32 and make ties common.
+logit_lists = st.lists(st.integers(-20, 20).map(lambda n: n / 2), min_size=1, max_size=30)
+
+
+def as_logits(values: Sequence[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def reachable(values: Sequence[float], sampling: Sampling, draws: int = 300) -> set[int]:
+    """Tokens that come out of many draws at a temperature so high that all that are kept are near equal."""
+    sampler = Sampler(sampling, 0)
+    return {sampler.choose(as_logits(values)) for _ in range(draws)}
+
+
+def probabilities(values: Sequence[float], temperature: float = 1.0) -> list[float]:
+    weights = [math.exp((v - max(values)) / temperature) for v in values]
+    return [w / math.fsum(weights) for w in weights]
+
+
+def slow_top_k(values: Sequence[float], k: int) -> set[int]:
+    """The first k by logit, the lower index first among equals."""
+    return set(sorted(range(len(values)), key=lambda i: (-values[i], i))[:k])
+
+
+def slow_top_p(values: Sequence[float], p: float) -> set[int]:
+    """The first by logit, the lower index first among equals, until together they reach p."""
+    shares = probabilities(values)
+    total, kept = 0.0, set()
+    for i in sorted(range(len(values)), key=lambda i: (-values[i], i)):
+        kept.add(i)
+        total += shares[i]
+        assume(abs(total - p) > 1e-4)  # float32 may fall on either side of the border
+        if total >= p:
+            break
+    return kept
+
+
+def slow_min_p(values: Sequence[float], p: float) -> set[int]:
+    shares = probabilities(values)
+    assume(all(abs(s / max(shares) - p) > 1e-6 for s in shares))
+    return {i for i, s in enumerate(shares) if s >= p * max(shares)}
+
+
+@given(logit_lists.filter(lambda values: len(values) <= 8), st.integers(1, 10))
+def test_top_k(values: list[float], k: int) -> None:
+    assert reachable(values, Sampling(temperature=1e3, top_k=k)) == slow_top_k(values, k)
+
+
+@given(logit_lists.filter(lambda values: len(values) <= 8), st.floats(0.01, 0.99))
+def test_top_p(values: list[float], p: float) -> None:
+    assert reachable(values, Sampling(temperature=1e3, top_p=p)) == slow_top_p(values, p)
+
+
+@given(logit_lists.filter(lambda values: len(values) <= 8), st.floats(0.001, 1.0))
+def test_min_p(values: list[float], p: float) -> None:
+    assert reachable(values, Sampling(temperature=1e3, min_p=p)) == slow_min_p(values, p)
+
+
+@given(
+    logit_lists,
+    st.lists(st.integers(0, 29), max_size=12),
+    st.sampled_from([0.5, 1.25, 2.0]),
+    st.integers(1, 5),
+)
+def test_repeat_penalty(values: list[float], past: list[int], penalty: float, last_n: int) -> None:
+    past = [token % len(values) for token in past]
+    expected = list(values)
+    for token in set(past[-last_n:]):
+        expected[token] = values[token] / penalty if values[token] > 0 else values[token] * penalty
+    sampler = Sampler(Sampling(repeat_penalty=penalty, repeat_last_n=last_n), 0, past)
+    logits = as_logits(values)
+    assert sampler.choose(logits) == expected.index(max(expected))
+    assert logits.tolist() == values, "the caller's logits were changed"
+
+
+def slow_choice(logits: np.ndarray, sampling: Sampling, u: float, recent: Sequence[int]) -> tuple[int, float]:
+    """docs/sampling.md in plain Python and float64; also how near the draw is to a boundary."""
+    z = [float(v) for v in logits]
+    for token in set(recent[-sampling.repeat_last_n :] if sampling.repeat_last_n else []):
+        z[token] = z[token] / sampling.repeat_penalty if z[token] > 0 else z[token] * sampling.repeat_penalty
+    order = sorted(range(len(z)), key=lambda i: (-np.float32(z[i]), i))
+    if sampling.temperature == 0:
+        return order[0], 1.0
+    near = 1.0
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    if sampling.top_p < 1:
+        shares = np.exp([z[i] - z[order[0]] for i in order])
+        cumulative = shares.cumsum() / shares.sum()
+        near = min(near, float(np.abs(cumulative - sampling.top_p).min()))
+        order = order[: int((cumulative < sampling.top_p).sum()) + 1]
+    if sampling.min_p:
+        distances = [z[i] - z[order[0]] - math.log(sampling.min_p) for i in order]
+        near = min(near, min(abs(d) for d in distances))
+        order = [i for i, d in zip(order, distances, strict=True) if d >= 0]
+    weights = np.exp([(z[i] - z[order[0]]) / sampling.temperature for i in order])
+    cumulative = weights.cumsum() / weights.sum()
+    near = min(near, float(np.abs(cumulative[:-1] - u).min(initial=1.0)))
+    return order[min(int((cumulative <= u).sum()), len(order) - 1)], near
+
+
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.2, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 5, 40]),
+    top_p=st.sampled_from([1.0, 0.95, 0.3]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    repeat_penalty=st.sampled_from([1.0, 1.3, 0.7]),
+    repeat_last_n=st.sampled_from([0, 4, 64]),
+)
+
+
+@given(
+    sampling=samplings,
+    size=st.sampled_from([1, 2, 40, 1027]),
+    scale=st.sampled_from([0.01, 0.5, 2.0, 8.0]),
+    seed=st.integers(0, 2**40),
+)
+def test_every_choice_is_that_of_the_slow_and_obvious_sampler(
+    sampling: Sampling, size: int, scale: float, seed: int
+) -> None:
+    """Alone, and as a row beside others; whatever the filters, the shape of the logits and the past."""
+    generator = np.random.default_rng(seed)
+    draws, recent = random.Random(seed), [0, size - 1]
+    alone = Sampler(sampling, seed, recent)
+    rows = RowSampler(sampling, seed, [recent, recent], size)
+    for _ in range(8):
+        logits = (generator.standard_normal((2, size)) * scale).astype(np.float32)
+        u = draws.random() if sampling.temperature else 0.0
+        expected, near = slow_choice(logits[0], sampling, u, recent)
+        token, row = alone.choose(logits[0]), int(rows.choose(np.array([0, 1]), logits)[0])
+        if near < 1e-5:  # float32 may fall on the other side; the streams part from here on
+            return
+        assert token == row == expected
+        recent.append(token)
+
+
+@given(logit_lists)
+def test_greedy_takes_the_likeliest_and_of_equals_the_first(values: list[float]) -> None:
+    for options in ({}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}):
+        assert Sampler(Sampling(**options), 0).choose(as_logits(values)) == values.index(max(values))
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-45, 1e-30, 1e-7])
+def test_a_temperature_next_to_zero_is_greedy(temperature: float) -> None:
+    sampler = Sampler(Sampling(temperature=temperature), 0)
+    assert [sampler.choose(as_logits([-30.0, 20.0, 19.5])) for _ in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e39, 1e300])
+def test_a_huge_temperature_draws_evenly(temperature: float) -> None:
+    sampler = Sampler(Sampling(temperature=temperature), 0)
+    assert {sampler.choose(as_logits([-30.0, 20.0, 19.5])) for _ in range(50)} == {0, 1, 2}
+
+
+@given(logit_lists, st.integers(0, 2**64), st.integers(1, 5))
+def test_a_seed_gives_the_same_tokens_again(values: list[float], seed: int, k: int) -> None:
+    sampling = Sampling(temperature=1.0, top_k=k, top_p=0.95, min_p=0.01, repeat_penalty=1.2)
+    first, second = (Sampler(sampling, seed) for _ in range(2))
+    logits = as_logits(values)
+    assert [first.choose(logits) for _ in range(20)] == [second.choose(logits) for _ in range(20)]
+
+
+def test_seeds_differ() -> None:
+    logits = np.zeros(1000, np.float32)
+    assert len({Sampler(Sampling(temperature=1.0), seed).choose(logits) for seed in range(20)}) > 15
+
+
+def test_the_share_of_each_token_is_its_probability() -> None:
+    values = [0.0, 1.0, 2.0]
+    sampler = Sampler(Sampling(temperature=0.5), 0)
+    drawn = [sampler.choose(as_logits(values)) for _ in range(20_000)]
+    for token, expected in enumerate(probabilities(values, 0.5)):
+        # four standard deviations of a share over 20,000 draws are at most 0.0142
+        assert abs(drawn.count(token) / len(drawn) - expected) < 0.0142
+
+
+def test_the_penalty_comes_before_top_k() -> None:
+    sampling = Sampling(temperature=1e3, top_k=1, repeat_penalty=10.0)
+    assert Sampler(sampling, 0, [0]).choose(as_logits([5.0, 4.0, 1.0])) == 1
+
+
+def test_top_k_comes_before_top_p() -> None:
+    """Of all four, 0.5 needs two; of the two that top-k leaves, whose shares have grown, only one."""
+    values = [math.log(0.4), math.log(0.3), math.log(0.2), math.log(0.1)]
+    assert reachable(values, Sampling(temperature=1e3, top_p=0.5)) == {0, 1}
+    assert reachable(values, Sampling(temperature=1e3, top_k=2, top_p=0.5)) == {0}
+
+
+def test_temperature_comes_after_the_filters() -> None:
+    """At temperature 1000 first, all shares would be near equal and every filter would keep more."""
+    values = [math.log(0.6), math.log(0.3), math.log(0.1)]
+    assert reachable(values, Sampling(temperature=1e3, top_p=0.5)) == {0}
+    assert reachable(values, Sampling(temperature=1e3, min_p=0.4)) == {0, 1}
+
+
+def test_recent_tokens_are_those_given_and_those_chosen() -> None:
+    sampler = Sampler(Sampling(repeat_penalty=10.0, repeat_last_n=2), 0, [2])
+    logits = as_logits([3.0, 2.0, 4.0, 1.0])
+    assert [sampler.choose(logits) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+LOGITS = [1.5, -0.5, 2.0, 0.25, 1.75, -2.0, 0.0, 1.0]
+PAST = (2, 4)
+GOLDEN = [
+    (Sampling(), 0, [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]),
+    (Sampling(temperature=1.0), 0, [7, 7, 4, 2, 4, 4, 7, 2, 4, 0, 3, 4, 2, 7, 0, 2]),
+    (Sampling(temperature=1.0), 7, [4, 2, 0, 2, 4, 4, 2, 4, 2, 4, 2, 2, 4, 7, 2, 2]),
+    (Sampling(temperature=0.5), 7, [2, 2, 4, 2, 4, 2, 2, 4, 2, 2, 2, 2, 2, 0, 2, 2]),
+    (Sampling(temperature=2.0, top_k=3), 42, [4, 2, 2, 2, 0, 4, 0, 2, 4, 2, 2, 4, 2, 2, 4, 4]),
+    (Sampling(temperature=2.0, top_p=0.8), 42, [0, 2, 2, 2, 0, 0, 7, 2, 4, 2, 2, 4, 2, 2, 0, 4]),
+    (Sampling(temperature=2.0, min_p=0.15), 42, [0, 2, 4, 2, 7, 0, 3, 2, 4, 2, 2, 4, 2, 2, 0, 0]),
+    (
+        Sampling(temperature=1.5, top_k=5, top_p=0.9, min_p=0.05, repeat_penalty=1.3, repeat_last_n=3),
+        1,
+        [2, 7, 4, 2, 0, 4, 0, 0, 2, 4, 7, 0, 0, 2, 2, 0],
+    ),
+    (Sampling(repeat_penalty=1.5), 0, [0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]),
+    (Sampling(repeat_penalty=3.0, repeat_last_n=2), 0, [0, 2, 4, 0, 2, 4, 0, 2, 4, 0, 2, 4, 0, 2, 4, 0]),
+    (Sampling(temperature=1.0), 2**32 + 5, [2, 2, 0, 2, 0, 7, 6, 0, 4, 4, 7, 7, 2, 0, 7, 3]),
+]
+
+
+@pytest.mark.parametrize(("sampling", "seed", "tokens"), GOLDEN)
+def test_literal_tokens(sampling: Sampling, seed: int, tokens: list[int]) -> None:
+    sampler = Sampler(sampling, seed, PAST)
+    assert [sampler.choose(as_logits(LOGITS)) for _ in range(16)] == tokens
+
+
+def test_literal_random_numbers() -> None:
+    """What a Mersenne Twister seeded as Python's must give first, and what `choose` draws with."""
+    assert random.Random(0).random() == 0.8444218515250481
+    assert random.Random(7).random() == 0.32383276483316237
+    assert random.Random(2**32 + 5).random() == 0.15727238718789782  # a key of two words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("temperature", -0.1, "at least 0"),
+        ("temperature", math.inf, "at least 0"),
+        ("temperature", math.nan, "at least 0"),
+        ("top_k", -1, "at least 0"),
+        ("top_p", 0.0, "above 0 and at most 1"),
+        ("top_p", 1.1, "above 0 and at most 1"),
+        ("top_p", math.nan, "above 0 and at most 1"),
+        ("min_p", -0.1, "between 0 and 1"),
+        ("min_p", 1.1, "between 0 and 1"),
+        ("repeat_penalty", 0.0, "above 0"),
+        ("repeat_penalty", math.inf, "above 0"),
+        ("repeat_last_n", -1, "at least 0"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(name: str, value: float, expected: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Sampling(**{name: value})  # type: ignore[arg-type]
+    assert str(raised.value) == f"{name} is {value}; expected {expected}"
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(UsageError, match="seed is -1; expected at least 0"):
+        Sampler(Sampling(), -1)
+
+
+def test_values_at_the_ends_of_their_ranges_mean_off() -> None:
+    make: Callable[..., Sampler] = lambda **options: Sampler(Sampling(temperature=1.0, **options), 3)  # noqa: E731
+    logits = as_logits(LOGITS)
+    plain = [make().choose(logits)]
+    for off in ({"top_k": 0}, {"top_k": 99}, {"top_p": 1.0}, {"min_p": 0.0}, {"repeat_penalty": 1.0}):
+        assert [make(**off).choose(logits)] == plain

@@ -25,6 +25,7 @@ from steprnn.runtime.spec import StepSpec
 
 from .structure import strange_file
 from .table import table, told
+from .text import read_text
 
 HELP = "show that a bundle, or an artefact of any tool, says what TensorFlow says"
 EXAMPLE = """  steprnn check lyrics.bundle
@@ -171,7 +172,7 @@ def _against_reference(arguments: argparse.Namespace, say: Say) -> Judged:
         raise UsageError(
             f"--steps {arguments.steps} --seeds {arguments.seeds}: expected at least 16 steps and 1 seed"
         )
-    text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
+    text = read_text(arguments.text) if arguments.text else None
     say("starting TensorFlow")
     from .derive import Step, derive
     from .judge import candidates_of, judge_all

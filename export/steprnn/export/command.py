@@ -11,6 +11,8 @@ from pathlib import Path
 
 from steprnn.runtime.quiet import quiet
 
+from .text import read_text
+
 HELP = "write the step graphs of a trained model, each checked against TensorFlow"
 EXAMPLE = "  steprnn export lyrics.checkpoint --out lyrics.bundle"
 NEEDS = {
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and tell each stage on stderr."""
     started = time.monotonic()
-    text = arguments.text.read_text(encoding="utf-8") if arguments.text else None
+    text = read_text(arguments.text) if arguments.text else None
     variants = ["float32" if name == "none" else name for name in arguments.quantize]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet() as terminal, warnings.catch_warnings():

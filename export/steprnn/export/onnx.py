@@ -24,10 +24,10 @@ from .frozen import freeze
 METHODS = {
     "float32": "float32 weights",
     "float16": "float16 weights, cast to float32 when they are loaded",
-    "int8": "MatMulNBits (8 bits, block 256, accuracy level 4) and int8 rows in the token table",
+    "int8": "MatMulNBits (8 bits, accuracy level 4) and int8 rows in gathered tables",
 }
 OPSET = 18  # the newest that tf2onnx 1.17 writes
-BLOCK = 256  # the fastest of 32, 128 and 256 on the hidden sizes tried
+LARGEST_BLOCK = 256  # weights that share a scale; the fastest of 32, 128 and 256 at hidden size 256
 
 
 def write(step: Step, path: Path, variant: str = "float32") -> None:
@@ -103,7 +103,13 @@ def _halve(graph: onnx.GraphProto) -> None:
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.CRITICAL)
-    quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4)
+    weights = {i.name: i.dims[0] for i in model.graph.initializer}
+    depths = [
+        weights[n.input[1]] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights
+    ]
+    # A matrix is padded to whole blocks, so small models take smaller ones.
+    block = min(LARGEST_BLOCK, max(16, 2 ** (min(depths, default=1) - 1).bit_length()))
+    quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=block, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     model = quantizer.model.model
     for node in [n for n in model.graph.node if n.op_type == "Gather"]:

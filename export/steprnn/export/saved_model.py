@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     operators.check_tensorflow(function.graph.as_graph_def())
     # A step is never trained further, and some activations have gradients that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: function}, options=options)
+    try:
+        tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: function}, options=options)
+    except tf.errors.ResourceExhaustedError as error:  # TensorFlow's own name for a full disk
+        raise OSError(errno.ENOSPC, str(error), str(path)) from error
 
 
 def signature(path: Path) -> Any:

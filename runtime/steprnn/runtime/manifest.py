@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Manifest:
             manifest = cls(
                 str(record["model"]),
                 StepSpec.from_record(record["step"]),
-                tuple(Artefact(**a) for a in record["artefacts"]),
+                tuple(Artefact(*(str(a[f.name]) for f in fields(Artefact))) for a in record["artefacts"]),
                 {name: FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in record["files"].items()},
                 dict(record["about"]),
             )

@@ -20,7 +20,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 # In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
 ENGINES = {"litert": "tflite", "onnx": "onnx"}
-MODULES = {"litert": ("ai_edge_litert", "tflite_runtime"), "onnx": ("onnxruntime",)}
+MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}
 
 
 class Runner(Protocol):
@@ -65,7 +65,7 @@ class Graph(Protocol):
 
 def installed() -> list[str]:
     """Names of the engines that can be imported here, in the order of preference."""
-    return [name for name in ENGINES if any(importlib.util.find_spec(m) for m in MODULES[name])]
+    return [name for name in ENGINES if importlib.util.find_spec(MODULES[name])]
 
 
 def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engine:

@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import StepSpec
 from . import Engine, Graph, Runner, Tensors
-
-try:
-    from ai_edge_litert.interpreter import Interpreter
-except ImportError:  # its older name, still the one on some devices
-    from tflite_runtime.interpreter import Interpreter
 
 SIGNATURE = "step"
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name

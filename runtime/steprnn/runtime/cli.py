@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 from .errors import MissingExtra, SteprnnError, UsageError
 
 GROUP = "steprnn.commands"
-ORDER = ("train", "export", "check", "inspect", "generate", "demo")
+ORDER = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
 
 
 class Command(Protocol):

@@ -127,7 +127,7 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None
         for name in manifest.files:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
+            if not is_inside(name):
                 raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
         for artefact in manifest.artefacts:
             if not manifest.files_of(artefact):  # it would be opened without having been verified
@@ -151,3 +151,9 @@ class Manifest:
                 raise BundleError(
                     f"{path} was altered: its sha256 is not the manifest's; copy the bundle again"
                 )
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file's name, with `/` between folders, stays in its folder on every system."""
+    strange = any(character in "\\:" or character < " " for character in name)
+    return not strange and not {"", ".", ".."} & set(name.split("/"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engines
+from .bundle import open_bundle
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
-from .manifest import Artefact, Manifest
+from .hooks import Cancel, HookedRows, HookedSampler, LogitsProcessor, drip, either, unless
+from .manifest import INITIAL, Artefact, Manifest
 from .sampling import RowSampler, Sampler, Sampling, until
 from .session import Session, State
 from .vocabulary import Vocabulary
@@ -43,31 +45,38 @@ def load(
     constants: Mapping[str, ArrayLike] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Model:
-    """Load a bundle folder, or an `.onnx` or `.tflite` step graph of any maker.
+    """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is "float32", "float16" or "int8". Raises `BundleError` where a
-    file is missing, truncated, altered or too new, and `MissingExtra` where the engine is not installed.
+    for which the bundle has a graph. `variant` is "float32", "float16" or "int8". Raises `BundleError`
+    where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
+    `MissingExtra` where the engine is not installed.
 
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
-    folder = Path(path)
-    if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
-        from . import foreign  # a bundle needs none of it
+    with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
+        if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
+            from . import foreign  # a bundle needs none of it
 
-        return Model(*foreign.load_graph(folder, engine, variant, threads, states, constants, shapes))
-    if not (states is constants is shapes is None):
-        raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
-    manifest = Manifest.read(folder)
-    name, artefact = choose(manifest, engine, variant)
-    vocabulary = None
-    if VOCABULARY in manifest.files:
-        manifest.verify(folder, [VOCABULARY])
-        vocabulary = Vocabulary.read(folder / VOCABULARY)
-    manifest.verify(folder, manifest.files_of(artefact))
-    opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-    return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+            return Model(*foreign.load_graph(folder, engine, variant, threads, states, constants, shapes))
+        if not (states is constants is shapes is None):
+            raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
+        manifest = Manifest.read(folder)
+        name, artefact = choose(manifest, engine, variant)
+        vocabulary = None
+        if VOCABULARY in manifest.files:
+            manifest.verify(folder, [VOCABULARY])
+            vocabulary = Vocabulary.read(folder / VOCABULARY)
+        manifest.verify(folder, manifest.files_of(artefact))
+        opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
+        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+
+
+def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:
+    """Names of the files that `load` reads."""
+    graph = manifest.files_of(choose(manifest, engine, variant)[1])
+    return graph + [name for name in (VOCABULARY, INITIAL) if name in manifest.files]
 
 
 def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
@@ -166,6 +175,8 @@ class Model:
         min_p: float = 0.0,
         repeat_penalty: float = 1.0,
         repeat_last_n: int = 64,
+        logits_processor: LogitsProcessor | None = None,
+        cancel: Cancel | None = None,
     ) -> Iterator[str]:
         """The characters that follow the prompt, one at a time, without the prompt itself.
 
@@ -173,15 +184,33 @@ class Model:
         repeatable, on every engine. Generation ends before the first of the `stop` strings.
         `unknown="skip"` leaves out characters of the prompt that the vocabulary does not have;
         otherwise they raise `UnknownToken`. Raises `UsageError` where the prompt is empty.
+
+        `logits_processor` is called at every step with the logits, float32 `[vocabulary]`, and the tokens
+        so far, the prompt's too, and changes the logits or returns others; see `hooks.LogitsProcessor`.
+        `cancel` is a `threading.Event`: once another thread sets it, the text ends within a step.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n)
         tokens = self._encode(prompt, unknown)
         stops = _checked_stops(stop)
         _check_length(length)
         sampler = Sampler(sampling, int.from_bytes(os.urandom(4), "little") if seed is None else seed, tokens)
+        chooser = HookedSampler(sampler, logits_processor, tokens) if logits_processor else sampler
         decode = self._vocabulary.tokens
-        pieces = (decode[token] for token in self._follow(tokens, length, sampler))
+        read = tokens if cancel is None else unless(cancel, tokens)
+        pieces: Iterator[str] = (decode[token] for token in self._follow(read, length, chooser))
+        if cancel is not None:
+            pieces = unless(cancel, pieces)
         return until(pieces, stops) if stops else pieces
+
+    def astream(self, prompt: str, length: int = 50, **options: Any) -> AsyncIterator[str]:
+        """`stream` for an event loop, with the same options; `async for` over it.
+
+        The prompt is read in a worker thread. Then steps are taken in the loop, which has its turn after
+        each: a step takes microseconds, and a change of threads longer. Whoever leaves the `async for`,
+        or is cancelled in it, ends the stream.
+        """
+        left, cancel = either(options.pop("cancel", None))
+        return drip(self.stream(prompt, length, cancel=cancel, **options), left)
 
     def score(self, text: str) -> Score:
         """Log-probability and perplexity of a text of at least two characters."""
@@ -239,7 +268,7 @@ class Model:
             x[0] = token
             runner.run()
 
-    def _follow(self, prompt: Sequence[int], length: int, sampler: Sampler) -> Iterator[int]:
+    def _follow(self, prompt: Iterable[int], length: int, sampler: Sampler | HookedSampler) -> Iterator[int]:
         with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
             self._read(runner, prompt)
@@ -259,6 +288,8 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         unknown: str = "error",
+        logits_processor: LogitsProcessor | None = None,
+        cancel: Cancel | None = None,
         **filters: Any,
     ) -> list[str]:
         """One text a row. Rows read and write at their own pace, and leave when they are done."""
@@ -267,6 +298,7 @@ class Model:
         read = [self._encode(prompt, unknown) for prompt in prompts]
         first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         sampler = RowSampler(sampling, first, read, len(self._vocabulary))
+        chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
         begins = np.array([len(tokens) for tokens in read])
         ends = begins + length
         table = np.zeros((len(read), max(ends, default=0)), np.int32)  # row -> its prompt, then its text
@@ -288,10 +320,13 @@ class Model:
                     (speaking,) = (going & (begins[rows] <= time)).nonzero()
                     if len(speaking):
                         logits = y if len(speaking) == len(rows) else y[speaking]
-                        table[rows[speaking], time] = sampler.choose(rows[speaking], logits)
+                        table[rows[speaking], time] = chooser.choose(rows[speaking], logits)
                         if stops:
                             self._stop_rows(table, begins, ends, rows[speaking], time, stops)
                     going &= ends[rows] > time + 1
+                    if cancel is not None and cancel.is_set():
+                        ends = np.minimum(ends, np.maximum(begins, time + 1))
+                        going[:] = False
                 state = {name: array[going] for name, array in runner.get_state().items()}
             rows = rows[going]
         decode = self._vocabulary.decode

@@ -130,18 +130,28 @@ class Sampler:
         np.subtract(logits, top, weights)
         np.multiply(weights, self._sharpness, weights)
         np.exp(weights, weights)
-        target = np.float32(u) * weights.dot(self._ones)
-        if target < 1.0:
+        if u * float(weights.dot(self._ones)) < 1.0:
             return best  # its weight is 1, it comes first, and a filter would only make the total smaller
+        return self._draw_beyond(logits, top, weights, u)
+
+    def _draw_beyond(
+        self, logits: NDArray[np.float32], top: np.float32, weights: NDArray[np.float32], u: float
+    ) -> int:
+        """A draw that goes past the likeliest token, whose logit is `top`; the weights are all tokens'."""
+        if len(logits) != self._size:
+            self._allocate(len(logits))
+        # From here on sums are float64: among the unlikely tokens, float32's rounding of a sum near 1 is
+        # as large as their shares, and two engines would part at it.
         if self._filtered:
             distances, indices = self._kept(logits, top)
-            cumulative = np.exp(distances * -self._sharpness).cumsum()
-            place = int(cumulative.searchsorted(np.float32(u) * cumulative[-1], "right"))
+            cumulative = np.exp(distances * -self._sharpness).cumsum(dtype=np.float64)
+            place = int(cumulative.searchsorted(u * cumulative[-1], "right"))
             return int(indices[min(place, len(indices) - 1)])
+        target = u * float(weights.sum(dtype=np.float64))
         wanted = FIRST_LOOK
         while True:
             _, indices = self._head(logits, top, self._cut(logits, wanted))
-            cumulative = weights.take(indices).cumsum()
+            cumulative = weights.take(indices).cumsum(dtype=np.float64)
             place = int(cumulative.searchsorted(target, "right"))
             if place < len(indices) or len(indices) == self._size:
                 return int(indices[min(place, len(indices) - 1)])
@@ -220,36 +230,82 @@ class RowSampler:
         samplers = [self._rows[row] for row in rows.tolist()]
         if first._penalised:
             logits = first._smaller(logits * self._divisors[rows], logits * self._factors[rows])
-        tokens: NDArray[np.intp] = logits.argmax(axis=1)
-        if not first._greedy:
-            tops = np.take_along_axis(logits, tokens[:, np.newaxis], axis=1)
-            weights = np.exp((logits - tops) * first._sharpness)
-            draws = np.array([sampler._random.random() for sampler in samplers], np.float32)
-            for i in np.flatnonzero(draws * weights.dot(self._ones) >= 1.0).tolist():
-                tokens[i] = samplers[i]._draw(logits[i], draws[i])
-        if first._penalised:
-            for sampler, token in zip(samplers, tokens.tolist(), strict=True):
-                sampler._remember(token)
-        return tokens
+        return _choose(samplers, logits, self._ones)
 
 
-def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of the stop strings, which is left out.
+def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone."""
+    if len(samplers) == 1:  # less to set up
+        return np.array([samplers[0].choose(logits[0])])
+    if any(sampler._penalised for sampler in samplers):
+        logits = np.stack(
+            [s._penalise(row) if s._penalised else row for s, row in zip(samplers, logits, strict=True)]
+        )
+    return _choose(samplers, logits, np.ones(logits.shape[1], np.float32))
+
+
+def _choose(
+    samplers: Sequence[Sampler], logits: NDArray[np.float32], ones: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Choose from penalised logits, and remember. `ones` is float32 `[vocabulary]`."""
+    tokens: NDArray[np.intp] = logits.argmax(axis=1)
+    drawn = [i for i, sampler in enumerate(samplers) if not sampler._greedy]
+    if drawn:
+        chosen, best = (logits, tokens) if len(drawn) == len(samplers) else (logits[drawn], tokens[drawn])
+        sharpness = np.array([samplers[i]._sharpness for i in drawn], np.float32)
+        tops = np.take_along_axis(chosen, best[:, np.newaxis], axis=1)
+        weights = np.exp((chosen - tops) * sharpness[:, np.newaxis])
+        draws = np.array([samplers[i]._random.random() for i in drawn])
+        for place in np.flatnonzero(draws * weights.dot(ones) >= 1.0).tolist():
+            sampler = samplers[drawn[place]]
+            tokens[drawn[place]] = sampler._draw_beyond(
+                chosen[place], tops[place, 0], weights[place], float(draws[place])
+            )
+    for sampler, token in zip(samplers, tokens.tolist(), strict=True):
+        if sampler._penalised:
+            sampler._remember(token)
+    return tokens
+
+
+class Until:
+    """Lets text through up to the first of the stop strings, which is left out.
 
     Holds back what may turn out to be the beginning of a stop string.
     """
-    held = ""
-    end = None  # where the first stop string found in `held` begins
-    for piece in pieces:
-        held += piece
-        end = min((i for s in stop if (i := held.find(s)) >= 0), default=None)
-        keep = max((n for s in stop for n in range(1, len(s)) if held.endswith(s[:n])), default=0)
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.ended = False  # whether a stop string was met: nothing comes after it
+        self._stop = stop
+        self._held = ""
+        self._end: int | None = None  # where the first stop string found in what is held begins
+
+    def push(self, piece: str) -> str:
+        """The text that is certain once this piece has come; may be empty."""
+        held = self._held = self._held + piece
+        end = min((i for s in self._stop if (i := held.find(s)) >= 0), default=None)
+        keep = max((n for s in self._stop for n in range(1, len(s)) if held.endswith(s[:n])), default=0)
         certain = len(held) - keep
+        self._end = end
         if end is not None and end <= certain:  # else one that began before it may still be completed
-            break
-        if certain:
-            yield held[:certain]
-            held = held[certain:]
-            end = None if end is None else end - certain
-    if held[:end]:
-        yield held[:end]
+            self.ended = True
+            return held[:end]
+        self._held = held[certain:]
+        self._end = None if end is None else end - certain
+        return held[:certain]
+
+    def close(self) -> str:
+        """What was held back, once no piece follows."""
+        self.ended = self._end is not None
+        return self._held[: self._end]
+
+
+def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
+    """The pieces up to the first of the stop strings, as `Until` lets them through; none is empty."""
+    gate = Until(stop)
+    for piece in pieces:
+        if text := gate.push(piece):
+            yield text
+        if gate.ended:
+            return
+    if text := gate.close():
+        yield text

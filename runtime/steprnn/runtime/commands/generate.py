@@ -18,7 +18,7 @@ NEEDS: dict[str, str] = {}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command, named as llama.cpp names them."""
-    parser.add_argument("bundle", help="folder that `steprnn export` wrote")
+    parser.add_argument("bundle", help="a bundle: a folder, a .zip or an installed model")
     parser.add_argument("-p", "--prompt", required=True, help="how the text begins")
     parser.add_argument("-n", "--n-predict", type=int, default=50, metavar="N", help="characters to write")
     parser.add_argument("--temp", type=float, default=0.0, help="temperature; 0 takes the likeliest (greedy)")

@@ -1,0 +1,143 @@
+"""The model card: what a model is, how its graphs were judged, and how to use it, in Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ..manifest import Artefact, Manifest
+from ..vocabulary import Vocabulary
+
+PARITY, VOCABULARY = "parity.json", "vocabulary.json"
+
+
+def summary(manifest: Manifest) -> str:
+    """What the model is, in one line."""
+    spec = manifest.step
+    size = f"{sum(math.prod(t.shape) for t in spec.states):,} numbers of state"
+    if spec.is_language_model:
+        return f"A recurrent character model of {spec.inputs[0].tokens:,} characters and {size}"
+    return f"A recurrent model of {len(spec.inputs)} input(s) and {size}"
+
+
+def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str, licence: str | None) -> str:
+    """The card of a bundle folder, as the README of the package `name`, imported as `package`."""
+    language = manifest.step.is_language_model
+    lines = [
+        f"# {name}",
+        "",
+        f"{summary(manifest)}, as a step graph that was checked against TensorFlow and runs without it, "
+        "by steprnn. This package holds data and no program.",
+        "",
+        "## Use",
+        "",
+        "```sh",
+        f"pip install {name}",
+        *([f"steprnn generate {package} -p {_beginning(folder)} -n 50"] if language else ["steprnn models"]),
+        "```",
+        "",
+        "```python",
+        "from steprnn.runtime import load",
+        "",
+        f'model = load("{package}")',
+        *(
+            [f'print(model.generate("{_beginning(folder)}", length=50, temperature=0.8, seed=7))']
+            if language
+            else ["session = model.session()", f"y = session.step(x)  # {_arguments(manifest)}"]
+        ),
+        "```",
+        "",
+        f"It comes with the engine `{engine}` (`steprnn[{engine}]`).",
+        "",
+        "## Graphs",
+        "",
+        *_table(folder, manifest),
+        "",
+        "A unit is TensorFlow's own float32 error against the same step in float64; the figures are of the "
+        "chained run that was judged when the graph was written. `parity.json` in the package has them all, "
+        "and `golden.npz` a recorded run to check them by on another machine.",
+        "",
+        "## Origin",
+        "",
+        *_origin(manifest),
+        "",
+        "## Licence",
+        "",
+        f"{licence}."
+        if licence
+        else "None was stated. Ask whoever gave you this package before you pass it on.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _beginning(folder: Path) -> str:
+    """A character to begin with: a letter of the script that most of the vocabulary is in."""
+    tokens = Vocabulary.read(folder / VOCABULARY).tokens
+    letters = [token for token in tokens if token.isalpha()] or tokens
+    return letters[len(letters) // 2]
+
+
+def _arguments(manifest: Manifest) -> str:
+    return ", ".join(f"{t.name}: {t.dtype} {list(t.shape)}" for t in manifest.step.inputs)
+
+
+def _table(folder: Path, manifest: Manifest) -> list[str]:
+    rows = [
+        "| graph | bytes | largest error, units | same likeliest token | mean KL, nats |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    parity = json.loads((folder / PARITY).read_text(encoding="utf-8")) if (folder / PARITY).is_file() else {}
+    for artefact in manifest.artefacts:
+        runs = _runs(parity, artefact)
+        units = max(
+            (unit for run in runs for unit in run["units"].values() if unit is not None), default=None
+        )
+        same = min((run["same_top_1"] for run in runs if run.get("same_top_1") is not None), default=None)
+        kl = max((run["mean_kl"] for run in runs if run.get("mean_kl") is not None), default=None)
+        cells = (
+            f"{artefact.name}: {artefact.method}",
+            f"{manifest.size_of(artefact):,}",
+            "" if units is None else f"{units:,.2g}" if units < 100 else f"{units:,.0f}",
+            "" if same is None else f"{same:.2%}",
+            "" if kl is None else f"{kl:.1g}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _runs(parity: dict[str, Any], artefact: Artefact) -> list[dict[str, Any]]:
+    """The figures of the chained runs that were judged."""
+    return [
+        finding["figures"]
+        for finding in parity.get("findings", [])
+        if finding.get("level") == "chained"
+        and finding.get("candidate", "").startswith(f"{artefact.name} ")
+        and finding.get("figures", {}).get("units")
+    ]
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    about = manifest.about
+    facts = [f"- Model `{manifest.model}`"]
+    corpus = about.get("corpus")
+    if isinstance(corpus, dict):
+        read = (
+            f", {corpus['characters']:,} characters of it"
+            if isinstance(corpus.get("characters"), int)
+            else ""
+        )
+        facts.append(f"- Trained on {corpus.get('name')} (sha256 `{corpus.get('sha256')}`{read})")
+    settings = about.get("settings")
+    if isinstance(settings, dict):
+        shown = (
+            f"{key} {settings[key]}"
+            for key in ("cell", "layers", "units", "epochs", "seed")
+            if key in settings
+        )
+        facts.append(f"- Settings: {', '.join(shown)}")
+    versions = about.get("versions")
+    if isinstance(versions, dict):
+        facts.append(f"- Made with {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    return facts

@@ -1,0 +1,42 @@
+"""What of a bundle goes into a package: all of it, or the graphs of some formats with what they need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import UsageError
+from ..manifest import NAME, Manifest
+
+
+def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Manifest:
+    """Copy the bundle to `folder`, with the graphs of these formats only; returns its new manifest.
+
+    Every file is compared with its record first, whether it is kept or not. Raises `BundleError` where
+    one is damaged, and `UsageError` where no graph would be left.
+    """
+    manifest = Manifest.read(bundle)
+    manifest.verify(bundle, list(manifest.files))
+    kept = tuple(a for a in manifest.artefacts if a.format in formats)
+    if not kept:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"{bundle} has no graph in {' or '.join(sorted(formats))}; it holds {held}")
+    dropped = {n for a in manifest.artefacts if a not in kept for n in manifest.files_of(a)}
+    files = {name: record for name, record in manifest.files.items() if name not in dropped}
+    for name in files:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / name, target)
+    if len(kept) == len(manifest.artefacts):
+        shutil.copyfile(bundle / NAME, folder / NAME)
+        return manifest
+    chosen = replace(manifest, artefacts=kept, files=files)
+    chosen.write(folder)
+    return chosen
+
+
+def stem(bundle: Path) -> str:
+    """The bundle's name without `.bundle` or `.zip`."""
+    return bundle.absolute().name.removesuffix(".zip").removesuffix(".bundle")

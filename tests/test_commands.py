@@ -24,7 +24,7 @@ import pytest
 from steprnn.runtime import Model, cli
 from steprnn.runtime.manifest import FileRecord
 
-COMMANDS = ("train", "export", "check", "inspect", "generate", "demo")
+COMMANDS = ("train", "export", "check", "inspect", "generate", "serve", "demo")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")
 ENGINES = ("onnxruntime", "ai_edge_litert")
 README = Path(__file__).parents[1] / "README.md"
@@ -83,6 +83,7 @@ def test_help_works_without_any_extra(steprnn: Run, without: Callable[..., dict[
             "tf2onnx is not installed; run: pip install 'steprnn[export]'",
         ),
         (["demo"], ("tensorflow",), "tensorflow is not installed; run: pip install 'steprnn[all]'"),
+        (["serve", "BUNDLE"], ("uvicorn",), "uvicorn is not installed; run: pip install 'steprnn[serve]'"),
         (["check", "BUNDLE"], ENGINES, "an engine is not installed; run: pip install 'steprnn[onnx]'"),
         (
             ["generate", "BUNDLE", "-p", "分"],

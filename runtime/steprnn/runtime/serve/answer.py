@@ -1,0 +1,100 @@
+"""An answer: the rows of a request, and the response that tells of them until the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..sampling import Sampler
+from .errors import ApiError
+from .metrics import Metrics
+from .protocol import Completion
+from .reply import FAILED, Inbox, Reply, encode
+from .row import Row, Task
+from .scheduler import QueueFull, Scheduler
+
+
+class Answer(Response):
+    """Submits its rows as it is made; raises `ApiError` 429 where the queue is full."""
+
+    def __init__(
+        self,
+        model: str,
+        vocabulary: Sequence[str],
+        asked: Completion,
+        scheduler: Scheduler,
+        metrics: Metrics,
+    ) -> None:
+        choices = [prompt for prompt in asked.prompts for _ in range(asked.n)]
+        self._inbox = Inbox(len(choices))
+        self._rows = [
+            Row(
+                Task(prompt, asked.length, asked.stop, asked.scores, asked.echo, asked.stream),
+                vocabulary,
+                Sampler(asked.sampling, asked.seed + i, prompt),
+                partial(self._inbox.put, i),
+            )
+            for i, prompt in enumerate(choices)
+        ]
+        self._stream = asked.stream
+        self._seed = str(asked.seed).encode()
+        self._reply = Reply(model, asked, self._rows)
+        self._scheduler = scheduler
+        self._answers = metrics.answers
+        try:
+            scheduler.submit(self._rows)
+        except QueueFull:
+            raise ApiError(
+                429,
+                f"the queue is full, with {metrics.waiting} texts waiting; try again",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": "1"},
+            ) from None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; an ASGI application of its own."""
+        watch = asyncio.create_task(self._watch(receive))
+        try:
+            await (self._send_events(send) if self._stream else self._send_whole(send))
+        except asyncio.CancelledError:  # the server's time to finish is over
+            error = encode(ApiError(503, "the server stops; ask again later").body)
+            if self._stream:
+                await _send_body(send, b"data: " + error + b"\n\n")
+            else:
+                await self._start(send, 503, b"application/json")
+                await _send_body(send, error)
+        finally:
+            watch.cancel()
+            self._scheduler.cancel(self._rows)
+
+    async def _send_events(self, send: Send) -> None:
+        await self._start(send, 200, b"text/event-stream; charset=utf-8")
+        async for events in self._reply.events(self._inbox):
+            await send({"type": "http.response.body", "body": events, "more_body": True})
+        await _send_body(send, b"")
+
+    async def _send_whole(self, send: Send) -> None:
+        body = await self._reply.whole(self._inbox)
+        if not self._inbox.gone:
+            await self._start(send, 500 if body is None else 200, b"application/json")
+            await _send_body(send, encode(ApiError(500, FAILED).body) if body is None else body)
+
+    async def _start(self, send: Send, status: int, kind: bytes) -> None:
+        self._answers[status] += 1
+        headers = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"x-seed", self._seed)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._inbox.abandon()
+        self._scheduler.cancel(self._rows)
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    """The rest of it."""
+    await send({"type": "http.response.body", "body": body})

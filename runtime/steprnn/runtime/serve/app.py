@@ -1,0 +1,171 @@
+"""The application: its routes, who may ask, and how much."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ..errors import UsageError
+from ..model import Model
+from .answer import Answer
+from .errors import ApiError
+from .metrics import Metrics
+from .protocol import Limits, parse
+from .scheduler import Scheduler
+
+SLOW = 10.0  # seconds within which a body has to come
+PATIENCE = 4  # times the limit are read and dropped: hung up on while it sends, a client sees no answer
+
+
+@dataclass(frozen=True)
+class Service:
+    """A model, and how it is served."""
+
+    model: Model
+    name: str
+    limits: Limits = field(default_factory=Limits)
+    batch: int = 64  # rows that step together
+    queue: int = 256  # rows that may wait for a place among them
+    key: str | None = None  # what clients have to know; None: nothing
+    page: Path | None = None  # folder of static files for /
+    metrics: Metrics = field(default_factory=Metrics)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def app(self) -> Starlette:
+        """The ASGI application; raises `UsageError` where the model writes no text."""
+        if self.model.vocabulary is None or not self.model.manifest.step.is_language_model:
+            raise UsageError("the bundle has no vocabulary, so it completes no text; step it in Python")
+        routes: list[BaseRoute] = [
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name}", self.one_model),
+            Route("/health", self.health),
+            Route("/metrics", self.prometheus),
+        ]
+        if self.page is not None:
+            routes.append(Mount("/", StaticFiles(directory=self.page, html=True)))
+        return Starlette(
+            routes=routes,
+            lifespan=self.lifespan,
+            exception_handlers={ApiError: _refuse, HTTPException: _refuse_route, Exception: _fail},
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Run the scheduler as long as the application is up."""
+        scheduler = Scheduler(self.model, self.metrics, batch=self.batch, queue=self.queue)
+        app.state.scheduler = scheduler
+        scheduler.start(asyncio.get_running_loop())
+        yield
+        scheduler.stop()
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        try:
+            self._authorize(request)
+            body = await _body(request, self.limits.body)
+            assert self.model.vocabulary is not None
+            asked = parse(body, self.name, self.model.vocabulary, self.limits)
+            vocabulary = self.model.vocabulary.tokens
+            answer = Answer(self.name, vocabulary, asked, request.app.state.scheduler, self.metrics)
+        except ApiError as error:
+            self.metrics.answers[error.status] += 1
+            raise
+        return answer
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models: the one there is."""
+        self._authorize(request)
+        return JSONResponse({"object": "list", "data": [self._described]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        self._authorize(request)
+        if request.path_params["name"] != self.name:
+            raise ApiError(404, f"no such model; expected {self.name!r}", code="model_not_found")
+        return JSONResponse(self._described)
+
+    async def health(self, request: Request) -> Response:
+        """GET /health, without a key: 200 as long as the batch is stepped."""
+        alive = request.app.state.scheduler.alive
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    async def prometheus(self, request: Request) -> Response:
+        """GET /metrics, without a key."""
+        return PlainTextResponse(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "steprnn"}
+
+    def _authorize(self, request: Request) -> None:
+        if self.key is None:
+            return
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(given, b"Bearer " + self.key.encode()):
+            raise ApiError(
+                401,
+                "the API key is missing or wrong; send it as `Authorization: Bearer KEY`",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a JSON request; of one that is too long, no more is kept than may be."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a form could be sent here by any web page the user looks at
+        raise ApiError(415, f"the content type is {kind[:64]!r}; expected 'application/json'")
+    too_large = ApiError(
+        413, f"the body is too large; expected at most {most:,} bytes", code="body_too_large"
+    )
+    too_large.headers["Connection"] = "close"
+    if int(request.headers.get("content-length", 0)) > PATIENCE * most:
+        raise too_large
+
+    async def read() -> bytes:
+        body, size = bytearray(), 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= most:
+                body += chunk
+            elif size > PATIENCE * most:
+                raise too_large
+        if size > most:
+            raise too_large
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(read(), SLOW)
+    except asyncio.TimeoutError:
+        raise ApiError(
+            408, f"the body did not come within {SLOW:g} s", headers={"Connection": "close"}
+        ) from None
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = f"{request.method} {request.url.path[:64]}: {error.detail.lower()}; expected POST /v1/completions"
+    return JSONResponse(ApiError(error.status_code, words).body, error.status_code, error.headers)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    return JSONResponse(ApiError(500, "the server failed; its log says how").body, 500)

@@ -1,0 +1,115 @@
+"""The batch: the rows that step together in one runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from ..engines import Runner
+from ..model import Model
+from ..sampling import choose_each
+from .row import Row
+
+PATIENCE = 16  # steps for which half of the batch is empty before it shrinks: moving costs about one
+
+
+class Batch:
+    """Rows join and leave between any two steps; for one thread.
+
+    Its size is a power of two or `limit`, so that few runners are ever made. A row that has left is
+    stepped along as an empty place until another takes it, or until the batch shrinks.
+    """
+
+    def __init__(self, model: Model, limit: int) -> None:
+        self._model = model
+        self._limit = limit
+        self.rows: list[Row] = []  # those that are in it
+        self._places: list[Row | None] = []  # the same, and the empty places
+        self._runner: Runner
+        self._borrowed = ExitStack()
+        self.written = 0  # tokens, since the beginning
+        self._roomy = 0  # steps since more than half of the places were taken
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size(self) -> int:
+        """Rows that each step is paid for, empty places among them."""
+        return len(self._places)
+
+    def join(self, joining: Sequence[Row]) -> None:
+        """Take rows in, at the beginning of their prompts; at most `limit` are in it."""
+        count = len(self) + len(joining)
+        self._arrange(max(self.size, self._fitting(count)), joining)
+
+    def step(self) -> list[Row]:
+        """Take one step with every row; returns those that are done, which have left."""
+        left = [row for row in self.rows if row.cancelled]
+        self._leave(left)
+        self._shrink()
+        if not self.rows:
+            return left
+        (x,), (y,) = self._runner.inputs.values(), self._runner.outputs.values()
+        x[...] = [0 if row is None else row.token for row in self._places]
+        self._runner.run()
+        places = [p for p, row in enumerate(self._places) if row is not None and row.read(y[p])]
+        if places:
+            rows = (
+                self.rows
+                if len(places) == len(self.rows)
+                else [row for p in places if (row := self._places[p])]
+            )
+            logits = y if len(places) == self.size else y[places]
+            tokens = choose_each([row.sampler for row in rows], logits).tolist()
+            for row, token, seen in zip(rows, tokens, logits, strict=True):
+                row.write(token, seen)
+            self.written += len(rows)
+        done = [row for row in self.rows if row.finish]
+        self._leave(done)
+        return left + done
+
+    def clear(self) -> list[Row]:
+        """Throw every row out, and return them."""
+        rows, self.rows, self._places = self.rows, [], []
+        self._borrowed.close()
+        return rows
+
+    def _leave(self, leaving: Sequence[Row]) -> None:
+        if leaving:
+            self._places = [None if row in leaving else row for row in self._places]
+            self.rows = [row for row in self._places if row is not None]
+
+    def _fitting(self, count: int) -> int:
+        return min(1 << max(count - 1, 0).bit_length(), self._limit) if count else 0
+
+    def _shrink(self) -> None:
+        smaller = self._fitting(len(self))
+        self._roomy = self._roomy + 1 if smaller < self.size else 0
+        if not smaller:
+            self.clear()
+        elif self._roomy > PATIENCE:
+            self._arrange(smaller, ())
+
+    def _arrange(self, size: int, joining: Sequence[Row]) -> None:
+        """Move the rows into the first places of a runner of this size, and let others follow."""
+        staying = [place for place, row in enumerate(self._places) if row is not None]
+        before = self._runner.get_state() if staying else {}
+        rows = [*self.rows, *joining]
+        if size != self.size:
+            borrowed = ExitStack()
+            self._runner = borrowed.enter_context(self._model.runner(size))  # may fail, and nothing is moved
+            self._borrowed.close()
+            self._borrowed = borrowed
+        state = {}
+        for name, initial in self._model.initial_state.items():
+            array = np.empty((size, *initial.shape), np.float32)
+            array[...] = initial
+            if staying:
+                array[: len(staying)] = before[name][staying]
+            state[name] = array
+        self._runner.set_state(state)
+        self.rows, self._places = rows, [*rows, *[None] * (size - len(rows))]
+        self._roomy = 0

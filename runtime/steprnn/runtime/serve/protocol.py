@@ -1,0 +1,207 @@
+"""What POST /v1/completions takes: a JSON body to a `Completion`, or the field that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UnknownToken
+from ..sampling import Sampling
+from ..vocabulary import Vocabulary
+from .errors import ApiError
+
+# Fields of OpenAI that have one value here, at which they do nothing.
+FIXED = {"frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None)}
+FIXED |= {"suffix": ("", None)}
+STOPS, STOP_LENGTH = 4, 64  # as many as OpenAI takes; each token is compared with all of them
+SCORES = 5  # as many as OpenAI tells
+SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    body: int = 1 << 20  # bytes
+    prompt: int = 4096  # tokens of each prompt
+    tokens: int = 4096  # max_tokens
+    choices: int = 16  # prompts times n
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A request, checked. Choice i of prompt p has the seed `seed + p * n + i`."""
+
+    prompts: list[list[int]]
+    length: int
+    sampling: Sampling
+    seed: int
+    n: int
+    stop: list[str]
+    scores: int | None
+    echo: bool
+    stream: bool
+    usage: bool  # whether a stream ends in a chunk that tells it
+
+
+def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Completion:
+    """Read a body; raises `ApiError` 400 where it is no JSON or has unknown characters, 404, or 422."""
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON ({error}); expected an object") from None
+    if not isinstance(record, dict):
+        raise ApiError(400, f"the body is {_shown(record)}; expected a JSON object")
+    fields = _Fields(record)
+    if (asked := fields.take("model")) not in (None, model):
+        raise ApiError(
+            404,
+            f"model {_shown(asked)} is not served here; expected {model!r}",
+            param="model",
+            code="model_not_found",
+        )
+    most = max(limits.prompt, limits.tokens)
+    sampling = Sampling(
+        temperature=fields.number("temperature", 1.0, 0.0, math.inf),
+        top_k=fields.integer("top_k", 0, 0, SEEDS),
+        top_p=fields.number("top_p", 1.0, 0.0, 1.0, above=True),
+        min_p=fields.number("min_p", 0.0, 0.0, 1.0),
+        repeat_penalty=fields.number("repeat_penalty", 1.0, 0.0, math.inf, above=True),
+        repeat_last_n=fields.integer("repeat_last_n", 64, 0, most),
+    )
+    prompts = _prompts(fields.take("prompt"), vocabulary, limits)
+    n = fields.integer("n", 1, 1, limits.choices)
+    if len(prompts) * n > limits.choices:
+        raise fields.wrong("n", n, f"at most {limits.choices} choices of all {len(prompts)} prompts together")
+    if (best := fields.take("best_of")) not in (None, 1, n):
+        raise fields.wrong("best_of", best, f"none, or n, which is {n}")
+    options = fields.take("stream_options")
+    if not isinstance(options, dict | None):
+        raise fields.wrong("stream_options", options, "an object")
+    stream = fields.boolean("stream")
+    usage = _Fields(options or {}, "stream_options.").boolean("include_usage")
+    completion = Completion(
+        prompts=prompts,
+        length=fields.integer("max_tokens", 16, 0, limits.tokens),
+        sampling=sampling,
+        seed=fields.integer("seed", int.from_bytes(os.urandom(4), "little"), 0, SEEDS - limits.choices),
+        n=n,
+        stop=_stops(fields),
+        scores=fields.integer("logprobs", -1, 0, SCORES) if record.get("logprobs") is not None else None,
+        echo=fields.boolean("echo"),
+        stream=stream,
+        usage=usage,
+    )
+    fields.take("user")  # who asks makes no difference
+    fields.finish()
+    return completion
+
+
+class _Fields:
+    """Takes the fields of an object one by one, so that what is left over is known to be meant for others."""
+
+    def __init__(self, record: Mapping[str, Any], prefix: str = "") -> None:
+        self._left = dict(record)
+        self._prefix = prefix
+
+    def take(self, name: str) -> Any:
+        """The value, or None where it is left out or null."""
+        return self._left.pop(name, None)
+
+    def wrong(self, name: str, got: Any, expected: str) -> ApiError:
+        """The error to raise for a field."""
+        name = self._prefix + name
+        return ApiError(
+            422, f"{name} is {_shown(got)}; expected {expected}", param=name, code="invalid_value"
+        )
+
+    def integer(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number within bounds; both are included."""
+        value = self.take(name)
+        if value is None:
+            return default
+        if type(value) is not int or not least <= value <= most:
+            raise self.wrong(name, value, f"a whole number from {least} to {most}")
+        return value
+
+    def number(self, name: str, default: float, least: float, most: float, *, above: bool = False) -> float:
+        """A finite number within bounds; both are included, or the least is not."""
+        value = self.take(name)
+        if value is None:
+            return default
+        fits = type(value) in (int, float) and (value > least if above else value >= least) and value <= most
+        if not fits or not -1e30 < value < 1e30:  # of a float32's range, and of a float's where it is an int
+            upper = f" and at most {most:g}" if math.isfinite(most) else ""
+            raise self.wrong(name, value, f"a number {'above' if above else 'of at least'} {least:g}{upper}")
+        return float(value)
+
+    def boolean(self, name: str) -> bool:
+        """True or false; false where it is left out."""
+        value = self.take(name)
+        if value is not None and type(value) is not bool:
+            raise self.wrong(name, value, "true or false")
+        return bool(value)
+
+    def finish(self) -> None:
+        """Refuse what nobody took: left alone, it would change nothing and raise nothing."""
+        for name, value in self._left.items():
+            if name in FIXED:
+                if value not in FIXED[name]:
+                    raise self.wrong(name, value, f"{FIXED[name][0]!r}: it is not supported")
+            else:
+                raise ApiError(
+                    422,
+                    f"the field {_shown(name)} is unknown; leave it out",
+                    param=name[:64],
+                    code="unknown_field",
+                )
+
+
+def _stops(fields: _Fields) -> list[str]:
+    value = fields.take("stop")
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    fits = isinstance(stops, list) and len(stops) <= STOPS
+    if not fits or not all(isinstance(s, str) and 0 < len(s) <= STOP_LENGTH for s in stops):
+        raise fields.wrong("stop", value, f"up to {STOPS} strings of 1 to {STOP_LENGTH} characters")
+    return list(stops)
+
+
+def _prompts(value: Any, vocabulary: Vocabulary, limits: Limits) -> list[list[int]]:
+    """A string, tokens, or a list of either."""
+    several = value if isinstance(value, list) and not all(type(v) is int for v in value) else [value]
+    if not all(isinstance(p, str) or (isinstance(p, list) and p) for p in several):
+        raise _wrong_prompt(f"prompt is {_shown(value)}; expected a string, or a list of strings")
+    if len(several) > limits.choices:
+        raise _wrong_prompt(f"prompt has {len(several)} texts; expected at most {limits.choices}")
+    return [_tokens(prompt, vocabulary, limits) for prompt in several]
+
+
+def _tokens(prompt: str | Sequence[Any], vocabulary: Vocabulary, limits: Limits) -> list[int]:
+    if not 0 < len(prompt) <= limits.prompt:
+        size = f"has {len(prompt):,} tokens" if prompt else "is empty"
+        raise _wrong_prompt(f"prompt {size}; expected 1 to {limits.prompt:,}")
+    if isinstance(prompt, str):
+        try:
+            return vocabulary.encode(prompt)
+        except UnknownToken as error:
+            words = str(error).rpartition("; ")[0]  # without the command line's advice
+            raise ApiError(
+                400, f"prompt: {words}; leave them out", param="prompt", code="unknown_character"
+            ) from None
+    if not all(type(token) is int and 0 <= token < len(vocabulary) for token in prompt):
+        raise _wrong_prompt(f"prompt has tokens outside 0 to {len(vocabulary) - 1}")
+    return list(prompt)
+
+
+def _wrong_prompt(message: str) -> ApiError:
+    return ApiError(422, message, param="prompt", code="invalid_value")
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON, cut short."""
+    text = json.dumps(value) if not isinstance(value, int) or abs(value) < 1e30 else "a long number"
+    return text if len(text) <= 64 else f"{text[:60]}..."

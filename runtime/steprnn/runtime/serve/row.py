@@ -1,0 +1,133 @@
+"""A row: one text in the making, with its own prompt, sampler, stop strings and scores."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sampling import Sampler, Until
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token with its log-probability before temperature and filters; none for the first of a text."""
+
+    token: str
+    offset: int  # where it begins in the text of the choice
+    logprob: float | None
+    top: dict[str, float] | None  # the likeliest tokens, and this one
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a row has made since the piece before."""
+
+    text: str
+    scores: list[Scored]
+    finish: str | None  # "stop", "length" or "error" in the last piece
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a row is to do."""
+
+    prompt: Sequence[int]  # tokens; at least one
+    length: int  # most tokens to write
+    stop: Sequence[str] = ()
+    scores: int | None = None  # how many of the likeliest to tell beside each token; None: no scores
+    echo: bool = False  # the prompt is part of the text
+    streamed: bool = True  # whether anybody waits for pieces before the last
+
+
+class Row:
+    """Reads its prompt a token a step, then writes. Belongs to the scheduler's thread but for `cancelled`."""
+
+    def __init__(
+        self, task: Task, vocabulary: Sequence[str], sampler: Sampler, deliver: Callable[[Piece], None]
+    ) -> None:
+        self.streamed = task.streamed
+        self.sampler = sampler
+        self.deliver = deliver  # is called with each piece, on the event loop
+        self.token = task.prompt[0]  # the one to be read next
+        self.written = 0
+        self.finish: str | None = None
+        self.cancelled = False
+        self.due = 0.0  # when the next piece may go out, in seconds of time.perf_counter
+        self.prompt = task.prompt
+        self._task = task
+        self._read = 0
+        self._vocabulary = vocabulary
+        self._gate = Until(task.stop) if task.stop else None
+        self._fresh: list[str] = []
+        self._scores: deque[Scored] = deque()
+        self._begun = self._released = 0  # characters of tokens scored, and of text let through
+        self._scores_prompt = task.echo and task.scores is not None
+        if task.echo:
+            self._fresh.append("".join(vocabulary[token] for token in task.prompt))
+        if self._scores_prompt:
+            self._scores.append(Scored(vocabulary[self.token], 0, None, None))
+            self._begun = len(vocabulary[self.token])
+        if not task.length and (len(task.prompt) == 1 or not self._scores_prompt):
+            self.finish = "length"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there is anything to deliver."""
+        return bool(self._fresh)
+
+    def read(self, logits: NDArray[np.float32]) -> bool:
+        """Its token went in and gave logits `[vocabulary]`; returns whether a token is to be chosen now."""
+        self._read += 1
+        if self._read >= len(self.prompt):
+            return True
+        self.token = self.prompt[self._read]
+        if self._scores_prompt:
+            self._score(logits, self.token)
+            if not self._task.length and self._read == len(self.prompt) - 1:
+                self.finish = "length"
+        return False
+
+    def write(self, token: int, logits: NDArray[np.float32]) -> None:
+        """Add the token that was chosen from logits `[vocabulary]`."""
+        self.token = token
+        self.written += 1
+        text = self._vocabulary[token]
+        if self._task.scores is not None:
+            self._score(logits, token)
+        if self._gate is None:
+            self._fresh.append(text)
+            if self.written == self._task.length:
+                self.finish = "length"
+            return
+        if certain := self._gate.push(text):
+            self._fresh.append(certain)
+        if not self._gate.ended and self.written == self._task.length:
+            self._fresh.append(self._gate.close())
+            self.finish = "length"
+        if self._gate.ended:
+            self.finish = "stop"
+
+    def piece(self) -> Piece:
+        """What is new, taken off the row."""
+        text = "".join(self._fresh)
+        self._fresh.clear()
+        self._released += len(text)
+        scores = []
+        while self._scores and self._scores[0].offset < self._released:
+            scores.append(self._scores.popleft())
+        return Piece(text, scores, self.finish)
+
+    def _score(self, logits: NDArray[np.float32], token: int) -> None:
+        logs = logits.astype(np.float64)
+        logs -= logs.max()
+        logs -= math.log(np.exp(logs).sum())
+        likeliest = np.argsort(-logs, kind="stable")[: self._task.scores].tolist()
+        top = {self._vocabulary[i]: float(logs[i]) for i in dict.fromkeys([*likeliest, token])}
+        text = self._vocabulary[token]
+        self._scores.append(Scored(text, self._begun, float(logs[token]), top))
+        self._begun += len(text)

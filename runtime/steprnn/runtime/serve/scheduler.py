@@ -1,0 +1,154 @@
+"""The scheduler: a thread that steps the batch, lets rows in, and sends their pieces to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from ..model import Model
+from .batch import Batch
+from .metrics import Metrics
+from .row import Piece, Row
+
+# Seconds between two pieces of one stream, for each stream there is: all together send at most 4,000 a
+# second, which is about a quarter of a core. Alone, a stream waits no longer than for a few steps.
+PAUSE = 1 / 2000
+
+log = logging.getLogger("steprnn.serve")
+
+
+class QueueFull(Exception):  # noqa: N818
+    """As many rows are waiting as may."""
+
+
+class Scheduler:
+    """Rows wait in the order they came, join as soon as there is a place, and leave when they are done."""
+
+    def __init__(self, model: Model, metrics: Metrics, *, batch: int, queue: int) -> None:
+        self._batch = Batch(model, batch)
+        self._places = batch
+        self._queue = queue
+        self._metrics = metrics
+        self._waiting: deque[Row] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._done: list[Row] = []  # have left the batch, and wait for their last piece to go out
+        self._underway = False  # a delivery that the event loop has not gone through yet
+        self._loop: asyncio.AbstractEventLoop
+        self._thread = threading.Thread(target=self._run, name="steprnn-scheduler", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin; pieces are delivered on this loop."""
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Drop all rows and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Line up rows, all or none; raises `QueueFull`. One with nothing to do is delivered at once."""
+        working = [row for row in rows if row.finish is None]
+        with self._changed:
+            free = max(self._places - self._metrics.active, 0) + self._queue
+            if working and len(self._waiting) + len(working) > free:
+                raise QueueFull
+            self._waiting.extend(working)
+            self._metrics.waiting = len(self._waiting)
+            self._changed.notify()
+        for row in rows:
+            if row.finish is not None:
+                row.deliver(row.piece())
+
+    def cancel(self, rows: Sequence[Row]) -> None:
+        """Stop rows that nobody waits for any more; those that are done are left alone."""
+        with self._changed:
+            for row in rows:
+                row.cancelled = True
+                if row in self._waiting:
+                    self._waiting.remove(row)
+            self._metrics.waiting = len(self._waiting)
+
+    def _run(self) -> None:
+        while self._admit():
+            try:
+                self._step()
+            except Exception as error:
+                log.error("a step failed (%s: %s); its rows were given up", type(error).__name__, error)
+                for row in self._batch.clear():
+                    row.finish = "error"
+                    self._done.append(row)
+            self._metrics.active, self._metrics.size = len(self._batch), self._batch.size
+            self._post()
+
+    def _admit(self) -> bool:
+        """Wait for work and let rows join; returns False when it is to end."""
+        if len(self._batch) and not self._waiting and not self._closing:
+            return True
+        with self._changed:
+            while not (self._waiting or len(self._batch) or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return False
+            free = self._places - len(self._batch)
+            joining = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            self._metrics.waiting = len(self._waiting)
+            self._metrics.active += len(joining)
+        self._metrics.prompt_tokens += sum(len(row.prompt) for row in joining)
+        if joining:
+            try:
+                self._batch.join(joining)
+            except Exception as error:  # the engine refuses this size, or has no memory for it
+                log.error("rows could not join (%s: %s)", type(error).__name__, error)
+                for row in {*joining, *self._batch.clear()}:
+                    row.finish = "error"
+                    self._done.append(row)
+        return True
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        left = self._batch.step()
+        self._metrics.completion_tokens = self._batch.written
+        self._metrics.cancelled += sum(row.cancelled for row in left)
+        self._metrics.steps += 1
+        self._metrics.step_seconds += time.perf_counter() - began
+        self._done += [row for row in left if not row.cancelled]
+
+    def _post(self) -> None:
+        """Send out what is due, unless the event loop still has its hands full with the last delivery."""
+        rows = self._batch.rows
+        if self._underway and rows:
+            return
+        now = time.perf_counter()
+        pieces = [(row, row.piece()) for row in self._done]
+        self._done.clear()
+        for row in rows:
+            if row.streamed and row.fresh and now >= row.due:
+                row.due = now + PAUSE * len(rows)
+                pieces.append((row, row.piece()))
+        if pieces:
+            self._underway = True
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, pieces)
+            except RuntimeError:  # the loop was closed under it: the server was told to stop at once
+                self._closing = True
+
+    def _deliver(self, pieces: Sequence[tuple[Row, Piece]]) -> None:
+        for row, piece in pieces:
+            row.deliver(piece)
+        self._loop.call_soon(self._delivered)  # after those who were woken have written
+
+    def _delivered(self) -> None:
+        self._underway = False

@@ -1,0 +1,119 @@
+"""Continuous batching: rows join and leave at any step, and each writes what it writes alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from steprnn.runtime import Model, Sampling
+from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.serve.batch import PATIENCE, Batch
+from steprnn.runtime.serve.metrics import Metrics
+from steprnn.runtime.serve.row import Piece, Row, Task
+from steprnn.runtime.serve.scheduler import QueueFull, Scheduler
+
+
+def row(model: Model, prompt: str, length: int, seed: int, sampling: Sampling) -> Row:
+    assert model.vocabulary is not None
+    tokens = model.vocabulary.encode(prompt)
+    return Row(
+        Task(tokens, length), model.vocabulary.tokens, Sampler(sampling, seed, tokens), lambda piece: None
+    )
+
+
+def test_rows_join_and_leave_at_any_step(model: Model) -> None:
+    """Some 60 rows through 8 places; a row that was given up takes nothing with it."""
+    chance = random.Random(1)
+    batch = Batch(model, 8)
+    expected: dict[Row, str] = {}
+    given_up = 0
+    for seed in range(60):
+        prompt = "".join(chance.choices("分开云不走月", k=chance.randint(1, 9)))
+        length = chance.randint(1, 30)
+        options = {"temperature": chance.choice([0.0, 1.5]), "repeat_penalty": chance.choice([1.0, 1.3])}
+        joining = row(model, prompt, length, seed, Sampling(**options))
+        expected[joining] = model.generate(prompt, length, seed=seed, **options).removeprefix(prompt)
+        batch.join([joining])
+        assert batch.size in (1, 2, 4, 8)
+        while len(batch) == 8 or (len(batch) and chance.random() < 0.7):
+            if chance.random() < 0.02:
+                batch.rows[0].cancelled = True
+            for left in batch.step():
+                given_up += left.cancelled
+                if not left.cancelled:
+                    assert left.piece().text == expected.pop(left)
+                else:
+                    del expected[left]
+    while len(batch):
+        for left in batch.step():
+            assert left.piece().text == expected.pop(left)
+    assert not expected
+    assert 0 < given_up < 20
+
+
+def test_a_batch_shrinks_when_most_have_left(model: Model) -> None:
+    batch = Batch(model, 16)
+    batch.join([row(model, "分", 5 if i else 100, i, Sampling()) for i in range(9)])
+    assert batch.size == 16
+    for _ in range(5):
+        batch.step()
+    assert (len(batch), batch.size) == (1, 16)
+    for _ in range(PATIENCE + 1):
+        batch.step()
+    assert (len(batch), batch.size) == (1, 1)
+    (left,) = [left for _ in range(100 - 6 - PATIENCE) for left in batch.step()]
+    assert left.piece() == Piece(model.generate("分", 100)[1:], [], "length")
+    batch.step()
+    assert batch.size == 0
+
+
+def test_a_limit_that_is_no_power_of_two(models: dict[str, Model]) -> None:
+    batch = Batch(models["onnx"], 5)
+    batch.join([row(models["onnx"], "分", 3, i, Sampling()) for i in range(5)])
+    assert batch.size == 5
+
+
+def test_a_step_that_fails_ends_its_rows_and_no_others(
+    models: dict[str, Model], caplog: pytest.LogCaptureFixture
+) -> None:
+    """onnxruntime raises where a token is not in the table."""
+    model = models["onnx"]
+    assert model.vocabulary is not None
+    tokens = model.vocabulary.tokens
+
+    async def both() -> tuple[Piece, Piece]:
+        scheduler = Scheduler(model, Metrics(), batch=4, queue=4)
+        scheduler.start(asyncio.get_running_loop())
+        pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        scheduler.submit([Row(Task([10**6], 5), tokens, Sampler(Sampling(), 0), pieces.put_nowait)])
+        wrong = await asyncio.wait_for(pieces.get(), 60)
+        good = Task(model.vocabulary.encode("分"), 5, streamed=False)
+        scheduler.submit([Row(good, tokens, Sampler(Sampling(), 0), pieces.put_nowait)])
+        right = await asyncio.wait_for(pieces.get(), 60)
+        assert scheduler.alive
+        scheduler.stop()
+        assert not scheduler.alive
+        return wrong, right
+
+    wrong, right = asyncio.run(both())
+    assert wrong == Piece("", [], "error")
+    assert right == Piece(model.generate("分", 5)[1:], [], "length")
+    assert caplog.text.count("a step failed (") == 1
+
+
+def test_a_queue_takes_all_rows_of_a_request_or_none(models: dict[str, Model]) -> None:
+    model = models["litert"]
+    metrics = Metrics()
+    scheduler = Scheduler(model, metrics, batch=2, queue=1)  # not started: nothing leaves it
+    scheduler.submit([row(model, "分", 5, i, Sampling()) for i in range(2)])
+    waiting = [row(model, "分", 5, i, Sampling()) for i in range(2)]
+    with pytest.raises(QueueFull):
+        scheduler.submit(waiting)
+    assert metrics.waiting == 2
+    scheduler.submit(waiting[:1])
+    scheduler.cancel(waiting[:1])
+    assert metrics.waiting == 2
+    scheduler.submit(waiting[1:])
+    assert metrics.waiting == 3

@@ -30,14 +30,15 @@ types: $(VENV)/dev ## mypy --strict
 	$(BIN)/mypy
 
 test: $(VENV)/dev alone ## every test, and the runtime alone with each engine
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 alone: $(VENV)/dev ## the runtime without TensorFlow: one clean environment for each engine
 	$(BIN)/python tests/alone.py
 
-bench: $(VENV)/all ## the README's figures
+bench: $(VENV)/all ## the README's figures, tables and picture (about 20 minutes, on a quiet machine)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/steps.py --readme README.md
+	$(BIN)/python benchmarks/sizes.py --readme README.md --picture docs/cost.svg
 	$(BIN)/python benchmarks/train.py
 
 clean: ## remove the virtual environment and what demo wrote

@@ -1,0 +1,181 @@
+"""One step at a time, side by side: `python benchmarks/steps.py` (the extra `bench` brings the peers).
+
+First every contender writes the same greedy text from the same weights; then they take turns on one core.
+Trains the book's model on the embedded lyrics, or takes `--checkpoint`. Prints Markdown: the peers, then
+what `steprnn bench` measures of the bundle. Exits 1 where a float32 contender writes another text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import tensorflow as tf
+from book import Book, Write
+from peers import PEERS
+from readme import put
+
+from steprnn.export.source import open_source
+from steprnn.runtime import Model, load
+from steprnn.runtime.bench.machine import pinned, read_seconds
+from steprnn.runtime.bench.measure import FULL, QUICK, Pace, measure, runnable
+from steprnn.runtime.bench.report import markdown
+from steprnn.runtime.bench.turns import Spread, Work, take_turns
+from steprnn.runtime.bench.weights import read_per_step
+from steprnn.runtime.bench.works import works_of
+from steprnn.runtime.manifest import Manifest
+from steprnn.runtime.quiet import quiet
+
+Say = Callable[[str], None]
+PROMPT, CHECKED = "分开", 200
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Progress."""
+    print(line, file=file or sys.stderr, flush=True)
+
+
+def steprnn(*argv: object) -> None:
+    """Run a command in a process of its own, which may start as many threads as it likes."""
+    code = "import sys; from steprnn.runtime.cli import main; sys.exit(main())"
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    if subprocess.run(command, check=False, env=environment).returncode:
+        raise SystemExit(f"`steprnn {argv[0]}` failed")
+
+
+def ours(model: Model) -> Write:
+    """`model.generate`, as tokens."""
+    vocabulary = model.vocabulary
+    assert vocabulary is not None
+
+    def write(prompt: Sequence[int], length: int) -> list[int]:
+        text = model.generate(vocabulary.decode(prompt), length)
+        return vocabulary.encode(text)[len(prompt) :]
+
+    return write
+
+
+def contenders(
+    book: Book, models: Mapping[str, Model], prompt: Sequence[int], say: Say
+) -> dict[str, tuple[Write, int | None]]:
+    """Whatever works here by name, and where its text leaves NumPy's (None: nowhere); the rest is told."""
+    makers: dict[str, Callable[[], Write]] = {name: partial(make, book) for name, make in PEERS.items()}
+    makers |= {f"**steprnn {name}**": partial(ours, model) for name, model in models.items()}
+    expected = PEERS["NumPy"](book)(prompt, CHECKED)
+    found = {}
+    for name, make in makers.items():
+        say(f"the text of {name}")
+        try:
+            write = make()
+            found[name] = write, leaves_at(write(prompt, CHECKED), expected)
+        except ImportError as error:
+            say(f"{name} is left out: {error}; run: pip install 'steprnn[bench]'")
+        except Exception as error:  # torch.compile without a compiler, a peer of another version
+            if name not in PEERS:
+                raise
+            say(f"{name} is left out: {' '.join(str(error).split())[:200]}")
+    return found
+
+
+def leaves_at(text: list[int], expected: list[int]) -> int | None:
+    """Where a text leaves another; None if nowhere."""
+    return next((i for i, pair in enumerate(zip(text, expected, strict=True)) if pair[0] != pair[1]), None)
+
+
+def compare(bundle: Path, checkpoint: Path, pace: Pace, say: Say) -> tuple[list[str], list[str]]:
+    """The lines of the table, and the float32 contenders that write another text."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    book = Book(open_source(checkpoint).model, bundle / "step.onnx", bundle / "step.tflite")
+    candidates, _ = runnable(Manifest.read(bundle))
+    models = {name: load(bundle, engine=e, variant=a.variant) for name, (e, a) in candidates.items()}
+    vocabulary = next(iter(models.values())).vocabulary
+    assert vocabulary is not None
+    prompt = vocabulary.encode(PROMPT)
+    found = contenders(book, models, prompt, say)
+    wrong = [
+        name for name, (_, at) in found.items() if at is not None and (name in PEERS or "float32" in name)
+    ]
+
+    works: dict[str, Work] = {name: partial(write, prompt) for name, (write, _) in found.items()}
+    works |= {f"{name}, engine alone": works_of(model)["raw"] for name, model in models.items()}
+    began, worked = time.perf_counter(), time.process_time()
+    times = take_turns(works, pace.rounds, pace.seconds, lambda n: say(f"round {n + 1} of {pace.rounds}"))
+    share = min(1.0, (time.process_time() - worked) / (time.perf_counter() - began))
+    floors = {
+        name: read_seconds(read_per_step(bundle / a.path, a.format)) * 1e6
+        for name, (_, a) in candidates.items()
+    }
+    texts = {
+        name: "same" if at is None else f"another from character {at + 1}" for name, (_, at) in found.items()
+    }
+    lines = table({name: Spread.of(values) for name, values in times.items()}, texts, floors)
+    noise = f"The core was ours {share:.0%} of the time; medians of {pace.rounds} rounds taken in turn. "
+    return [noise + lines[0], *lines[1:]], wrong
+
+
+def table(spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mapping[str, float]) -> list[str]:
+    """A paragraph, and a row for each contender, the slowest first."""
+    fastest = min((name for name in spreads if name in PEERS), key=lambda name: spreads[name].median)
+    float32 = min(us for name, us in floors.items() if "float32" in name)
+    lines = [
+        "In brackets: the best round, and what nine of ten rounds are below. "
+        f"The fastest float32 peer here is {fastest}.",
+        "",
+        "| | us a step | speed, fastest peer = 1 | times its floor | greedy text |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for name, spread in sorted(spreads.items(), key=lambda item: -item[1].median):
+        floor = next((us for candidate, us in floors.items() if candidate in name), float32)
+        lines.append(
+            f"| {name} | {spread.median:,.1f} ({spread.least:,.1f}, {spread.p90:,.1f}) "
+            f"| {spreads[fastest].median / spread.median:.3g} | {spread.median / floor:,.1f} "
+            f"| {texts.get(name, '')} |"
+        )
+    return lines + [
+        f"| floor of {name}: its weights read once | {us:,.1f} | | | |" for name, us in floors.items()
+    ]
+
+
+def main() -> int:
+    """Measure, and print Markdown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, help="default: one is trained on the embedded lyrics")
+    parser.add_argument("--bundle", type=Path, help="default: exported from the checkpoint")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+    parser.add_argument("--readme", type=Path, help="also write the tables between its markers")
+    arguments = parser.parse_args()
+    pace = QUICK if arguments.quick else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = arguments.checkpoint or Path(folder) / "checkpoint"
+        bundle = arguments.bundle or Path(folder) / "bundle"
+        if not arguments.checkpoint:
+            steprnn("train", "--out", checkpoint, "--quiet")
+        if not arguments.bundle:
+            steprnn("export", checkpoint, "--out", bundle)
+        report = markdown(measure(bundle, pace, say))
+        with pinned(), quiet() as terminal:  # before the peers start threads, as many as they see cores
+            lines, wrong = compare(bundle, checkpoint, pace, partial(say, file=terminal))
+    print("\n".join([*lines, "", *report]))
+    if arguments.readme:
+        put(arguments.readme, {"steps": lines, "bench": report})
+    for name in wrong:
+        say(f"{name} writes another text")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measuring a bundle on the machine it is to run on; the command `steprnn bench` prints it."""

@@ -1,0 +1,81 @@
+"""What is timed of a loaded model: the engine's loop alone, and what `generate` makes of it."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Any
+
+from ..model import Model
+from .turns import LONGEST, Work
+
+BATCH = 64
+TEMPERATURE = {"temperature": 0.8, "seed": 7}
+FILTERS = TEMPERATURE | {
+    "top_k": 40,
+    "top_p": 0.95,
+    "min_p": 0.05,
+    "repeat_penalty": 1.1,
+    "repeat_last_n": 64,
+}
+
+
+def works_of(model: Model) -> dict[str, Work]:
+    """The works by name; a model that writes no text has the engine's loop alone.
+
+    `raw` is the engine's loop: token in, step, token of the largest logit. `generate` and `stream` are
+    the same through the model, `temperature` and `filters` draw, and `prompt` reads. What ends in 64 is of
+    a batch.
+    """
+    if model.vocabulary is None or not model.manifest.step.is_language_model:
+        return {"raw": partial(_step, model, 1), "raw 64": partial(_step, model, BATCH)}
+    tokens = model.vocabulary.tokens
+    prompt = "".join(random.Random(0).choices(tokens, k=LONGEST))
+    works: dict[str, Work] = {"raw": partial(_greedy, model)}
+    for name, options in (("generate", {}), ("temperature", TEMPERATURE), ("filters", FILTERS)):
+        works[name] = partial(_generate, model, tokens[0], options)
+    works["stream"] = partial(_stream, model, tokens[0])
+    works["prompt"] = lambda length: model.generate(prompt[:length], 1)
+    works["raw 64"] = partial(_greedy_rows, model, BATCH)
+    for name, options in (("generate", {}), ("temperature", TEMPERATURE), ("filters", FILTERS)):
+        works[f"{name} 64"] = partial(_generate, model, [tokens[0]] * BATCH, options)
+    return works
+
+
+def _step(model: Model, batch: int, length: int) -> None:
+    with model.runner(batch) as runner:
+        runner.set_state(model.initial_state)
+        run = runner.run
+        for _ in range(length):
+            run()
+
+
+def _greedy(model: Model, length: int) -> None:
+    with model.runner() as runner:
+        runner.set_state(model.initial_state)
+        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        run, logits, token = runner.run, y[0], 0
+        for _ in range(length):
+            x[0] = token
+            run()
+            token = logits.argmax()
+
+
+def _greedy_rows(model: Model, batch: int, length: int) -> None:
+    with model.runner(batch) as runner:
+        runner.set_state(model.initial_state)
+        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        run = runner.run
+        x[...] = 0
+        for _ in range(length):
+            run()
+            x[...] = y.argmax(axis=1)
+
+
+def _generate(model: Model, prompt: Any, options: dict[str, Any], length: int) -> None:
+    model.generate(prompt, length, **options)
+
+
+def _stream(model: Model, prompt: str, length: int) -> None:
+    for _ in model.stream(prompt, length):
+        pass

@@ -24,7 +24,7 @@ import pytest
 from steprnn.runtime import Model, cli
 from steprnn.runtime.manifest import FileRecord
 
-COMMANDS = ("train", "export", "check", "inspect", "generate", "serve", "demo")
+COMMANDS = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")
 ENGINES = ("onnxruntime", "ai_edge_litert")
 README = Path(__file__).parents[1] / "README.md"

@@ -586,7 +586,7 @@ def test_a_bundle_without_the_first_engines_graph(
 def test_a_bundle_with_the_runtime_alone(
     steprnn: Run, without: Callable[..., dict[str, str]], tiny: Path
 ) -> None:
-    bare = without("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime")
+    bare = without("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert")
     result = steprnn("inspect", tiny, environment=bare)
     assert (result.returncode, result.stderr) == (0, "")
     assert "states     h  float32  [batch, 8]  -> next_h  the manifest\n" in result.stdout

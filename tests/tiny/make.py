@@ -16,7 +16,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from steprnn.export import onnx
 from steprnn.export.bundle import export
 from steprnn.export.source import Source
 from steprnn.runtime import Vocabulary

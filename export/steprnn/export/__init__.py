@@ -13,8 +13,9 @@ from steprnn.runtime.spec import StepSpec, TensorSpec
 if TYPE_CHECKING:
     from .bundle import export
     from .derive import Step
+    from .testing import assert_parity
 
-__all__ = ["Step", "StepSpec", "TensorSpec", "export"]
+__all__ = ["Step", "StepSpec", "TensorSpec", "assert_parity", "export"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from .derive import Step
 
         return Step
+    if name == "assert_parity":
+        from .testing import assert_parity
+
+        return assert_parity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

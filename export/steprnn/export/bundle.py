@@ -127,7 +127,7 @@ def summary(measures: Measures | None) -> str:
         return ""
     line = f"{measures.largest:.3g} units over {measures.steps:,} steps"
     if measures.mean_kl is None:
-        return f"{line}, {measures.relative:.1e} off in rms"
+        return f"{line}, {max(measures.relative.values()):.1e} off in rms"
     return (
         f"{line}, same-top-1 {measures.same_top_1:.2%}, mean KL {abs(measures.mean_kl):.1e}, "
         f"perplexity {measures.perplexity:+.3%}"

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 
 from steprnn.runtime import contract, engines
+from steprnn.runtime.bundle import open_bundle
 from steprnn.runtime.contract import Candidate, Finding, attempt
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.manifest import GOLDEN, Artefact, Manifest
 from steprnn.runtime.mutants import sensitivity
 from steprnn.runtime.parity import PROFILES, Reference
 from steprnn.runtime.quiet import quiet
+from steprnn.runtime.semantics import semantics
 from steprnn.runtime.spec import StepSpec
 
 from .structure import strange_file
@@ -38,7 +40,9 @@ Say = Callable[[str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     parser.add_argument(
-        "candidate", type=Path, help="a bundle, or a graph: .onnx, .tflite or a SavedModel folder"
+        "candidate",
+        type=Path,
+        help="a bundle (folder, .zip or installed model), or a graph: .onnx, .tflite or a SavedModel folder",
     )
     parser.add_argument(
         "--reference",
@@ -73,18 +77,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise MissingExtra("matplotlib", "export")
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet() as terminal, warnings.catch_warnings():
+    name = arguments.candidate.name
+    with quiet() as terminal, warnings.catch_warnings(), open_bundle(arguments.candidate) as path:
         warnings.simplefilter("ignore")
 
         def say(line: str) -> None:
             terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
             terminal.flush()
 
-        judged = _against_reference(arguments, say) if arguments.reference else _golden(arguments, say)
+        judge = _against_reference if arguments.reference else _golden
+        judged = judge(arguments, path, say)
         if arguments.report:
             from .report import write_report
 
-            write_report(judged.findings, arguments.report, arguments.candidate.name, judged.candidates)
+            write_report(judged.findings, arguments.report, name, judged.candidates)
             say(f"wrote {arguments.report}")
     sys.stdout.write("\n".join(table(judged.findings)) + "\n")
     failed = [f for f in judged.findings if not f.passed]
@@ -100,9 +106,8 @@ class Judged:
     candidates: list[Candidate]
 
 
-def _golden(arguments: argparse.Namespace, say: Say) -> Judged:
+def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
     """Every file's hash, and the recorded run on each engine that is installed here."""
-    folder: Path = arguments.candidate
     if folder.is_file():
         raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
     given = [f"--{name}" for name in ("text", "map", "trust") if getattr(arguments, name)]
@@ -157,14 +162,14 @@ def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Findin
         "one step": lambda: contract.one_step(candidate, engine, reference, None),
         "chained": lambda: contract.chained(candidate, engine, reference),
         "batch": lambda: contract.batch(candidate, engine, reference),
-        "semantics": lambda: contract.semantics(candidate, engine, reference),
+        "semantics": lambda: semantics(candidate, engine, reference),
     }
     for level, judged in levels.items():
         yield attempt(level, candidate, judged)
     yield from sensitivity(candidate, engine, reference)
 
 
-def _against_reference(arguments: argparse.Namespace, say: Say) -> Judged:
+def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> Judged:
     for module in ("tensorflow", "tf2onnx", "onnx"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, "export")
@@ -181,7 +186,7 @@ def _against_reference(arguments: argparse.Namespace, say: Say) -> Judged:
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)
     step = source.model if isinstance(source.model, Step) else derive(source.model)
-    structure, candidates = candidates_of(arguments.candidate, step, _names(arguments.map), arguments.profile)
+    structure, candidates = candidates_of(path, step, _names(arguments.map), arguments.profile)
     findings = judge_all(
         step,
         candidates,

@@ -41,6 +41,7 @@ def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile
     else:
         raise UsageError(f"{path} is not a bundle, an .onnx or .tflite file, or a SavedModel folder")
     _check_names(path, spec, names, inputs, outputs)
+    taken = {names.get(t.name, t.name) for t in (*spec.inputs, *spec.states)}
     return Candidate(
         path.name,
         engine,
@@ -48,6 +49,7 @@ def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile
         profile,
         partial(_open, engine, path, spec, names, {t.name: t.dtype for t in inputs}),
         look=lambda: strange_tensors(inputs, outputs, spec, names),
+        batched=not any(t.shape and t.shape[0] == 1 for t in inputs if t.name in taken),
         path=path,
     )
 

@@ -22,14 +22,14 @@ PRECISIONS = {
 }
 
 
-Change = Callable[[NDArray[Any]], NDArray[Any] | None]
+Change = Callable[[NDArray[Any], str | None], NDArray[Any] | None]
 
 
 def freeze(step: Step, precision: str = "float32", change: Change | None = None) -> Any:
     """A concrete function with the names of the step and no variables, for any batch size.
 
-    `change` may replace constants, to see what a mistake in them does: it returns None for those it
-    leaves as they are.
+    `change` may replace constants, to see what a mistake in them does: it is given each, with the name of
+    the input or state that it is multiplied by where there is one, and returns None to leave it.
     """
     frozen = convert_variables_to_constants_v2(step.function())
     graph = frozen.graph.as_graph_def()
@@ -39,8 +39,9 @@ def freeze(step: Step, precision: str = "float32", change: Change | None = None)
     operators.check_tensorflow(graph)  # a loop would not even run, once frozen
     retype(graph, PRECISIONS[precision])
     if change:
+        factors = _factors(graph)
         for node in (n for n in graph.node if n.op == "Const"):
-            changed = change(tf.make_ndarray(node.attr["value"].tensor))
+            changed = change(tf.make_ndarray(node.attr["value"].tensor), factors.get(node.name))
             if changed is not None:
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(changed))
     signature = {
@@ -60,6 +61,18 @@ def freeze(step: Step, precision: str = "float32", change: Change | None = None)
         return {name: tf.identity(value, name=name) for name, value in zip(results, values, strict=True)}
 
     return tf.function(call, autograph=False).get_concrete_function(**signature)
+
+
+def _factors(graph: tf.compat.v1.GraphDef) -> dict[str, str]:
+    """Of each constant on the right of a matrix product, the input or state on its left."""
+    nodes = {node.name: node for node in graph.node}
+
+    def source(name: str) -> Any:
+        node = nodes[name.split(":")[0].lstrip("^")]
+        return source(node.input[0]) if node.op in ("Identity", "Cast") else node
+
+    products = [[source(name) for name in node.input[:2]] for node in graph.node if node.op == "MatMul"]
+    return {w.name: x.name for x, w in products if (x.op, w.op) == ("Placeholder", "Const")}
 
 
 def retype(graph: tf.compat.v1.GraphDef, kinds: dict[tf.DType, tf.DType]) -> None:

@@ -19,13 +19,15 @@ from steprnn.runtime.errors import ExportError, UsageError
 from steprnn.runtime.manifest import NAME, Artefact, Manifest
 from steprnn.runtime.mutants import sensitivity
 from steprnn.runtime.parity import PROFILES, Arrays, Profile, Reference
+from steprnn.runtime.semantics import semantics
 from steprnn.runtime.spec import StepSpec
 from steprnn.runtime.vocabulary import Vocabulary
 
 from . import operators, saved_model
 from .derive import Step
+from .mistakes import mutated
 from .proofs import prove
-from .reference import FunctionEngine, Oracle, input_run, mutated, own_text
+from .reference import FunctionEngine, Oracle, input_run, own_text
 from .structure import strange_file, strange_tensors
 from .table import told
 
@@ -140,11 +142,12 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
             y = candidate.spec.outputs[0].name
             error = found.measures.units.get(y, 0.0) * reference.units[y]
         yield found
-    yield attempt("batch", candidate, lambda: contract.batch(candidate, engine, runs.main))
+    if candidate.batched:
+        yield attempt("batch", candidate, lambda: contract.batch(candidate, engine, runs.main))
     greedy = runs.greedy
     if greedy is not None:
         yield attempt("free run", candidate, lambda: contract.free_run(candidate, engine, greedy, error))
-    yield attempt("semantics", candidate, lambda: contract.semantics(candidate, engine, runs.main))
+    yield attempt("semantics", candidate, lambda: semantics(candidate, engine, runs.main))
     if mistakes:
         # A weight that is 1 % off changes less than 8 bits do: only float32 profiles must see it.
         graphs = {m: g for m, g in runs.graphs.items() if candidate.profile.units is not None or "%" not in m}
@@ -197,7 +200,7 @@ def artefact_candidate(
     if artefact.format == "saved_model":
         opened = partial(_open_saved_model, path, spec)
         look = partial(_strange_saved_model, path, spec)
-        return Candidate(artefact.name, "tensorflow", spec, judged, opened, True, look, path)
+        return Candidate(artefact.name, "tensorflow", spec, judged, opened, wide=True, look=look, path=path)
     name = next(name for name, format in engines.ENGINES.items() if format == artefact.format)
     return Candidate(
         artefact.name,

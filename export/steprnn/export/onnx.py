@@ -103,7 +103,7 @@ def _halve(graph: onnx.GraphProto) -> None:
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.CRITICAL)
-    weights = {i.name: i.dims[0] for i in model.graph.initializer}
+    weights = {i.name: i.dims[0] for i in model.graph.initializer if i.dims}
     depths = [
         weights[n.input[1]] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights
     ]

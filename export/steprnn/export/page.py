@@ -8,15 +8,15 @@ from typing import Any
 
 from steprnn.runtime.contract import Finding
 
-from .plots import colour, pictures
+from .plots import BAND, colour, pictures
 from .table import COLUMNS, candidates_in, cell, main_run
 from .variants import Variant
 
 STYLE = """
 :root { color-scheme: light; --line: #ddd; --good: #00694e; --bad: #b3261e; --soft: #666; }
 * { box-sizing: border-box; }
-body { font: 15px/1.45 system-ui, "DejaVu Sans", "Noto Sans CJK SC", sans-serif; color: #1b1b1b; margin: 0 auto;
-  max-width: 1240px; padding: 20px; overflow-wrap: anywhere; }
+body { font: 15px/1.45 system-ui, "DejaVu Sans", "Noto Sans CJK SC", sans-serif; color: #1b1b1b;
+  margin: 0 auto; max-width: 1240px; padding: 20px; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 .verdict { font-weight: 700; color: #fff; padding: .15rem .7rem; border-radius: 4px; }
@@ -25,23 +25,29 @@ header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 .soft { color: var(--soft); } p { margin: .4rem 0; max-width: 80ch; }
 .breach { border-left: 4px solid var(--bad); background: #fdf1f0; padding: .5rem 1rem; margin: .6rem 0; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .87rem; }
 td { font-variant-numeric: tabular-nums; }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem 2rem; align-items: start; }
 figure { margin: 0; } figcaption { font-size: .87rem; color: var(--soft); }
-svg { width: 100%; height: auto; display: block; } svg text { font-family: "DejaVu Sans", Verdana, sans-serif; }
+svg { width: 100%; height: auto; display: block; }
+svg text { font-family: "DejaVu Sans", Verdana, sans-serif; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; }
 summary { cursor: pointer; }
 @media (max-width: 720px) {
   body { padding: 12px; } .plots { grid-template-columns: minmax(0, 1fr); }
   thead { display: none; }
-  tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
-  td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .08rem 0; }
-  td::before { content: attr(data-of); color: var(--soft); flex: none; }
-  td:first-child { font-weight: 600; } td:first-child::before { content: none; }
+  tr { display: grid; grid-template-columns: 1fr 1fr; column-gap: 1.2rem; padding: .5rem 0;
+    border-bottom: 1px solid var(--line); }
+  td { display: flex; justify-content: space-between; gap: .5rem; border: 0; padding: 0; font-size: .87rem;
+    text-align: right; }
+  td::before { content: attr(data-of); color: var(--soft); text-align: left; }
+  td:first-child { grid-column: 1 / -1; font-weight: 600; font-size: 1rem; text-align: left; }
+  td:first-child::before { content: none; }
+  .wide td { grid-column: 1 / -1; }
   td:empty { display: none; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
 }
@@ -65,8 +71,8 @@ def page(
         *(_breach(f) for f in failed[:8]),
         f"<p>{len(failed) - 8} more are in the list below.</p>" if len(failed) > 8 else "",
         _verdicts(findings),
-        '<p class="soft">u, a unit: the largest error of TensorFlow’s own float32 step against the same step in '
-        "float64. A float32 artefact may be 8 u off.</p>",
+        '<p class="soft">u, a unit: the largest error of TensorFlow’s own float32 step against the same step '
+        f"in float64. A float32 artefact may be {BAND:g} u off.</p>",
         "<h2>Pictures</h2>",
         f'<div class="plots">{"".join(map(_plot, pictures(findings, variants)))}</div>',
         _sensitivity(findings),
@@ -89,7 +95,7 @@ def _breach(finding: Finding) -> str:
     return f'<div class="breach"><strong>{where}</strong><br>{escape(finding.failure)}</div>'
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -> str:
     """A table that becomes a list of cards where it is narrow; cells are HTML already."""
     heads = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join(
@@ -98,7 +104,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<table class="{style}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _dot(findings: Sequence[Finding], candidate: str) -> str:
@@ -161,8 +167,8 @@ def _sensitivity(findings: Sequence[Finding]) -> str:
             cells.append(f"<span>{words}</span>" if words else "")
         rows.append(cells)
     return (
-        "<h2>Sensitivity</h2><p>The same judgement on artefacts with a known mistake. One that is not rejected "
-        "makes the check void, and so fails.</p>" + _rows(["mistake", *candidates], rows)
+        "<h2>Sensitivity</h2><p>The same judgement on artefacts with a known mistake. One that is not "
+        "rejected makes the check void, and so fails.</p>" + _rows(["mistake", *candidates], rows, "wide")
     )
 
 
@@ -182,5 +188,5 @@ def _all(findings: Sequence[Finding]) -> str:
         [escape(f.candidate), escape(f.title), escape(f.summary), _verdict(f.passed), escape(f.failure)]
         for f in findings
     ]
-    table = _rows(["artefact", "level", "found", "verdict", "in words"], rows)
+    table = _rows(["artefact", "level", "found", "verdict", "in words"], rows, "wide")
     return f"<h2>Everything</h2><details><summary>All {len(findings)} checks</summary>{table}</details>"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -45,7 +47,9 @@ def colour(findings: Sequence[Finding], candidate: str) -> str:
 
 def pictures(findings: Sequence[Finding], variants: Sequence[Variant]) -> list[tuple[str, str]]:
     """Every picture that the findings have figures for: its caption and its SVG."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # It measures text in a font without Chinese; the browser draws it in one that has it.
+        warnings.filterwarnings("ignore", message="Glyph")
         made = [
             _tradeoff(findings, variants),
             *_errors(findings),
@@ -72,7 +76,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
 
 
 def _errors(findings: Sequence[Finding]) -> list[tuple[str, str]]:
@@ -92,7 +96,15 @@ def _errors(findings: Sequence[Finding]) -> list[tuple[str, str]]:
         axes.set_yscale("log")
         axes.set_ylim(bottom=LEAST * 10 if axes.get_ylim()[0] > LEAST * 10 else LEAST)
         axes.set_xlim(0, longest - 1 or 1)
-        axes.text(longest, BAND, f" {BAND:g}", va="center", color="#00694e", fontsize=8, clip_on=False)
+        axes.text(
+            1,
+            BAND,
+            f" {BAND:g}",
+            va="center",
+            color="#00694e",
+            fontsize=8,
+            transform=axes.get_yaxis_transform(),
+        )
         axes.set_xlabel("step")
         axes.set_ylabel("largest error, units")
         axes.grid(axis="y")
@@ -182,10 +194,12 @@ def _ranges(findings: Sequence[Finding]) -> tuple[str, str] | None:
         )
     if np.abs(ends).max() > 20:
         axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xticks([0])
     axes.set_yticks(places, [row[0] for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.3)
     axes.axvline(0, color="#888888", lw=0.8)
+    axes.spines["left"].set_visible(False)
     return f"What the states reached ({first.candidate}).", _svg(figure, "state ranges")
 
 
@@ -199,7 +213,7 @@ def _tradeoff(findings: Sequence[Finding], variants: Sequence[Variant]) -> tuple
     quality = [_quality(main_run(findings, v.label)) for v in variants]
     called = next((name for name, _ in quality if name), "quality")
     columns = (
-        ("kB", [(v.bytes or np.nan) / 1e3 for v in variants], "{:,.0f}"),
+        ("kB", [(v.bytes or np.nan) / 1e3 for v in variants], "{:,.3g}"),
         ("us a step", [v.microseconds or np.nan for v in variants], "{:,.3g}"),
         (called, [value for _, value in quality], "{:.0e}"),
     )
@@ -209,13 +223,15 @@ def _tradeoff(findings: Sequence[Finding], variants: Sequence[Variant]) -> tuple
         low, high = np.log10(min(known)), np.log10(max(known))
         span = max(high - low, 1.0)
         axes.set_xlim(10 ** (low - 0.25 * span), 10 ** (high + 0.75 * span))
-        words = ["" if not np.isfinite(v) else template.format(v) for v in values]
+        words = [
+            "" if not np.isfinite(v) else (template if v < 1000 else "{:,.0f}").format(v) for v in values
+        ]
         _bars(axes, names if axes is panels[0] else [""] * len(names), values, tints, words)
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.minorticks_off()
         axes.spines["bottom"].set_visible(False)
-    caption = "Size, speed (batch 1, one thread, this machine) and quality; shorter is better, axes are logarithmic."
+    caption = "Size, speed (batch 1, one thread, here) and quality; shorter is better, axes are logarithmic."
     return caption, _svg(figure, "size speed quality")
 
 
@@ -224,4 +240,4 @@ def _quality(run: Finding | None) -> tuple[str, float]:
         return "", np.nan
     if run.measures.mean_kl is not None:
         return "mean KL, nats", abs(run.measures.mean_kl) or 1e-17
-    return "rms error / rms", run.measures.relative or 1e-17
+    return "rms error / rms", max(run.measures.relative.values(), default=0.0) or 1e-17

@@ -1,10 +1,11 @@
-"""The files of a parity report: report.json for programs, junit.xml for CI systems, report.html for people."""
+"""The files of a parity report: report.json for programs, junit.xml for CI, report.html for people."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +25,10 @@ def write_report(
     `name` is what was checked. `candidates` are opened again to measure their size and speed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    findings = [
+        replace(f, candidate=_plain(f.candidate), case=_plain(f.case), failure=_plain(f.failure))
+        for f in findings
+    ]
     variants = measured(candidates)
     told = record(findings)
     told["variants"] = [vars(v) for v in variants]
@@ -34,10 +39,12 @@ def write_report(
 
 def junit(findings: Sequence[Finding]) -> bytes:
     """One testsuite a candidate, one testcase a level; the failure text is the breach in words."""
-    root = ElementTree.Element("testsuites", name="steprnn check", **_counts(findings))
+    root = ElementTree.Element("testsuites", name="steprnn check")
+    root.attrib |= _counts(findings)
     for candidate in dict.fromkeys(f.candidate for f in findings):
         own = [f for f in findings if f.candidate == candidate]
-        suite = ElementTree.SubElement(root, "testsuite", name=_plain(candidate), **_counts(own))
+        suite = ElementTree.SubElement(root, "testsuite", name=_plain(candidate))
+        suite.attrib |= _counts(own)
         for finding in own:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=_plain(candidate), name=_plain(finding.title), time="0"
@@ -63,5 +70,5 @@ def _counts(findings: Sequence[Finding]) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """Without the characters that XML 1.0 has no place for."""
+    """Without the characters that XML 1.0 and HTML have no place for."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

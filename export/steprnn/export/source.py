@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,9 +93,10 @@ def _load(path: Path, trust: bool) -> keras.Model:
                 f"{path} holds Python code (a Lambda layer), which is not run from a file; "
                 "if you trust whoever made it, run again with --trust"
             ) from None
-        if "Could not locate class" in message or "Unknown layer" in message:
+        unknown = re.search(r"(?:Could not locate class|Unknown layer:) '?(\w+)", message)
+        if unknown:
             raise CheckpointError(
-                f"{path} needs a class that this program does not have ({message[:160]}); "
+                f"{path} needs the class {unknown[1]!r}, which this program does not have; "
                 "build the model in Python and call steprnn.export.export(model, out)"
             ) from None
         raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {message[:300]}") from None
@@ -109,7 +112,9 @@ def _load_h5(path: Path) -> keras.Model:
                 raise ValueError("it holds weights alone, without the model")
             config = json.loads(file.attrs["model_config"])
             file.attrs["model_config"] = json.dumps(_without(config, "time_major"))
-        return keras.models.load_model(copy, compile=False)
+        with warnings.catch_warnings():  # of arguments that whoever wrote the model can no longer change
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(copy, compile=False)
 
 
 def _without(config: Any, key: str) -> Any:

@@ -41,7 +41,8 @@ def _microseconds(candidate: Candidate) -> float | None:
         runner = candidate.open(1).runner(1)
         begin(runner)
         _steps(runner, candidate.spec.is_language_model)  # warms up
-        times, ends = [], time.perf_counter() + SECONDS
+        times: list[float] = []
+        ends = time.perf_counter() + SECONDS
         while len(times) < BLOCKS and (not times or time.perf_counter() < ends):
             started = time.perf_counter()
             _steps(runner, candidate.spec.is_language_model)

@@ -19,7 +19,6 @@ from .parity import Arrays, Measures, Profile, Reference, chain, measure
 from .spec import NEXT, StepSpec
 
 BATCH, BATCH_STEPS = 3, 128
-SEMANTIC_STEPS = 48
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Candidate:
     open: Callable[[int], Engine]
     wide: bool = False
     look: Callable[[], list[str]] = list
+    batched: bool = True  # takes several rows; a graph of another tool may be fixed at one
     path: Path | None = None  # the file or folder, for its size
 
     @property
@@ -131,7 +131,7 @@ def _strange_results(candidate: Candidate) -> list[str]:
     spec, problems = candidate.spec, []
     engine = candidate.open(1)
     tensors = [*((t, t.name) for t in spec.outputs), *((t, NEXT + t.name) for t in spec.states)]
-    for rows in (1, BATCH):
+    for rows in (1, BATCH) if candidate.batched else (1,):
         inputs = {t.name: np.zeros((1, *t.array_shape(rows)), t.dtype) for t in spec.inputs}
         results = chain(engine.runner(rows), inputs)
         for tensor, name in tensors:
@@ -167,10 +167,8 @@ def one_step(
     found = judge("one step", candidate, joined, together, rows)
     if saturated is None or not found.passed:
         return found
-    # A saturated state is where nobody goes: quantized weights must stay finite there, no more.
-    far_candidate = (
-        candidate if candidate.profile.units is not None else replace(candidate, profile=Profile())
-    )
+    # Where nobody goes there are limits of their own, and quantized weights must only stay finite.
+    far_candidate = replace(candidate, profile=Profile(units=candidate.profile.saturated))
     far = judge(
         "one step",
         far_candidate,
@@ -232,67 +230,6 @@ def _departure(runner: Runner, tokens: NDArray[np.int32], greedy: Greedy) -> int
         if t + 1 >= greedy.prompt and int(y[0].argmax()) != tokens[t + 1]:
             return t
     return None
-
-
-def semantics(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
-    """Streams are what they seem: reset, interleaving, batch rows, snapshots, and two threads."""
-    part = reference.part(slice(0, SEMANTIC_STEPS), slice(0, 1))
-    runner = engine.runner(1)
-    first = chain(runner, part.inputs, part.state)
-    failures = []
-
-    def same(what: str, got: Arrays, expected: Arrays) -> None:
-        different = [n for n in expected if not np.array_equal(got[n], expected[n])]
-        if different:
-            failures.append(f"{what}: {', '.join(different)} not bit for bit the same")
-
-    same("after a reset", chain(runner, part.inputs, part.state), first)
-    half = part.steps // 2
-    begin, end = part.part(slice(0, half)), part.part(slice(half, part.steps))
-    chain(runner, begin.inputs, begin.state)
-    snapshot = runner.get_state()
-    other = {n: a[::-1] for n, a in part.inputs.items()}
-    chain(runner, other)
-    same("restored from a snapshot", chain(runner, end.inputs, snapshot), _slice(first, slice(half, None)))
-    same("interleaved with another stream", _interleaved(engine, part, other), first)
-    same("beside other rows", *_beside_rows(engine, part, other))
-    two = judge("semantics", candidate, part, chain(candidate.open(2).runner(1), part.inputs, part.state))
-    if not two.passed:
-        failures.append(f"with two threads: {two.failure}")
-    return Finding(
-        "semantics", candidate.label, not failures, "ok" if not failures else "FAILED", "; ".join(failures)
-    )
-
-
-def _slice(results: Arrays, steps: slice) -> Arrays:
-    return {n: a[steps] for n, a in results.items()}
-
-
-def _interleaved(engine: Engine, part: Reference, other: Tensors) -> Arrays:
-    """The part's stream, stepped in turn with another one on its own runner."""
-    runners = engine.runner(1), engine.runner(1)
-    for runner in runners:
-        begin(runner, part.state)
-    rows = []
-    for t in range(part.steps):
-        for runner, inputs in zip(runners, (part.inputs, other), strict=True):
-            for name, array in inputs.items():
-                runner.inputs[name][...] = array[t]
-            runner.run()
-        state = {NEXT + n: a for n, a in runners[0].get_state().items()}
-        rows.append({n: a.copy() for n, a in runners[0].outputs.items()} | state)
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _beside_rows(engine: Engine, part: Reference, other: Tensors) -> tuple[Arrays, Arrays]:
-    """Row 0 of a batch, with two kinds of neighbours."""
-    runner = engine.runner(BATCH)
-    state = None if part.state is None else {n: np.repeat(a, BATCH, axis=0) for n, a in part.state.items()}
-    results = []
-    for neighbour in (part.inputs, other):
-        inputs = {n: np.concatenate([a, neighbour[n], neighbour[n]], axis=1) for n, a in part.inputs.items()}
-        results.append({n: a[:, :1] for n, a in chain(runner, inputs, state).items()})
-    return results[0], results[1]
 
 
 def begin(runner: Runner, state: Tensors | None = None) -> None:

@@ -144,6 +144,7 @@ class Measures:
     breach: Place | None = None  # the largest at the first step that is beyond the profile's units
     p99: float = 0.0  # 99th percentile over the steps of the largest error at a step, in units
     growth: float = 1.0  # that of the last quarter of the steps over that of the first
+    relative: dict[str, float] = field(default_factory=dict)  # result name -> rms error over its rms
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # what each state reached
     series: list[float] = field(default_factory=list, repr=False)  # the largest error at each step, in units
     kl: list[float] = field(default_factory=list, repr=False)  # of each step and row, in nats
@@ -153,7 +154,6 @@ class Measures:
     same_top_1: float | None = None
     agreement: float | None = None  # same-top-1 but for ties
     perplexity: float | None = None  # relative change
-    relative: float | None = None  # rms error over rms of the output that is furthest off
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -224,16 +224,15 @@ def measure(
         ranges={t.name: _range(candidate[NEXT + t.name]) for t in spec.states},
         series=at_step.tolist(),
     )
+    relative = {n: _relative(expected, candidate[n]) for n, expected in reference.results.items()}
+    measures = replace(measures, relative=relative)
     failures = list(_failures(measures, profile))
     if spec.is_language_model:
         y, (x,) = spec.outputs[0].name, reference.inputs.values()
         decisions = Decisions.of(reference.results[y], candidate[y], x)
         failures += decisions.failures(profile, called)
-        return replace(measures, **decisions.figures(), kl=decisions.kl.ravel().tolist(), failures=failures)
-    relative = max((_relative(reference.results[t.name], candidate[t.name]) for t in spec.outputs), default=0)
-    if profile.relative is not None and not relative <= profile.relative:
-        failures.append(f"an output is {relative:.2%} off in rms, expected at most {profile.relative:.1%}")
-    return replace(measures, relative=relative, failures=failures)
+        measures = replace(measures, **decisions.figures(), kl=decisions.kl.ravel().tolist())
+    return replace(measures, failures=[*failures, *_relative_failures(spec, relative, profile)])
 
 
 def _quantile(errors: NDArray[np.float64]) -> float:
@@ -262,3 +261,12 @@ def _failures(measures: Measures, profile: Profile) -> Iterator[str]:
         yield f"{first}, at most {profile.units:g}{largest}"
     if profile.growth is not None and not measures.growth <= profile.growth:
         yield f"the error grows {measures.growth:.3g}-fold, expected at most {profile.growth:g}-fold"
+
+
+def _relative_failures(spec: StepSpec, relative: dict[str, float], profile: Profile) -> Iterator[str]:
+    limits = {NEXT + t.name: profile.relative for t in spec.states}
+    if not spec.is_language_model:  # logits are judged by what they decide
+        limits |= {t.name: profile.signal for t in spec.outputs}
+    for name, limit in limits.items():
+        if limit is not None and not relative[name] <= limit:
+            yield f"{name} is {relative[name]:.2%} off in rms, expected at most {limit:.1%}"

@@ -9,8 +9,10 @@ Each kind of file needs its own package and no other: onnx, ai_edge_litert (or t
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
+from steprnn.runtime.bundle import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra
 
 from .report import Hazard, Inspection, Weights
@@ -30,13 +32,19 @@ READERS = {
 
 
 def inspect(path: Path | str, *, trust: bool = False) -> Inspection:
-    """Read a `.keras`, `.h5`, `.onnx` or `.tflite` file, a SavedModel, a checkpoint or a bundle.
+    """Read a `.keras`, `.h5`, `.onnx` or `.tflite` file, a SavedModel, a checkpoint or a bundle,
+    which may also be a `.zip` or an installed model's name.
 
     Nothing is run but what Keras runs to open its own files; `trust` lets a Keras file bring Python
     code. Raises `BundleError` or `CheckpointError` where the path cannot be read, and `MissingExtra`
     where the package that reads it is not installed.
     """
-    path = Path(path)
+    with open_bundle(path) as opened:
+        found = _read(opened, trust)
+    return found if opened == Path(path) else replace(found, path=str(path))
+
+
+def _read(path: Path, trust: bool) -> Inspection:
     if path.is_dir():
         kind = next((kind for name, kind in FOLDERS.items() if (path / name).is_file()), None)
         if kind is None:

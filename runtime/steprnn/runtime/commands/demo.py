@@ -55,7 +55,8 @@ def table(folder: Path) -> list[str]:
     """A row for each artefact: its size, its parity, its speed here, and a line of its text."""
     manifest = Manifest.read(folder)
     parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
-    records = {record["artefact"]: record["chained"] for record in parity["artefacts"]}
+    runs = [finding for finding in parity["findings"] if finding["level"] == "chained"]
+    records = {run["candidate"].partition(" in ")[0]: run["figures"] for run in runs}
     rows = [
         "| artefact | bytes | largest error, units | same-top-1 | us a character | greedy text |",
         "| --- | ---: | ---: | ---: | ---: | --- |",

@@ -1,0 +1,231 @@
+"""How far right artefacts are off, over many models: where the limits of the profiles come from.
+
+`python benchmarks/parity.py --models 64 --json parity.jsonl` builds models of every cell, some layers,
+sizes and vocabularies, untrained and trained a little, exports each, judges it without ever stopping
+at a limit, and prints the distributions as Markdown. `--read parity.jsonl` prints them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers
+
+from steprnn.export import onnx, tflite
+from steprnn.export.derive import derive
+from steprnn.export.judge import Runs, artefact_candidate, judge_candidate, reference_runs
+from steprnn.runtime.contract import Candidate, Finding
+from steprnn.runtime.manifest import Artefact
+from steprnn.runtime.spec import NEXT
+
+CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
+STEPS, SEEDS = 256, 2
+FEATURES = 16
+CALLED = {
+    "mean_kl": "mean KL",
+    "same_top_1": "1 - same-top-1",
+    "agreement": "1 - same-top-1 but for ties",
+    "perplexity": "change of perplexity",
+    "relative": "rms error over rms of a state",
+    "growth": "growth",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One model of the sample."""
+
+    seed: int
+    cell: str
+    depth: int
+    hidden: int
+    vocabulary: int  # 0: a signal model
+    embedding: bool
+    updates: int  # training steps on a text with some structure
+
+    @classmethod
+    def draw(cls, seed: int) -> Shape:
+        """The model of this number; the same on every machine."""
+        draw = np.random.default_rng(seed)
+        cell = list(CELLS)[seed % 3]
+        hidden = int(draw.choice([32, 64, 128, 256, 512]))
+        vocabulary = 0 if seed % 8 == 7 else int(draw.choice([50, 200, 1000, 2000]))
+        updates = int(draw.choice([0, 60])) if hidden < 512 else 0
+        return cls(seed, cell, 1 + int(draw.integers(2)), hidden, vocabulary, bool(draw.integers(2)), updates)
+
+
+def build(shape: Shape) -> keras.Model:
+    """A language model with logits, or a signal model with outputs of eight channels."""
+    keras.utils.set_random_seed(shape.seed)
+    if shape.vocabulary:
+        x = keras.Input((None,), dtype="int32")
+        y = (
+            layers.Embedding(shape.vocabulary, 64)(x)
+            if shape.embedding
+            else keras.ops.one_hot(x, shape.vocabulary)
+        )
+    else:
+        x = y = keras.Input((None, FEATURES))
+    for _ in range(shape.depth):
+        y = CELLS[shape.cell](shape.hidden, return_sequences=True)(y)
+    model = keras.Model(x, layers.Dense(shape.vocabulary or 8)(y))
+    if shape.updates:
+        train(model, shape)
+    return model
+
+
+def train(model: keras.Model, shape: Shape) -> None:
+    """Some updates on a random chain of tokens, or on a signal delayed by three steps."""
+    draw = np.random.default_rng(shape.seed)
+    rows, steps = 16, 32
+    if shape.vocabulary:
+        follows = draw.integers(0, shape.vocabulary, (shape.vocabulary, 3))
+        text = np.zeros((rows * shape.updates // 4, steps + 1), np.int32)
+        text[:, 0] = draw.integers(0, shape.vocabulary, len(text))
+        for t in range(steps):
+            text[:, t + 1] = follows[text[:, t], draw.integers(0, 3, len(text))]
+        data, loss = (text[:, :-1], text[:, 1:]), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    else:
+        signal = draw.standard_normal((rows * shape.updates // 4, steps, FEATURES)).astype(np.float32)
+        data, loss = (signal, np.roll(signal, 3, axis=1)[..., :8]), keras.losses.MeanSquaredError()
+    model.compile(keras.optimizers.Adam(1e-2, clipnorm=1.0), loss)
+    model.fit(*data, batch_size=rows, epochs=4, verbose=0)
+
+
+def judged(shape: Shape, folder: Path) -> Iterator[dict[str, Any]]:
+    """The figures of every level of every artefact of one model."""
+    step = derive(build(shape))
+    *_, (_, runs) = reference_runs(step, steps=STEPS, seeds=SEEDS)
+    candidates = []
+    for format, module in (("onnx", onnx), ("tflite", tflite)):
+        for variant in ("float32", "float16", "int8"):
+            path = folder / f"{variant}.{format}"
+            module.write(step, path, variant)
+            artefact = Artefact(f"{format}-{variant}", format, variant, "", path.name)
+            candidates.append(artefact_candidate(path, artefact, step.spec))
+    for candidate in candidates:
+        for finding in levels(candidate, runs):
+            yield {
+                "shape": asdict(shape),
+                "artefact": candidate.name,
+                "level": finding.level,
+                "case": finding.case,
+                "passed": finding.passed,
+                "failure": finding.failure,
+                "figures": finding.figures,
+            }
+
+
+def levels(candidate: Candidate, runs: Runs) -> Iterator[Finding]:
+    """Every level; the free run and the mistakes too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield from judge_candidate(candidate, runs)
+
+
+def report(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The distributions as Markdown."""
+    seeds = {r["shape"]["seed"] for r in rows}
+    yield f"{len(seeds)} models, {STEPS} steps, {SEEDS} seeds"
+    yield ""
+    yield "| float32, units | runs | median | 90 % | 99 % | largest |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for artefact in ("onnx-float32", "tflite-float32"):
+        for level in ("one step", "chained", "batch"):
+            worst = [
+                max(r["figures"]["units"].values())
+                for r in rows
+                if (r["artefact"], r["level"]) == (artefact, level) and r["figures"]
+            ]
+            if worst:
+                yield f"| {artefact}, {level} | {len(worst)} | {_quantiles(worst)} |"
+    yield ""
+    yield "| on the input in use | runs | median | 90 % | 99 % | largest |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for artefact in ("onnx-float16", "tflite-float16", "onnx-int8", "tflite-int8"):
+        for name in ("mean_kl", "same_top_1", "agreement", "perplexity", "relative", "growth"):
+            values = [
+                _number(r["figures"][name])
+                for r in rows
+                if r["artefact"] == artefact
+                and r["level"] == "chained"
+                and r["case"] in ("its own text", "noise")
+                and r["figures"].get(name) is not None
+            ]
+            if name in ("same_top_1", "agreement"):
+                values = [1 - v for v in values]
+            if values:
+                yield f"| {artefact}, {CALLED[name]} | {len(values)} | {_quantiles(np.abs(values))} |"
+    yield ""
+    yield "| mistake | judged by | models | rejected | smallest units | smallest rms error of a state |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    mutants = [r for r in rows if r["level"] == "sensitivity"]
+    for mistake in dict.fromkeys(r["case"] for r in mutants):
+        for variant in ("float32", "float16", "int8"):
+            own = [r for r in mutants if r["case"] == mistake and r["artefact"].endswith(variant)]
+            if own:
+                units = [
+                    max(u or np.inf for u in r["figures"]["units"].values()) for r in own if r["figures"]
+                ]
+                rejected = sum(r["passed"] for r in own)
+                rms = min(_number(r["figures"]["relative"]) for r in own if r["figures"])
+                yield f"| {mistake} | {variant} | {len(own)} | {rejected} | {min(units):.3g} | {rms:.2g} |"
+    yield ""
+    for r in rows:
+        if not r["passed"]:
+            yield f"- {r['artefact']}, {r['level']} {r['case']}: {r['failure']} ({r['shape']})"
+
+
+def _number(value: Any) -> float:
+    """The largest of the states, where there is one for each tensor."""
+    if isinstance(value, dict):
+        value = max(v for n, v in value.items() if n.startswith(NEXT))
+    return float(value)
+
+
+def _quantiles(values: Any) -> str:
+    return " | ".join(f"{np.quantile(values, q):.2g}" for q in (0.5, 0.9, 0.99, 1.0))
+
+
+def main() -> None:
+    """Draw models, judge them, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", type=int, default=64)
+    parser.add_argument("--first", type=int, default=0, help="number of the first model")
+    parser.add_argument("--json", type=Path, help="write every finding to this file, one a line")
+    parser.add_argument("--read", type=Path, help="print what such a file holds")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    rows: list[dict[str, Any]] = []
+    if arguments.read:
+        rows = [json.loads(line) for line in arguments.read.read_text(encoding="utf-8").splitlines()]
+    for seed in () if arguments.read else range(arguments.first, arguments.first + arguments.models):
+        started, shape = time.monotonic(), Shape.draw(seed)
+        with tempfile.TemporaryDirectory() as folder:
+            found = list(judged(shape, Path(folder)))
+        keras.backend.clear_session()
+        rows += found
+        if arguments.json:
+            with arguments.json.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+        sys.stderr.write(f"{time.monotonic() - started:.1f} s {shape}\n")
+    print("\n".join(report(rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+// Reads a bundle from its address, as docs/bundle-format.md of steprnn says: each file is compared with
+// its record before it is used.
+
+import { BundleError, UsageError } from "./errors.js";
+import { readNpz } from "./npz.js";
+import { sha256 } from "./sha256.js";
+
+const FORMAT = "steprnn.bundle";
+const VERSION = 1;
+
+/** A bundle's manifest, and its files once they are asked for. */
+export class Bundle {
+  #base;
+  #signal;
+
+  constructor(base, manifest, signal) {
+    this.#base = base;
+    this.#signal = signal;
+    this.manifest = manifest;
+  }
+
+  /**
+   * Read `manifest.json` of the folder at an address.
+   * @param {URL} base ends in a slash
+   * @param {AbortSignal} [signal]
+   */
+  static async open(base, signal) {
+    const name = "manifest.json";
+    const manifest = parse(await get(address(name, base), name, { signal }), name);
+    checkVersion(manifest, name, FORMAT);
+    try {
+      checkManifest(manifest);
+    } catch (error) {
+      if (error instanceof BundleError) throw error;
+      throw new BundleError("damaged", `${name} is damaged (${error.message}); export again`, { file: name });
+    }
+    return new Bundle(base, manifest, signal);
+  }
+
+  /** The ONNX graph of a variant; throws `UsageError` where the bundle has none. */
+  artefact(variant) {
+    const onnx = this.manifest.artefacts.filter((a) => a.format === "onnx");
+    const found = onnx.find((a) => a.variant === variant);
+    if (found) return found;
+    const held = onnx.map((a) => a.variant).join(", ") || "none";
+    throw new UsageError("variant", `the bundle has no ${variant} graph in ONNX; it holds ${held}`, {
+      variant,
+      held,
+    });
+  }
+
+  /** Whether the manifest lists a file. */
+  has(name) {
+    return Object.hasOwn(this.manifest.files, name);
+  }
+
+  /**
+   * The bytes of a file, verified.
+   * @param {string} name
+   * @param {(bytes: number, of: number) => void} [progress]
+   * @returns {Promise<Uint8Array>}
+   */
+  async read(name, progress) {
+    const expected = this.manifest.files[name];
+    const of = expected.bytes;
+    const bytes = await get(address(name, this.#base), name, { signal: this.#signal, progress, of });
+    if (bytes.length !== of) {
+      const message = `${name} has ${bytes.length} bytes, expected ${of}; copy the folder again`;
+      throw new BundleError("size", message, { file: name, got: bytes.length, expected: of });
+    }
+    if ((await sha256(bytes)) !== expected.sha256) {
+      const message = `${name} was altered: its sha256 is not the manifest's; copy the folder again`;
+      throw new BundleError("altered", message, { file: name });
+    }
+    return bytes;
+  }
+
+  /** The characters by token, or null where the bundle has no vocabulary. */
+  async vocabulary() {
+    const name = "vocabulary.json";
+    if (!this.has(name)) return null;
+    const record = parse(await this.read(name), name);
+    checkVersion(record, name, "steprnn.vocabulary");
+    const { tokens } = record;
+    const whole = Array.isArray(tokens) && tokens.every((t) => typeof t === "string" && t);
+    if (!whole || !tokens.length || new Set(tokens).size !== tokens.length) {
+      const message = `${name}: tokens must be a list of different characters; copy the folder again`;
+      throw new BundleError("damaged", message, { file: name });
+    }
+    return tokens;
+  }
+
+  /** What a stream begins with, by state: zero, but for what initial.npz holds. */
+  async initialState() {
+    const name = "initial.npz";
+    const arrays = this.has(name) ? await readNpz(await this.read(name), name) : new Map();
+    const states = {};
+    for (const state of this.manifest.step.states) {
+      const size = state.shape.reduce((a, b) => a * b, 1);
+      const given = arrays.get(state.name);
+      if (given && (!(given.data instanceof Float32Array) || String(given.shape) !== String(state.shape))) {
+        const message = `${name}: ${state.name} has another shape or dtype than the state; export again`;
+        throw new BundleError("damaged", message, { file: name });
+      }
+      states[state.name] = given ? given.data : new Float32Array(size);
+    }
+    return states;
+  }
+}
+
+function checkManifest(manifest) {
+  const { model, step, artefacts, files, about } = manifest;
+  if (typeof model !== "string" || typeof about !== "object") throw new Error("model or about is missing");
+  for (const state of step.states) {
+    if (state.next !== `next_${state.name}`) throw new Error(`${state.name} does not pair with its next`);
+  }
+  for (const tensor of [...step.inputs, ...step.states, ...step.outputs]) {
+    if (!Array.isArray(tensor.shape)) throw new Error(`${tensor.name} has no shape`);
+  }
+  for (const [name, { bytes, sha256: digest }] of Object.entries(files)) {
+    if (!Number.isInteger(bytes) || typeof digest !== "string") throw new Error(`${name} has no record`);
+    if (name.startsWith("/") || name.split("/").includes("..")) {
+      const message = `manifest.json names the file ${name}, outside the bundle; do not trust it`;
+      throw new BundleError("outside", message, { file: name });
+    }
+  }
+  for (const { name, format, path } of artefacts) {
+    const held = Object.hasOwn(files, path) || Object.keys(files).some((n) => n.startsWith(`${path}/`));
+    if (!format || !held) throw new Error(`it lists no file of ${name}`);
+  }
+}
+
+function checkVersion(record, name, format) {
+  if (record?.format !== format) {
+    throw new BundleError("format", `${name} is not what it should be: expected "format": "${format}"`, {
+      file: name,
+    });
+  }
+  if (record.version !== VERSION) {
+    const message = `${name} has version ${record.version} and this page reads ${VERSION}; package it again`;
+    throw new BundleError("version", message, { file: name, got: record.version, expected: VERSION });
+  }
+}
+
+function parse(bytes, name) {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    const message = `${name} is not JSON (${error.message}); copy the folder again`;
+    throw new BundleError("json", message, { file: name });
+  }
+}
+
+/** A file's address: its name is a path and nothing else, whatever characters it has. */
+function address(name, base) {
+  return new URL(name.split("/").map(encodeURIComponent).join("/"), base);
+}
+
+/** The bytes at an address, in words where there are none. */
+async function get(url, name, { signal, progress, of }) {
+  let response;
+  const chunks = [];
+  let length = 0;
+  try {
+    response = await fetch(url, { signal });
+    if (response.ok) {
+      for (const reader = response.body.getReader(); ; ) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        chunks.push(value);
+        length += value.length;
+        progress?.(length, of);
+      }
+    }
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    const message = `${name} cannot be fetched from ${url.host || "this address"} (${error.message}); try again`;
+    throw new BundleError("network", message, { file: name });
+  }
+  if (!response.ok) {
+    const message = `${name} is missing (HTTP status ${response.status}); copy the whole folder`;
+    throw new BundleError("missing", message, { file: name, status: response.status });
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,227 @@
+// The page: a beginning goes in, text comes out, and what is happening is said in words.
+
+import { load } from "./steprnn.js";
+import { WORDS, explain } from "./words.js";
+
+const PACE = 30; // characters a second that a person can follow
+const AHEAD = 64; // characters written at once, so that the clock measures the model and not the pauses
+const BLOCK = 12; // milliseconds of writing between two frames, where there is no pace
+const BEGINNING = "分开";
+
+const at = (id) => document.getElementById(id);
+let language = initialLanguage();
+let words = WORDS[language];
+let model = null;
+let writing = null; // the AbortController of the text being written
+let say = () => words.loading; // what the line under the text says, in whichever language
+let complain = null;
+
+start();
+
+async function start() {
+  at("language").addEventListener("click", () => speak(language === "en" ? "zh" : "en"));
+  at("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    write("error");
+  });
+  at("stop").addEventListener("click", () => writing?.abort());
+  at("skip").addEventListener("click", () => write("skip"));
+  at("keep").addEventListener("click", keepSeed);
+  at("temperature").addEventListener("input", showDegree);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") writing?.abort();
+  });
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) at("pace").checked = false;
+  showDegree();
+  speak(language);
+  try {
+    const { variant } = document.documentElement.dataset;
+    const progress = (bytes, of) => show(() => (bytes < of ? words.progress(bytes, of) : words.starting));
+    model = await load("model/", { variant, progress });
+    model.encode("", "skip"); // it has to be a model of text
+  } catch (error) {
+    at("meter").hidden = true;
+    complainOf(() => words.cannot + explain(words, error));
+    console.error(error);
+    return;
+  }
+  ready();
+}
+
+function ready() {
+  const letters = model.vocabulary.filter((token) => /\p{L}/u.test(token));
+  const known = [...BEGINNING].every((c) => model.vocabulary.includes(c));
+  at("prompt").value ||= known ? BEGINNING : letters.slice(0, 1).join("");
+  at("text").lang = at("prompt").lang = scriptOf(letters.join(""));
+  at("write").disabled = false;
+  show(() => words.ready(model.vocabulary.length));
+  speak(language);
+}
+
+async function write(unknown) {
+  if (!model || writing || !at("form").reportValidity()) return;
+  const prompt = at("prompt").value;
+  const seed = at("seed").value ? BigInt(at("seed").value) : BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
+  const temperature = Number(at("temperature").value);
+  const controller = new AbortController();
+  const options = {
+    length: Number(at("length").value),
+    topK: Number(at("top-k").value),
+    signal: controller.signal,
+    temperature,
+    seed,
+    unknown,
+  };
+  complainOf(null);
+  let pieces;
+  try {
+    pieces = model.stream(prompt, options);
+  } catch (error) {
+    complainOf(() => explain(words, error), error.code === "unknown");
+    return;
+  }
+  begin(controller);
+  const begun = document.createElement("b");
+  const text = document.createTextNode("");
+  begun.textContent = prompt;
+  at("text").replaceChildren(begun, text);
+  const drawn = () => (temperature > 0 ? words.seedIs(seed) : words.greedy);
+  let [count, busy] = [0, 0];
+  const shown = (piece) => {
+    text.appendData(piece.join(""));
+    count += piece.length;
+  };
+  try {
+    for await (const { piece, speed } of paced(pieces, controller.signal)) {
+      shown(piece);
+      busy = speed;
+      show(() => words.figures(count, speed, drawn()));
+    }
+    end(() => words.done(count));
+  } catch (error) {
+    if (!controller.signal.aborted) complainOf(() => explain(words, error));
+    end(() => words.stopped(count));
+  }
+  show(() => words.figures(count, busy, drawn()));
+  at("keep").hidden = temperature === 0 || at("seed").value !== "";
+  at("keep").dataset.seed = String(seed);
+}
+
+/** Pieces as they are to be shown, one frame's worth at a time, and how fast the model wrote so far. */
+async function* paced(pieces, signal) {
+  const ready = [];
+  let [given, busy, done] = [0, 0, false];
+  const began = performance.now();
+  while (!done || ready.length) {
+    const free = !at("pace").checked;
+    if (!done && (free || ready.length < AHEAD / 2)) {
+      const from = performance.now();
+      do {
+        const next = await pieces.next();
+        done = next.done;
+        if (!done) ready.push(next.value);
+      } while (!done && (free ? performance.now() - from < BLOCK : ready.length < AHEAD));
+      busy += performance.now() - from;
+    }
+    const piece = ready.splice(0, free ? ready.length : allowance(began, given));
+    given += piece.length;
+    if (piece.length) yield { piece, speed: Math.round(((given + ready.length) / busy) * 1000) };
+    if (!done || ready.length) await frame();
+    signal.throwIfAborted();
+  }
+}
+
+/** How many more characters a reader is ready for. */
+function allowance(began, given) {
+  return Math.max(0, Math.floor(((performance.now() - began) / 1000) * PACE) - given);
+}
+
+/** The next frame; a hidden page has none. */
+function frame() {
+  return new Promise((resolve) => (document.hidden ? setTimeout(resolve, 100) : requestAnimationFrame(resolve)));
+}
+
+function begin(controller) {
+  writing = controller;
+  at("said").textContent = "";
+  at("keep").hidden = true;
+  at("text").classList.add("writing");
+  const focused = document.activeElement === at("write");
+  at("write").hidden = true;
+  at("stop").hidden = false;
+  if (focused) at("stop").focus();
+}
+
+function end(message) {
+  writing = null;
+  at("said").textContent = message();
+  at("text").classList.remove("writing");
+  const focused = document.activeElement === at("stop");
+  at("stop").hidden = true;
+  at("write").hidden = false;
+  if (focused) at("write").focus();
+}
+
+function keepSeed() {
+  at("seed").value = at("keep").dataset.seed;
+  at("keep").hidden = true;
+  at("seed").focus();
+}
+
+function showDegree() {
+  at("degree").textContent = Number(at("temperature").value).toFixed(2);
+}
+
+function show(line) {
+  say = line;
+  at("figures").textContent = line();
+}
+
+function complainOf(message, skippable = false) {
+  complain = message;
+  at("problem").hidden = !message;
+  at("problem").textContent = message?.() ?? "";
+  at("skip").hidden = !skippable;
+}
+
+/** Say everything in a language; what is being said at the moment too. */
+function speak(chosen) {
+  language = chosen;
+  words = WORDS[chosen];
+  document.documentElement.lang = words.html;
+  for (const element of document.querySelectorAll("[data-say]")) {
+    if (element !== at("figures")) element.textContent = words[element.dataset.say];
+  }
+  at("language").textContent = words.other;
+  at("language").lang = chosen === "en" ? "zh-Hans" : "en";
+  show(say);
+  if (complain) at("problem").textContent = complain();
+  if (model) {
+    const { variant, path } = model.artefact;
+    at("about").textContent = words.about(variant, model.manifest.files[path].bytes, model.engine);
+  }
+  try {
+    localStorage.setItem("steprnn.language", chosen);
+  } catch {
+    // storage is switched off; the choice lasts as long as the page
+  }
+}
+
+function initialLanguage() {
+  const asked = new URLSearchParams(location.search).get("lang");
+  if (Object.hasOwn(WORDS, asked ?? "")) return asked;
+  try {
+    const kept = localStorage.getItem("steprnn.language");
+    if (Object.hasOwn(WORDS, kept ?? "")) return kept;
+  } catch {
+    // storage is switched off
+  }
+  return /^zh/i.test(navigator.language) ? "zh" : "en";
+}
+
+/** The language tag that makes a browser choose the right shapes for Han characters. */
+function scriptOf(letters) {
+  if (/[\p{Script=Hiragana}\p{Script=Katakana}]/u.test(letters)) return "ja";
+  if (/\p{Script=Hangul}/u.test(letters)) return "ko";
+  return /\p{Script=Han}/u.test(letters) ? "zh-Hans" : "";
+}

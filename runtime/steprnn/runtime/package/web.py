@@ -1,0 +1,70 @@
+"""A bundle as a folder of static files: a page that runs the model in the browser, and the module it uses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..atomic import new_folder, write_text
+from ..errors import UsageError
+from ..manifest import INITIAL, NAME, Artefact, Manifest
+from .ort import VERSION, engine_files
+
+SITE = Path(__file__).parent / "site"
+VOCABULARY = "vocabulary.json"
+NOTICE = f"""\
+ort/ holds ONNX Runtime Web {VERSION}, Copyright (c) Microsoft Corporation, MIT License.
+The other scripts are of steprnn, Apache-2.0. The licence of model/ is its maker's.
+"""
+
+
+def default_out(bundle: Path) -> Path:
+    """Where the page goes if nobody says."""
+    return Path("site")
+
+
+def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None = None) -> Path:
+    """Write the page of a bundle folder to `out`, whole or not at all; a page that is there is replaced.
+
+    `variant` is that of the ONNX graph, "float32", "float16" or "int8"; `ort` a node_modules folder with
+    onnxruntime-web, which npm fetches otherwise. Raises `UsageError` where the bundle has no such graph or
+    is not of a language model, or where something else is at `out`; `BundleError` where a file is damaged.
+    """
+    if out.exists() and not (out.is_dir() and ((out / "steprnn.js").is_file() or not any(out.iterdir()))):
+        raise UsageError(f"{out} exists and is not a page; choose another --out, nothing was changed")
+    manifest = Manifest.read(bundle)
+    artefact = _graph(bundle, manifest, variant)
+    names = [n for n in (VOCABULARY, INITIAL) if n in manifest.files] + manifest.files_of(artefact)
+    manifest.verify(bundle, names)
+    engine = engine_files(ort)
+    with new_folder(out) as folder:
+        for source in SITE.iterdir():
+            shutil.copyfile(source, folder / source.name)
+        page = folder / "index.html"
+        marked = 'data-variant="float32"'
+        write_text(page, page.read_text(encoding="utf-8").replace(marked, f'data-variant="{variant}"'))
+        (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
+        for name in (NAME, *names):
+            target = folder / "model" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, target)
+        (folder / "ort").mkdir()
+        for name, data in engine.items():
+            (folder / "ort" / name).write_bytes(data)
+    return out
+
+
+def _graph(bundle: Path, manifest: Manifest, variant: str) -> Artefact:
+    """The graph that the page runs."""
+    if not manifest.step.is_language_model or VOCABULARY not in manifest.files:
+        raise UsageError(
+            f"{bundle} is not of a language model; expected one with a {VOCABULARY}, to write text"
+        )
+    artefact = manifest.artefact("onnx", variant)
+    if artefact is None:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(
+            f"{bundle} has no {variant} graph in ONNX, which a page runs; it holds {held}; "
+            "choose another --variant, or export with --formats onnx"
+        )
+    return artefact

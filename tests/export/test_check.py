@@ -1,0 +1,366 @@
+"""`steprnn check`: what a person sees, exit codes, and artefacts that another tool made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from steprnn.runtime import cli
+
+keras = pytest.importorskip("keras")
+onnx = pytest.importorskip("onnx")
+tf = pytest.importorskip("tensorflow")
+
+from steprnn.export.bundle import export  # noqa: E402
+
+Capture = pytest.CaptureFixture[str]
+QUICK = ("--steps", "64", "--seeds", "2")
+THEIRS = {
+    "x": "token",
+    "h": "state_in",
+    "c": "cell_in",
+    "y": "logits",
+    "next_h": "state_out",
+    "next_c": "cell_out",
+}
+MAP = [word for ours, theirs in THEIRS.items() for word in ("--map", f"{ours}={theirs}")]
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "random.bundle"
+    export(checkpoint, out, chained_steps=96, golden_steps=32)
+    return out
+
+
+@pytest.fixture
+def check(capfd: Capture) -> Callable[..., tuple[int, str, str]]:
+    """The exit code, stdout and stderr of the command."""
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        code = cli.main(["check", *map(str, argv)])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+def rename(path: Path, out: Path, names: dict[str, str]) -> Path:
+    """The graph with other names for its inputs and outputs."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = [names.get(n, n) for n in node.input]
+        node.output[:] = [names.get(n, n) for n in node.output]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    onnx.save(model, out)
+    return out
+
+
+def verdicts(out: str) -> dict[str, str]:
+    return {line.split("  ")[0]: line.split()[-1] for line in out.splitlines() if " in " in line}
+
+
+# A bundle.
+
+
+def test_a_bundle_against_its_model(
+    bundle: Path, checkpoint: Path, tmp_path: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = check(bundle, "--reference", checkpoint, *QUICK, "--report", tmp_path / "report")
+    assert code == 0, err
+    names = {
+        "saved_model-float32 in tensorflow",
+        *(f"tflite-{v} in litert" for v in ("float32", "int8")),
+        *(f"onnx-{v} in onnx" for v in ("float32", "int8")),
+    }
+    assert verdicts(out).items() >= dict.fromkeys(names, "passed").items()
+    assert set(verdicts(out).values()) == {"passed"}
+    head = out.splitlines()[0].split("  ")
+    assert [w.strip() for w in head if w.strip()] == [
+        "structure",
+        "one step",
+        "chained",
+        "batch",
+        "free run",
+        "semantics",
+        "sensitivity",
+        "same-top-1",
+        "mean KL",
+        "verdict",
+    ]
+    assert "the bundle, structure: " in out
+    assert "the step, transform: " in out
+    assert "reference on its own text" in err, "progress goes to stderr"
+    assert "steprnn: " not in err
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["passed"] is True
+    kinds = {f["case"] for f in report["findings"] if f["level"] == "chained"}
+    assert kinds == {"its own text", "uniform tokens", "one token repeated"}
+    assert {f["case"] for f in report["findings"] if f["level"] == "sensitivity"} == {
+        "two states swapped",
+        "state one step stale",
+        "state zeroed",
+        "vocabulary shifted by one",
+        "one weight off by 1 %",
+        "gates permuted",
+    }
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {"report.json", "junit.xml", "report.html"}
+
+
+def test_a_text_of_ones_own(
+    bundle: Path, checkpoint: Path, tmp_path: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    text = tmp_path / "held-out.txt"
+    text.write_text("雨不停风不来 你我在此分开 " * 9, encoding="utf-8")
+    code, _, err = check(bundle, "--reference", checkpoint, "--text", text, *QUICK)
+    assert code == 0, err
+    assert "reference on text\n" in err
+
+
+def test_a_bundle_of_another_model_fails_with_the_first_breach_in_words(
+    tiny: Path, bundle: Path, checkpoint: Path, tmp_path: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    other = shutil.copytree(checkpoint, tmp_path / "other.checkpoint")
+    model = keras.models.load_model(other / "model.keras", compile=False)
+    for variable in model.trainable_variables:
+        variable.assign(variable * 1.05)
+    model.save(other / "model.keras")
+    code, out, err = check(bundle, "--reference", other, *QUICK, "--report", tmp_path / "report")
+    assert code == 1
+    assert verdicts(out)["onnx-float32 in onnx"] == "FAILED"
+    lines = [line for line in err.splitlines() if line.startswith("steprnn: onnx-float32 in onnx fails at")]
+    assert "fails at the level 'one step': " in lines[0]
+    assert " units off at step 0 of the state before step " in lines[0]
+    assert " of seed 0 (got " in lines[0]
+    assert any("at the level 'chained, its own text': " in line and " of seed " in line for line in lines)
+    assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["passed"] is False
+    code, out, err = check(tiny, "--reference", checkpoint, *QUICK)
+    assert code == 1
+    assert "the bundle fails at the level 'structure': its states are " in err
+    assert "the bundle, structure: 7 files as listed FAILED" in out
+
+
+def test_a_file_that_was_altered(
+    tiny_copy: Path, checkpoint: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    data = bytearray((tiny_copy / "step.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tiny_copy / "step.onnx").write_bytes(data)
+    for flags in ([], ["--reference", str(checkpoint)]):
+        code, out, err = check(tiny_copy, *flags)
+        assert (code, out) == (1, "")
+        assert f"steprnn: {tiny_copy / 'step.onnx'} was altered" in err
+
+
+def test_another_profile(tiny: Path, check: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = check(tiny, "--profile", "float32")
+    assert code == 1
+    assert verdicts(out)["onnx-int8 in onnx"] == "FAILED"
+    assert verdicts(out)["onnx-float32 in onnx"] == "passed"
+    assert "onnx-int8 in onnx fails at the level 'one step': y is " in err
+    assert check(tiny, "--profile", "int8")[0] == 0
+
+
+def metadata_of_another_step(path: Path) -> None:
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"steprnn.step": '{"inputs": []}'})
+    onnx.save(model, path)
+
+
+def no_metadata(path: Path) -> None:
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+
+
+def a_loop(path: Path) -> None:
+    """An If whose branches say the same: right numbers, and an operator that a step may not hold."""
+    model = onnx.load(path)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["inner" if n == "y" else n for n in node.output]
+    helper, kind = onnx.helper, onnx.TensorProto
+    result = helper.make_tensor_value_info("branch", kind.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["branch"])], "branch", [], [result])
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.append(helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch))
+    onnx.save(model, path)
+
+
+def another_name(path: Path) -> None:
+    rename(path, path, {"next_c": "c_out"})
+
+
+def another_dtype(path: Path) -> None:
+    model = onnx.load(path)
+    token = next(i for i in model.graph.input if i.name == "x")
+    token.type.tensor_type.elem_type = onnx.TensorProto.INT64
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (metadata_of_another_step, "its metadata steprnn.step tells another step"),
+        (no_metadata, "its metadata has no steprnn.step"),
+        (a_loop, "the ONNX graph of the step holds If"),
+        (another_name, "it has no output 'next_c'; it has c_out, next_h, y"),
+        (another_dtype, "x int64 [batch], expected int32 [batch]"),
+    ],
+)
+def test_structure_without_tensorflow(
+    tiny_copy: Path,
+    edit_manifest: Callable[..., None],
+    check: Callable[..., tuple[int, str, str]],
+    spoil: Callable[[Path], None],
+    words: str,
+) -> None:
+    spoil(tiny_copy / "step.onnx")
+    edit_manifest(tiny_copy)
+    code, out, err = check(tiny_copy)
+    assert code == 1
+    failed = [line for line in err.splitlines() if line.startswith("steprnn: ")]
+    assert len(failed) == 1
+    assert failed[0].startswith("steprnn: onnx-float32 in onnx fails at the level 'structure': ")
+    assert words in failed[0]
+    assert list(verdicts(out).values()).count("FAILED") == 1
+
+
+# Graphs of other tools.
+
+
+@pytest.fixture(scope="module")
+def foreign(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The step in each format under other names, as another tool would have written it."""
+    folder = tmp_path_factory.mktemp("foreign")
+    inner = tf.saved_model.load(str(bundle / "saved_model")).signatures["step"]
+    ours = {theirs: name for name, theirs in THEIRS.items()}
+    units = 32
+
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([1], tf.int32, "token"),
+                tf.TensorSpec([1, units], tf.float32, "state_in"),
+                tf.TensorSpec([1, units], tf.float32, "cell_in"),
+            ]
+        )
+        def step(self, token: Any, state_in: Any, cell_in: Any) -> Any:
+            results = inner(x=token, h=state_in, c=cell_in)
+            return {theirs: results[name] for theirs, name in ours.items() if name in results}
+
+    module = Module()
+    module.inner = inner
+    tf.saved_model.save(module, str(folder / "saved"), signatures=module.step)
+    flatbuffer = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert()
+    (folder / "theirs.tflite").write_bytes(flatbuffer)
+    rename(bundle / "step.onnx", folder / "theirs.onnx", THEIRS)
+    model = onnx.load(folder / "theirs.onnx")  # its maker wants int64, and tells nothing of itself
+    for node in model.graph.node:
+        node.input[:] = ["token32" if n == "token" else n for n in node.input]
+    model.graph.node.insert(
+        0, onnx.helper.make_node("Cast", ["token"], ["token32"], to=onnx.TensorProto.INT32)
+    )
+    token = next(i for i in model.graph.input if i.name == "token")
+    token.type.tensor_type.elem_type = onnx.TensorProto.INT64
+    del model.metadata_props[:]
+    onnx.save(model, folder / "theirs.onnx")
+    return {p.name: p for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [("theirs.onnx", "onnx"), ("theirs.tflite", "litert"), ("saved", "tensorflow")]
+)
+def test_a_graph_of_another_tool(
+    foreign: dict[str, Path],
+    checkpoint: Path,
+    check: Callable[..., tuple[int, str, str]],
+    name: str,
+    engine: str,
+) -> None:
+    code, out, err = check(foreign[name], "--reference", checkpoint / "model.keras", *MAP, *QUICK)
+    assert code == 0, err
+    assert verdicts(out) == {f"{name} in {engine}": "passed"}
+    assert ("batch" in out.splitlines()[0]) == (engine == "onnx"), "the others are fixed at one row"
+    swapped = [*MAP, "--map", "next_h=cell_out", "--map", "next_c=state_out"]
+    code, out, err = check(foreign[name], "--reference", checkpoint / "model.keras", *swapped, *QUICK)
+    assert code == 1, "h and c have one shape, and a swap raises nothing"
+    assert f"steprnn: {name} in {engine} fails at the level 'one step': next_" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "has no c, h, next_c, next_h, x, y; it has token"),
+        (["--map", "h"], "--map 'h' is not OURS=THEIRS"),
+        ([*MAP, "--map", "hidden=state_in"], "--map names hidden, and the step has x, h, c, y"),
+        ([*MAP, "--map", "h=cell_in"], "--map gives cell_in to two tensors of the step"),
+    ],
+)
+def test_a_map_that_does_not_fit(
+    foreign: dict[str, Path],
+    checkpoint: Path,
+    check: Callable[..., tuple[int, str, str]],
+    flags: list[str],
+    words: str,
+) -> None:
+    code, out, err = check(foreign["theirs.onnx"], "--reference", checkpoint / "model.keras", *flags, *QUICK)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_a_graph_of_another_shape_is_a_finding(
+    foreign: dict[str, Path], tmp_path: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            keras.layers.Embedding(21, 8),
+            keras.layers.LSTM(16, return_sequences=True),
+            keras.layers.Dense(21),
+        ]
+    )
+    model.save(tmp_path / "other.keras")
+    code, _, err = check(foreign["theirs.onnx"], "--reference", tmp_path / "other.keras", *MAP, *QUICK)
+    assert code == 1
+    assert "theirs.onnx in onnx fails at the level 'structure': state_in float32 [batch, 32], " in err
+    assert "expected float32 [batch, 16]" in err
+
+
+# Usage.
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--text", "some.txt"], "--text only means something with --reference MODEL"),
+        (["--map", "h=a", "--trust"], "--map and --trust only means something"),
+        (["--profile", "int3"], "invalid choice: 'int3'"),
+        (["--reference", "CHECKPOINT", "--steps", "4"], "--steps 4 --seeds 8: expected at least 16 steps"),
+        (["--reference", "CHECKPOINT", "--map", "h=a", *QUICK], "--map is for the graphs of other tools"),
+    ],
+)
+def test_usage(
+    tiny: Path,
+    checkpoint: Path,
+    check: Callable[..., tuple[int, str, str]],
+    flags: list[str],
+    words: str,
+) -> None:
+    code, out, err = check(tiny, *(str(checkpoint) if f == "CHECKPOINT" else f for f in flags))
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_one_graph_needs_a_reference(tiny: Path, check: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = check(tiny / "step.onnx")
+    assert code == 2
+    assert f"{tiny / 'step.onnx'} is one graph; give the model it came from with --reference" in err

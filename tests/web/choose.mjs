@@ -1,0 +1,43 @@
+// Runs the page's sampling, npz and sha256 in Node: JSON in, JSON out. `node choose.mjs SITE < cases.json`
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const site = pathToFileURL(process.argv[2] + "/");
+const { Sampler, DEFAULTS } = await import(new URL("sampling.js", site));
+const { Random } = await import(new URL("random.js", site));
+const { plain } = await import(new URL("sha256.js", site));
+const { readNpz } = await import(new URL("npz.js", site));
+const { until } = await import(new URL("stops.js", site));
+
+const JOBS = {
+  random({ seed, count }) {
+    const random = new Random(BigInt(seed));
+    return Array.from({ length: count }, () => random.next());
+  },
+  choose({ options, seed, recent, logits }) {
+    const sampler = new Sampler({ ...DEFAULTS, ...options }, BigInt(seed), recent);
+    return logits.map((row) => sampler.choose(Float32Array.from(row)));
+  },
+  sha256({ hex }) {
+    return Buffer.from(plain(Uint8Array.from(Buffer.from(hex, "hex")))).toString("hex");
+  },
+  async npz({ hex }) {
+    const arrays = await readNpz(Uint8Array.from(Buffer.from(hex, "hex")), "file.npz");
+    return Object.fromEntries([...arrays].map(([name, { shape, data }]) => [name, [shape, [...data]]]));
+  },
+  async until({ pieces, stops }) {
+    const text = [];
+    for await (const piece of until(pieces, stops)) text.push(piece);
+    return text.join("");
+  },
+};
+
+const results = [];
+for (const { job, ...given } of JSON.parse(readFileSync(0, "utf8"))) {
+  try {
+    results.push(await JOBS[job](given));
+  } catch (error) {
+    results.push({ error: error.name, message: error.message });
+  }
+}
+console.log(JSON.stringify(results));

@@ -92,7 +92,12 @@ def export(
                 found = list(judge_candidate(candidate, runs))
                 for finding in found:
                     if not finding.passed:
-                        raise ParityError(str(finding))
+                        without = (
+                            ""
+                            if variant == "float32"
+                            else f"; to export without it, leave {variant} out of --quantize"
+                        )
+                        raise ParityError(f"{finding}{without}")
                 findings += found
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level.startswith("chained"))

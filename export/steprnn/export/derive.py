@@ -51,6 +51,14 @@ class Step:
     silence: float | None = None  # a time step of this value throughout is masked
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"
 
+    def __post_init__(self) -> None:
+        names = [t.name for t in (*self.spec.inputs, *self.spec.states)] + list(self.spec.result_names)
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ExportError(
+                f"the step has two tensors named {twice[0]!r}; rename that input or output of the model"
+            )
+
     def signature(self) -> Tensors:
         """TensorFlow's specification of the inputs and states, by name."""
         return {
@@ -68,7 +76,8 @@ class Step:
         expected = {t.name: t for t in self.spec.outputs} | {NEXT + t.name: t for t in self.spec.states}
         if set(results) != set(expected):
             raise ExportError(
-                f"the step returns {', '.join(sorted(results))}; its spec expects {', '.join(sorted(expected))}"
+                f"the step returns {', '.join(sorted(results))}; "
+                f"its spec expects {', '.join(sorted(expected))}"
             )
         tensors = {name: tf.convert_to_tensor(result) for name, result in results.items()}
         for name, t in expected.items():
@@ -84,7 +93,7 @@ class Step:
 def functional_graph(model: Any) -> Any:
     """The functional graph of a functional or built Sequential model, None of anything else.
 
-    The one place that leans on Keras's private names.
+    With `walk`, the one place that leans on Keras's private walk of a graph.
     """
     if isinstance(model, keras.Sequential):
         model = model._functional
@@ -251,7 +260,7 @@ class _Survey:
             self._found.append((key, op, (masked, given)))
             return op.compute_output_spec(tensors[0])
         try:
-            result = op.compute_output_spec(*args, **kwargs)
+            result = op.compute_output_spec(*args, **_taken(op, kwargs))
         except Exception as error:  # each layer has its own complaint about a free time axis
             raise refusal(
                 op, f"does not take a free time axis ({error})", "leave it out, or wrap it in TimeDistributed"
@@ -410,12 +419,16 @@ class _TimeAxis:
 
 def _bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by the names of the operation's own signature."""
-    signature = inspect.signature(op.call)
-    if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
-        # Keras takes `training` and `mask` for every layer, whether its `call` does or not.
-        kwargs = {name: value for name, value in kwargs.items() if name in signature.parameters}
-    bound = signature.bind(*args, **kwargs)
+    bound = inspect.signature(op.call).bind(*args, **_taken(op, kwargs))
     return dict(bound.arguments)
+
+
+def _taken(op: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Without what Keras takes for every layer (`training`, `mask`) and this one's `call` does not."""
+    parameters = inspect.signature(op.call).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return kwargs
+    return {name: value for name, value in kwargs.items() if name in parameters}
 
 
 def _timeless(op: Any) -> bool:
@@ -428,7 +441,7 @@ def _timeless(op: Any) -> bool:
 
 def _features(op: layers.Reshape, tensor: Any) -> tuple[int, ...]:
     """The shape of one time step after a Reshape; refused where it is not made of one time step alone."""
-    before, after = tensor.shape[2:], op.target_shape[1:]
+    before, after = tensor.shape[2:], tuple(int(n) for n in op.target_shape[1:])
     if -1 in after:
         after = tuple(prod(before) // -prod(after) if n == -1 else n for n in after)
     if prod(before) != prod(after):

@@ -38,5 +38,5 @@ PROFILES = {
     # Weights of 8 bits move the logits by some hundredths; these limits are where generated text
     # starts to read differently, not where arithmetic does. They hold for 8-bit activations too:
     # they ask what the model says, and not how it is computed.
-    "int8": Profile(mean_kl=1e-2, agreement=0.95, perplexity=0.01, relative=0.15, signal=0.05, growth=4.0),
+    "int8": Profile(mean_kl=1e-2, agreement=0.95, perplexity=0.01, relative=0.15, signal=0.05, growth=8.0),
 }

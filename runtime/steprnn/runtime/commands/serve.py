@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         service = Service(model, name, limits, arguments.batch, arguments.queue, key, page)
         config = uvicorn.Config(
             service.app(),
+            log_config=None,  # uvicorn's own closes the log handlers of whoever calls this in their process
             access_log=False,
             log_level="warning",
             ws="none",

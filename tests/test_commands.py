@@ -69,7 +69,7 @@ def test_help_works_without_any_extra(steprnn: Run, without: Callable[..., dict[
         result = steprnn(command, "--help", environment=bare)
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout.startswith(f"usage: steprnn {command} ")
-        assert f"example:\n  steprnn {command} " in result.stdout
+        assert f"example:\n  steprnn {command}" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_sessions_step_fork_reset_and_take_up_a_state(run: Run, page: Path, mode
 )  # fmt: skip
 def test_what_cannot_be_meant_is_said(run: Run, page: Path, body: str, code: str, words: str) -> None:
     got = run(page, f"return await {body};")
-    assert got["code"] == code
+    assert got["code"] == code, got["message"]
     assert got["message"].startswith(words)
 
 

@@ -54,7 +54,7 @@ class State:
     def read(cls, path: Path) -> State | None:
         """The state in `path`, None where no epoch has been kept; raises `CheckpointError` if damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in sorted(file.files)}
         except FileNotFoundError:
             return None

@@ -19,7 +19,7 @@ $(VENV)/dev: $(VENV)/all
 
 install: $(VENV)/all ## a virtual environment with steprnn[all]
 
-demo: install ## train, export, check and generate on the embedded lyrics (about 2 minutes)
+demo: install ## train, export, check and generate on the embedded lyrics (under a minute)
 	$(BIN)/steprnn demo
 
 lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy

@@ -15,7 +15,7 @@ from ..manifest import Manifest
 from ..model import Model, load
 from ..quiet import quiet
 
-HELP = "train, export, check and generate on the embedded lyrics, in about two minutes"
+HELP = "train, export, check and generate on the embedded lyrics, in about a minute"
 EXAMPLE = "  steprnn demo --out demo"
 NEEDS = {
     "tensorflow": "all",

@@ -121,11 +121,11 @@ def private_names(path: Path) -> set[str]:
 
 def test_the_private_walk_stands_in_one_place() -> None:
     found = {path.name: private_names(path) for path in EXPORT.glob("*.py")}
-    assert {name for name, names in found.items() if names} == {"derive.py"}
-    assert found["derive.py"] == PRIVATE
+    assert {name for name, names in found.items() if names} == {"graph.py"}
+    assert found["graph.py"] == PRIVATE
     functions = {
         function.name
-        for function in ast.walk(ast.parse((EXPORT / "derive.py").read_text(encoding="utf-8")))
+        for function in ast.walk(ast.parse((EXPORT / "graph.py").read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute) and node.attr in PRIVATE

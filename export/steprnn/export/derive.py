@@ -6,13 +6,10 @@ convolution) is stepped on states that the caller holds. Nothing here knows a pa
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 from typing import Any
 
 import keras
@@ -23,14 +20,13 @@ from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.parity import Arrays
-from steprnn.runtime.spec import NEXT, StepSpec, TensorSpec
+from steprnn.runtime.spec import NEXT, StepSpec
 
-from .layers import TIMELESS, instead_of_padding, refusal, refuse
-from .memory import ConvolutionMemory, Memory, RecurrentMemory, Tensors
+from .graph import bound, functional_graph, walk
+from .layers import TIMELESS, refusal
+from .memory import Tensors
+from .survey import Survey, _features
 from .whole import Whole
-
-Visit = Callable[..., Any]
-SURVEY_BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 
 
 @dataclass(frozen=True)
@@ -90,35 +86,6 @@ class Step:
         return tensors
 
 
-def functional_graph(model: Any) -> Any:
-    """The functional graph of a functional or built Sequential model, None of anything else.
-
-    With `walk`, the one place that leans on Keras's private walk of a graph.
-    """
-    if isinstance(model, keras.Sequential):
-        model = model._functional
-    return model if hasattr(model, "_run_through_graph") and model.inputs else None
-
-
-def walk(graph: Any, inputs: list[Any], visit: Visit) -> list[Any]:
-    """Run `visit(op, *args, **kwargs)` for every operation in order, nested models too; flat outputs."""
-
-    def operation(op: Any) -> Callable[..., Any]:
-        inner = functional_graph(op)
-        if inner is not None:
-            return lambda *args, **kwargs: nested(inner, tree.flatten(args), kwargs.get("mask"))
-        return lambda *args, **kwargs: visit(op, *args, **kwargs)
-
-    def nested(inner: Any, inputs: list[Any], mask: Any) -> list[Any]:
-        for tensor, own in zip(inputs, tree.flatten(mask), strict=False):
-            if own is not None:
-                tensor._keras_mask = own
-        return walk(inner, inputs, visit)
-
-    outputs: list[Any] = tree.flatten(graph._run_through_graph(inputs, operation_fn=operation))
-    return outputs
-
-
 def derive(model: keras.Model) -> Step:
     """The step of a functional or Sequential model whose layers are all causal.
 
@@ -132,7 +99,7 @@ def derive(model: keras.Model) -> Step:
             "functional, or a Sequential model that was not built; write its step as a function and pass "
             "steprnn.export.Step(spec, call)"
         )
-    survey = _Survey(graph, model.name)
+    survey = Survey(graph, model.name)
     spec = survey.spec
 
     def call(tensors: Tensors) -> Tensors:
@@ -151,7 +118,7 @@ def derive(model: keras.Model) -> Step:
     )
 
 
-def _suspect(graph: Any, survey: _Survey, inputs: Arrays) -> str:
+def _suspect(graph: Any, survey: Survey, inputs: Arrays) -> str:
     """Name the first layer whose output at one time step is not what it gives on that step alone."""
     found: list[str] = []
     calls: Counter[int] = Counter()
@@ -191,136 +158,7 @@ def _suspect(graph: Any, survey: _Survey, inputs: Arrays) -> str:
     return found[0] if found else "no single layer was found that mixes time steps"
 
 
-class _Survey:
-    """A first walk with symbolic tensors: which inputs are read, what is remembered, what is refused."""
-
-    def __init__(self, graph: Any, model: str) -> None:
-        self._graph = graph
-        self._model = model
-        self._calls: Counter[int] = Counter()
-        self._prefixes: Counter[str] = Counter()
-        self._found: list[tuple[tuple[int, int], Any, Any]] = []  # key, layer, what its memory needs
-        self._padded: dict[int, tuple[Any, int]] = {}
-        self._read: set[int] = set()
-        self.masked = any(type(op).__name__ == "NotEqual" or op_makes_mask(op) for op in _operations(graph))
-        masking = (op for op in _operations(graph) if isinstance(op, layers.Masking))
-        self.silence = next((float(op.mask_value) for op in masking), None)
-        self.timed: dict[tuple[int, int], bool] = {}
-        self.symbols = [self._symbol(t) for t in graph.inputs]
-        self.outputs = walk(graph, list(self.symbols), self._visit)
-        if not self._found:
-            raise ExportError(f"model {model!r} has no recurrent layer; a step needs something to remember")
-        policy = next(op.compute_dtype for _, op, _ in self._found)
-        self._state_dtype = "float64" if policy == "float64" else "float32"
-        self.memories: dict[tuple[int, int], Memory] = {
-            key: self._memory(op, needs) for key, op, needs in self._found
-        }
-        self.initial = {n: a for m in self.memories.values() for n, a in m.initial.items()}
-        self.spec = self._spec()
-
-    def _symbol(self, tensor: Any) -> Any:
-        rank = len(tensor.shape)
-        has_time = rank > 2 or (rank == 2 and (tensor.shape[1] is None or _is_token(self._graph, tensor)))
-        shape = (SURVEY_BATCH, None, *tensor.shape[2:]) if has_time else (SURVEY_BATCH, *tensor.shape[1:])
-        return keras.KerasTensor(shape, tensor.dtype)
-
-    def _visit(self, op: Any, *args: Any, **kwargs: Any) -> Any:
-        key = (id(op), self._calls[id(op)])
-        self._calls[id(op)] += 1
-        arguments = _bound(op, args, kwargs)
-        initial = arguments.pop("initial_state", None) if isinstance(op, layers.RNN) else None
-        tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
-        self._read.update(id(t) for t in tensors)
-        timed = self.timed[key] = any(None in t.shape for t in tensors)
-        refuse(op, timed)
-        pads = sum(self._padded[id(t)][1] for t in tensors if id(t) in self._padded)
-        if pads and not (_reach(op) == pads and op.padding == "valid"):
-            raise refusal(
-                op, f"follows a ZeroPadding1D of {pads} that no convolution takes up", "use padding='causal'"
-            )
-        if isinstance(op, layers.ZeroPadding1D) and timed:
-            left, right = op.padding
-            if right:
-                raise refusal(op, "pads the future", "pad on the left alone")
-            spec = keras.KerasTensor(tensors[0].shape, tensors[0].dtype)
-            self._padded[id(spec)] = (spec, left)
-            return spec
-        if isinstance(op, layers.Reshape) and timed:
-            return keras.KerasTensor((*tensors[0].shape[:2], *_features(op, tensors[0])), tensors[0].dtype)
-        if timed and _reach(op):
-            if op.padding == "valid" and not pads:
-                raise refusal(op, "shortens the sequence (padding='valid')", instead_of_padding(op))
-            self._found.append((key, op, int(tensors[0].shape[-1])))
-            width = op.compute_output_spec(tensors[0]).shape[-1]
-            return keras.KerasTensor((*tensors[0].shape[:-1], width), tensors[0].dtype)
-        if isinstance(op, layers.RNN):
-            given = self._given(op, initial)
-            # Keras hands a mask on with the sequence only where that is the one tensor of the call.
-            masked = arguments.get("mask") is not None or (self.masked and not given)
-            self._found.append((key, op, (masked, given)))
-            return op.compute_output_spec(tensors[0])
-        try:
-            result = op.compute_output_spec(*args, **_taken(op, kwargs))
-        except Exception as error:  # each layer has its own complaint about a free time axis
-            raise refusal(
-                op, f"does not take a free time axis ({error})", "leave it out, or wrap it in TimeDistributed"
-            ) from error
-        for t in tree.flatten(result):
-            if None in t.shape[2:]:
-                raise refusal(op, "moves the time axis", "keep time at axis 1")
-        return result
-
-    def _given(self, op: Any, initial: Any) -> list[Any]:
-        """The initial state, flat: constants, or inputs of the model, or nothing where it is zero."""
-        flat = tree.flatten(initial) if initial is not None else []
-        symbolic = [t for t in flat if isinstance(t, keras.KerasTensor)]
-        if any(all(t is not s for s in self.symbols) for t in symbolic):
-            raise refusal(
-                op,
-                "begins from a state that is computed from other inputs",
-                "export it as a model of its own whose initial_state is an Input",
-            )
-        return flat
-
-    def _memory(self, op: Any, needs: Any) -> Memory:
-        name = re.sub(r"\W", "_", op.name)
-        self._prefixes[name] += 1
-        if self._prefixes[name] > 1:  # the same layer called again: the same weights, another stream
-            name = f"{name}_{self._prefixes[name]}"
-        prefix = "" if len(self._found) == 1 else f"{name}_"
-        if isinstance(op, layers.RNN):
-            return RecurrentMemory(op, prefix, self._state_dtype, *needs)
-        return ConvolutionMemory(op, prefix, self._state_dtype, needs)
-
-    def _spec(self) -> StepSpec:
-        self.inputs: dict[str, int] = {}  # name -> position among the model's inputs
-        specs = []
-        read = [i for i, s in enumerate(self.symbols) if id(s) in self._read]
-        for i in read:
-            tensor, symbol = self._graph.inputs[i], self.symbols[i]
-            name = "x" if len(read) == 1 else re.sub(r"\W", "_", tensor.name)
-            token = _is_token(self._graph, tensor)
-            dtype = "int32" if token or "int" in tensor.dtype else self._state_dtype
-            shape = symbol.shape[2:] if None in symbol.shape else symbol.shape[1:]
-            specs.append(TensorSpec(name, dtype, tuple(shape), _token_count(self._graph, tensor)))
-            self.inputs[name] = i
-        self.spoken = [i for i, t in enumerate(self._graph.outputs) if not _is_final_state(t)]
-        if not self.spoken:
-            raise ExportError(f"model {self._model!r} returns only states; a step needs an output")
-        names = (
-            ["y"] if len(self.spoken) == 1 else _distinct([_output_name(self._graph, i) for i in self.spoken])
-        )
-        outputs = []
-        for name, i in zip(names, self.spoken, strict=True):
-            shape = self.outputs[i].shape
-            outputs.append(
-                TensorSpec(name, self._state_dtype, tuple(shape[2:] if None in shape else shape[1:]))
-            )
-        states = tuple(s for m in self.memories.values() for s in m.states)
-        return StepSpec(tuple(specs), states, tuple(outputs))
-
-
-def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
+def _trace(graph: Any, survey: Survey, tensors: Tensors) -> Tensors:
     """Walk the graph once with real tensors: one time step."""
     time = _TimeAxis()
     calls: Counter[int] = Counter()
@@ -331,7 +169,7 @@ def _trace(graph: Any, survey: _Survey, tensors: Tensors) -> Tensors:
         calls[id(op)] += 1
         timed = survey.timed[key]
         memory = survey.memories.get(key)
-        arguments = _bound(op, args, kwargs)
+        arguments = bound(op, args, kwargs)
         if memory is not None:
             sequence, mask = next(iter(arguments.values())), arguments.get("mask")
             if mask is None and arguments.get("initial_state") is None:  # handed on with the sequence
@@ -417,100 +255,9 @@ class _TimeAxis:
         )
 
 
-def _bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by the names of the operation's own signature."""
-    bound = inspect.signature(op.call).bind(*args, **_taken(op, kwargs))
-    return dict(bound.arguments)
-
-
-def _taken(op: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Without what Keras takes for every layer (`training`, `mask`) and this one's `call` does not."""
-    parameters = inspect.signature(op.call).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return kwargs
-    return {name: value for name, value in kwargs.items() if name in parameters}
-
-
 def _timeless(op: Any) -> bool:
     if type(op).__name__ in TIMELESS:
         return True
     if isinstance(op, layers.Concatenate | layers.Softmax):
         return bool(op.axis == -1)
     return isinstance(op, layers.LayerNormalization) and list(tree.flatten(op.axis)) == [-1]
-
-
-def _features(op: layers.Reshape, tensor: Any) -> tuple[int, ...]:
-    """The shape of one time step after a Reshape; refused where it is not made of one time step alone."""
-    before, after = tensor.shape[2:], tuple(int(n) for n in op.target_shape[1:])
-    if -1 in after:
-        after = tuple(prod(before) // -prod(after) if n == -1 else n for n in after)
-    if prod(before) != prod(after):
-        raise refusal(op, "reshapes time into the features", "keep time at axis 1: Reshape((-1, ...))")
-    return after
-
-
-def _reach(op: Any) -> int:
-    """How many past inputs a convolution over time needs."""
-    if isinstance(op, layers.Conv1D | layers.DepthwiseConv1D):
-        return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
-    return 0
-
-
-def _operations(graph: Any) -> list[Any]:
-    found = []
-    for op in graph.operations:
-        inner = functional_graph(op)
-        found.extend(_operations(inner) if inner is not None else [op])
-    return found
-
-
-def op_makes_mask(op: Any) -> bool:
-    """Whether a layer tells the ones behind it which time steps to leave out."""
-    return isinstance(op, layers.Masking) or bool(getattr(op, "mask_zero", False))
-
-
-def _consumers(graph: Any, tensor: Any) -> list[Any]:
-    found = []
-    for op in graph.operations:
-        for node in op._inbound_nodes:
-            for position, read in enumerate(node.input_tensors):
-                if read is not tensor:
-                    continue
-                inner = functional_graph(op)
-                found.extend(_consumers(inner, inner.inputs[position]) if inner is not None else [op])
-    return found
-
-
-def _token_count(graph: Any, tensor: Any) -> int | None:
-    """How many tokens there are, where the input is a token index; None where it is not."""
-    for op in _consumers(graph, tensor):
-        if isinstance(op, layers.Embedding):
-            return int(op.input_dim)
-        if type(op).__name__ == "OneHot":
-            return int(op.num_classes)
-        if isinstance(op, layers.CategoryEncoding):
-            return int(op.num_tokens)
-    return None
-
-
-def _is_token(graph: Any, tensor: Any) -> bool:
-    return _token_count(graph, tensor) is not None
-
-
-def _is_final_state(tensor: Any) -> bool:
-    """Whether an output of the model is a state that its recurrent layer returns: `next_` says it already."""
-    op, _, index = tensor._keras_history
-    return isinstance(op, layers.RNN) and index > 0
-
-
-def _output_name(graph: Any, i: int) -> str:
-    return re.sub(r"\W", "_", graph.output_names[i])
-
-
-def _distinct(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return result

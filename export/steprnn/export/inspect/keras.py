@@ -14,8 +14,9 @@ from steprnn.runtime.pairing import Declared, Pair
 from steprnn.runtime.spec import NEXT, TensorSpec
 
 from .. import layers
-from ..derive import derive, functional_graph
+from ..derive import derive
 from ..frozen import freeze
+from ..graph import functional_graph
 from ..source import open_source
 from . import hazards
 from .graph_def import GraphReader

@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 
+multiply, exp = np.multiply, np.exp  # looked up once
+
 # Below it float32 logits over the temperature overflow, and the draw is greedy but for exact ties.
 LEAST_TEMPERATURE = 1e-6
 FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filter says how many
+# exp(logit / temperature) is taken as it is while the largest exponent is no larger: far from where float32
+# overflows, and rounded by less than 1e-5 of itself, so that a sum times u that is below NEARLY is below 1.
+LARGEST_EXPONENT = 60.0
+NEARLY = 0.9999
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,35 @@ class Sampler:
             raise UsageError(f"seed is {seed}; expected at least 0")
         self._sampling = sampling
         self._greedy = sampling.temperature < LEAST_TEMPERATURE
-        self._sharpness = np.float32(1.0 / max(sampling.temperature, LEAST_TEMPERATURE))
+        self._inverse = 1.0 / max(sampling.temperature, LEAST_TEMPERATURE)
+        self._sharpness = np.array(self._inverse, np.float32)  # without axes: less to convert than a scalar
+        self._largest = 0.0  # logit whose exponent is small enough; none is before there is room for weights
         self._min_p = np.float32(-math.log(sampling.min_p) if sampling.min_p else math.inf)
         self._filtered = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
-        self._random = random.Random(seed)
+        self._next_random = random.Random(seed).random
         self._penalised = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
         self._smaller = np.minimum if sampling.repeat_penalty > 1.0 else np.maximum
         self._recent: deque[int] = deque(recent, maxlen=sampling.repeat_last_n)
         self._size = 0
+        self._weights = np.empty(0, np.float32)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """The next token for logits `[vocabulary]`, which are left as they are."""
         if self._penalised:
             logits = self._penalise(logits)
-        token = int(logits.argmax()) if self._greedy else self._draw(logits, self._random.random())
+        token = int(logits.argmax())
+        if not self._greedy:
+            u, weights = self._next_random(), self._weights
+            if -self._largest < logits.item(token) < self._largest:
+                multiply(logits, self._sharpness, weights)
+                exp(weights, weights)
+                likeliest = u * weights.dot(self._ones) < NEARLY * weights.item(token)
+            else:
+                likeliest = False
+            if not likeliest:
+                token = self._draw(logits, token, u)
         if self._penalised:
             self._remember(token)
         return token
@@ -89,6 +108,7 @@ class Sampler:
         factors: NDArray[np.float32] | None = None,
     ) -> None:
         self._size = size
+        self._largest = LARGEST_EXPONENT / self._inverse
         self._weights, self._other = np.empty(size, np.float32), np.empty(size, np.float32)
         self._above, self._ones = np.empty(size, np.bool_), np.ones(size, np.float32)
         self._counts = [0] * size
@@ -121,17 +141,16 @@ class Sampler:
             self._divisors[token] = 1.0 / self._sampling.repeat_penalty
             self._factors[token] = self._sampling.repeat_penalty
 
-    def _draw(self, logits: NDArray[np.float32], u: float) -> int:
+    def _draw(self, logits: NDArray[np.float32], best: int, u: float) -> int:
+        """A draw with weights relative to that of the likeliest token, `best`, which is 1."""
         if len(logits) != self._size:
             self._allocate(len(logits))
-        best = int(logits.argmax())
-        top = logits[best]
-        weights = self._weights
+        top, weights = logits[best], self._weights
         np.subtract(logits, top, weights)
         np.multiply(weights, self._sharpness, weights)
         np.exp(weights, weights)
         if u * float(weights.dot(self._ones)) < 1.0:
-            return best  # its weight is 1, it comes first, and a filter would only make the total smaller
+            return best  # it comes first, and a filter would only make the total smaller
         return self._draw_beyond(logits, top, weights, u)
 
     def _draw_beyond(
@@ -222,15 +241,27 @@ class RowSampler:
             self._factors = np.ones((len(recent), size), np.float32)
             for row, divisors, factors in zip(self._rows, self._divisors, self._factors, strict=True):
                 row._allocate(size, divisors, factors)
-        self._ones = np.ones(size, np.float32)
+        # For the weights of a draw, and for penalised logits: made once, as large arrays are slow to make.
+        self._weights, self._other = np.empty((2, len(recent), size), np.float32)
 
     def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
         """The next token of each of these rows, for logits `[len(rows), vocabulary]`."""
-        first = self._first
-        samplers = [self._rows[row] for row in rows.tolist()]
+        first, samplers = self._first, [self._rows[row] for row in rows.tolist()]
         if first._penalised:
-            logits = first._smaller(logits * self._divisors[rows], logits * self._factors[rows])
-        return _choose(samplers, logits, self._ones)
+            logits = self._penalise(rows, logits)
+        tokens: NDArray[np.intp] = logits.argmax(axis=1)
+        if not first._greedy:
+            _draw_rows(samplers, logits, tokens, first._sharpness, self._weights[: len(rows)])
+        if first._penalised:
+            for sampler, token in zip(samplers, tokens.tolist(), strict=True):
+                sampler._remember(token)
+        return tokens
+
+    def _penalise(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        weights, other = self._weights[: len(rows)], self._other[: len(rows)]
+        for into, values in ((weights, self._divisors), (other, self._factors)):
+            np.multiply(logits, values if len(rows) == len(values) else values[rows], into)
+        return self._first._smaller(weights, other, out=other)
 
 
 def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -241,30 +272,41 @@ def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDA
         logits = np.stack(
             [s._penalise(row) if s._penalised else row for s, row in zip(samplers, logits, strict=True)]
         )
-    return _choose(samplers, logits, np.ones(logits.shape[1], np.float32))
-
-
-def _choose(
-    samplers: Sequence[Sampler], logits: NDArray[np.float32], ones: NDArray[np.float32]
-) -> NDArray[np.intp]:
-    """Choose from penalised logits, and remember. `ones` is float32 `[vocabulary]`."""
     tokens: NDArray[np.intp] = logits.argmax(axis=1)
     drawn = [i for i, sampler in enumerate(samplers) if not sampler._greedy]
     if drawn:
-        chosen, best = (logits, tokens) if len(drawn) == len(samplers) else (logits[drawn], tokens[drawn])
-        sharpness = np.array([samplers[i]._sharpness for i in drawn], np.float32)
-        tops = np.take_along_axis(chosen, best[:, np.newaxis], axis=1)
-        weights = np.exp((chosen - tops) * sharpness[:, np.newaxis])
-        draws = np.array([samplers[i]._random.random() for i in drawn])
-        for place in np.flatnonzero(draws * weights.dot(ones) >= 1.0).tolist():
-            sampler = samplers[drawn[place]]
-            tokens[drawn[place]] = sampler._draw_beyond(
-                chosen[place], tops[place, 0], weights[place], float(draws[place])
-            )
+        drawing = [samplers[i] for i in drawn]
+        sharpness = np.array([[sampler._inverse] for sampler in drawing], np.float32)
+        if len(drawn) == len(samplers):
+            _draw_rows(drawing, logits, tokens, sharpness)
+        else:
+            chosen = tokens[drawn]
+            _draw_rows(drawing, logits[drawn], chosen, sharpness)
+            tokens[drawn] = chosen
     for sampler, token in zip(samplers, tokens.tolist(), strict=True):
         if sampler._penalised:
             sampler._remember(token)
     return tokens
+
+
+def _draw_rows(
+    samplers: Sequence[Sampler],
+    logits: NDArray[np.float32],
+    tokens: NDArray[np.intp],
+    sharpness: NDArray[np.float32],
+    room: NDArray[np.float32] | None = None,
+) -> None:
+    """Put the draws of rows of penalised logits into `tokens`, which holds their likeliest.
+
+    `sharpness` is of all rows, or `[rows, 1]`; `room` `[rows, vocabulary]` is for the weights.
+    """
+    tops = logits[np.arange(len(tokens)), tokens]
+    weights = np.subtract(logits, tops[:, np.newaxis], out=room)
+    multiply(weights, sharpness, weights)
+    exp(weights, weights)
+    draws = np.array([sampler._next_random() for sampler in samplers])
+    for i in np.flatnonzero(draws * weights.dot(np.ones(len(weights[0]), np.float32)) >= 1.0).tolist():
+        tokens[i] = samplers[i]._draw_beyond(logits[i], tops[i], weights[i], float(draws[i]))
 
 
 class Until:

@@ -66,6 +66,25 @@ def test_int8(run: Run, make_page: Run, tmp_path: Path, tiny: Path) -> None:
     assert run(folder, body, "int8") == ["int8", model.generate("分开", LENGTH)]
 
 
+def test_int8_weights(run: Run, make_page: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """Drawn too: the arithmetic is that of float32, as it is in Python."""
+    pytest.importorskip("tf2onnx")
+    from steprnn.export.bundle import export
+
+    bundle = tmp_path / "verse.bundle"
+    export(checkpoint, bundle, formats=("onnx",), variants=("float32", "int8-weights"))
+    model = load(bundle, engine="onnx", variant="int8-weights")
+    expected = [model.generate("分开", LENGTH, **options) for options, _ in OPTIONS]
+    assert expected[0] != expected[2]
+    listed = ", ".join(options for _, options in OPTIONS)
+    body = f"""const texts = [];
+        for (const options of [{listed}]) {{
+          texts.push(await model.generate("分开", {{ length: {LENGTH}, ...options }}));
+        }}
+        return texts;"""
+    assert run(make_page(bundle, tmp_path / "site", variant="int8-weights"), body, "int8-weights") == expected
+
+
 def test_a_stream_comes_a_character_at_a_time_and_can_be_stopped(
     run: Run, page: Path, models: dict[str, Model]
 ) -> None:

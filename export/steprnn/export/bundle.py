@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from steprnn.runtime.atomic import new_folder, write_text
 from steprnn.runtime.errors import ParityError, UsageError
-from steprnn.runtime.manifest import GOLDEN, INITIAL, NAME, Artefact, FileRecord, Manifest
+from steprnn.runtime.manifest import GOLDEN, INITIAL, NAME, VARIANTS, Artefact, FileRecord, Manifest
 from steprnn.runtime.parity import Measures
 from steprnn.runtime.vocabulary import Vocabulary
 
@@ -30,7 +30,6 @@ FORMATS: dict[str, tuple[Any, str]] = {
     "tflite": (tflite, "step{}.tflite"),
     "onnx": (onnx, "step{}.onnx"),
 }
-VARIANTS = ("float32", "float16", "int8")
 DEFAULT_VARIANTS = ("float32", "int8")
 CHAINED_STEPS = 1024
 GOLDEN_STEPS = 256  # what a bundle carries to be checked elsewhere: 1.6 MB of the book's model

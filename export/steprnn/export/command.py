@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantize",
         type=lambda value: value.split(","),
         default="none,int8",
-        help="none (float32), float16 and int8 weights, with commas between; what a format lacks is left out",
+        help="none (float32), float16, int8 and, for a web page, int8-weights, with commas between; "
+        "what a format lacks is left out",
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"

@@ -25,6 +25,7 @@ METHODS = {
     "float32": "float32 weights",
     "float16": "float16 weights, cast to float32 when they are loaded",
     "int8": "MatMulNBits (8 bits, accuracy level 4) and int8 rows in gathered tables",
+    "int8-weights": "int8 weights, widened to float32 when they are loaded, and int8 rows in gathered tables",
 }
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 LARGEST_BLOCK = 256  # weights that share a scale; the fastest of 32, 128 and 256 at hidden size 256
@@ -38,6 +39,8 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     model = _convert(step)
     if variant == "int8":
         model = _quantize(model)
+    elif variant == "int8-weights":
+        _narrow(model.graph)
     elif variant == "float16":
         _halve(model.graph)
     helper.set_model_props(
@@ -112,9 +115,40 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=block, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     model = quantizer.model.model
-    for node in [n for n in model.graph.node if n.op_type == "Gather"]:
-        _quantize_table(model.graph, node)
+    _quantize_tables(model.graph)
     return model
+
+
+def _narrow(graph: onnx.GraphProto) -> None:
+    """Keep matrices as int8 with one scale a column: onnxruntime multiplies them out when it loads them.
+
+    The arithmetic of a step is that of float32, for engines without a product of 8 bits such as its wasm.
+    """
+    matrices = {n.input[1] for n in graph.node if n.op_type == "MatMul"}
+    stored = [t for t in graph.initializer if t.name in matrices and t.data_type == TensorProto.FLOAT]
+    for matrix in [t for t in stored if len(t.dims) == 2]:
+        name = matrix.name
+        _store_int8(graph, matrix, f"{name}/int8", f"{name}/scale", axis=0)
+        cast = helper.make_node(
+            "Cast", [f"{name}/int8"], [f"{name}/float"], f"{name}/float", to=TensorProto.FLOAT
+        )
+        graph.node.insert(0, helper.make_node("Mul", [f"{name}/float", f"{name}/scale"], [name], name))
+        graph.node.insert(0, cast)
+    _quantize_tables(graph)
+
+
+def _quantize_tables(graph: onnx.GraphProto) -> None:
+    for node in [n for n in graph.node if n.op_type == "Gather"]:
+        _quantize_table(graph, node)
+
+
+def _store_int8(graph: onnx.GraphProto, weights: onnx.TensorProto, name: str, scale: str, axis: int) -> None:
+    """Replace a float initializer by int8, `name`, and by what 1 stands for along the axis, `scale`."""
+    values = numpy_helper.to_array(weights)
+    units = np.maximum(np.abs(values).max(axis=axis, keepdims=True), np.finfo(np.float32).tiny) / 127
+    rounded = np.rint(values / units).astype(np.int8)
+    graph.initializer.remove(weights)
+    graph.initializer.extend([numpy_helper.from_array(rounded, name), numpy_helper.from_array(units, scale)])
 
 
 def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
@@ -122,14 +156,8 @@ def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
     table = next((i for i in graph.initializer if i.name == gather.input[0]), None)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return
-    weights = numpy_helper.to_array(table)
-    scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
-    rows = np.rint(weights / scale).astype(np.int8)
     name, indices, output = gather.name, gather.input[1], gather.output[0]
-    graph.initializer.remove(table)
-    graph.initializer.extend(
-        [numpy_helper.from_array(rows, f"{name}/rows"), numpy_helper.from_array(scale, f"{name}/scale")]
-    )
+    _store_int8(graph, table, f"{name}/rows", f"{name}/scale", axis=1)
     position = list(graph.node).index(gather)
     graph.node.remove(gather)
     for offset, node in enumerate(

@@ -22,6 +22,7 @@ VERSION = 1
 NAME = "manifest.json"
 INITIAL = "initial.npz"
 GOLDEN = "golden.npz"
+VARIANTS = ("float32", "float16", "int8", "int8-weights")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Artefact:
 
     name: str  # "<format>-<variant>", unique in the bundle
     format: str  # "onnx", "tflite" or "saved_model"
-    variant: str  # "float32", "float16" or "int8"
+    variant: str  # one of VARIANTS
     method: str  # how the weights are kept, in the vendor's own terms
     path: str  # relative to the bundle
 

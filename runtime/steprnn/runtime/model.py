@@ -48,7 +48,7 @@ def load(
     """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is "float32", "float16" or "int8". Raises `BundleError`
+    for which the bundle has a graph. `variant` is that of the graph, such as "int8". Raises `BundleError`
     where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
     `MissingExtra` where the engine is not installed.
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 from ..errors import UsageError
+from ..manifest import VARIANTS
 from ..model import load
 from ..quiet import quiet
 
@@ -56,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("auto", "litert", "onnx"), default="auto", help="what runs the step"
     )
-    parser.add_argument(
-        "--variant", choices=("float32", "float16", "int8"), default="float32", help="which weights"
-    )
+    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
 
 

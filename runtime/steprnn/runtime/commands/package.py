@@ -10,6 +10,7 @@ from pathlib import Path
 from ..bundle import open_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
+from ..manifest import VARIANTS
 
 HELP = "make one file, a wheel or a web page of a bundle"
 EXAMPLE = """  steprnn package lyrics.bundle --as zip
@@ -43,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=tuple(ENGINES), help="what it depends on (default: the first it has a graph for)"
     )
     web = parser.add_argument_group("web")
-    web.add_argument(
-        "--variant", choices=("float32", "float16", "int8"), help="which weights (default: float32)"
-    )
+    web.add_argument("--variant", choices=VARIANTS, help="which weights (default: float32)")
     web.add_argument(
         "--ort",
         type=Path,

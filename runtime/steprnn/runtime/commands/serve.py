@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UsageError
+from ..manifest import VARIANTS
 from ..model import load
 from ..quiet import quiet
 
@@ -49,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--engine", choices=("auto", "litert", "onnx"), default="auto", help="what runs the step"
     )
-    engine.add_argument(
-        "--variant", choices=("float32", "float16", "int8"), default="float32", help="which weights"
-    )
+    engine.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
     engine.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
 
 

@@ -26,7 +26,7 @@ def default_out(bundle: Path) -> Path:
 def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None = None) -> Path:
     """Write the page of a bundle folder to `out`, whole or not at all; a page that is there is replaced.
 
-    `variant` is that of the ONNX graph, "float32", "float16" or "int8"; `ort` a node_modules folder with
+    `variant` is that of the ONNX graph, such as "int8-weights"; `ort` a node_modules folder with
     onnxruntime-web, which npm fetches otherwise. Raises `UsageError` where the bundle has no such graph or
     is not of a language model, or where something else is at `out`; `BundleError` where a file is damaged.
     """

@@ -198,7 +198,7 @@ function speak(chosen) {
   if (complain) at("problem").textContent = complain();
   if (model) {
     const { variant, path } = model.artefact;
-    at("about").textContent = words.about(variant, model.manifest.files[path].bytes, model.engine);
+    at("about").textContent = words.about(variant.replace("-weights", ""), model.manifest.files[path].bytes, model.engine);
   }
   try {
     localStorage.setItem("steprnn.language", chosen);

@@ -1,6 +1,6 @@
 /** Types of steprnn.js: a bundle of steprnn in the browser. */
 
-export type Variant = "float32" | "float16" | "int8";
+export type Variant = "float32" | "float16" | "int8" | "int8-weights";
 
 export interface LoadOptions {
   /** Which weights; "float32" by default. The bundle must hold that graph in ONNX. */

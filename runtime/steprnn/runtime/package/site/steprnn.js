@@ -16,7 +16,7 @@ const SLICE = 8; // milliseconds of work after which the page may draw and answe
  * Load a bundle folder.
  * @param {string | URL} url address of the folder, relative to the page
  * @param {object} [options]
- * @param {string} [options.variant] "float32", "float16" or "int8", where the bundle has it
+ * @param {string} [options.variant] such as "int8-weights", where the bundle has it
  * @param {string | URL} [options.engine] folder of onnxruntime-web's files; beside this module by default
  * @param {AbortSignal} [options.signal] gives the loading up
  * @param {(bytes: number, of: number) => void} [options.progress] called as the graph arrives

@@ -170,6 +170,30 @@ def test_the_int8_files_hold_their_weights_in_int8(bundle: Path) -> None:
     assert (bundle / "step.int8.tflite").stat().st_size < (bundle / "step.tflite").stat().st_size
 
 
+def test_what_is_widened_at_load_is_read_as_it_is_stored(checkpoint: Path, tmp_path: Path) -> None:
+    """A row of the kernel, the recurrent kernel and the head, with their scales, and biases as they are."""
+    pytest.importorskip("ai_edge_litert")
+    from steprnn.export.inspect import inspect
+    from steprnn.runtime.bench.weights import read_per_step
+
+    variants, formats = ("float32", "float16", "int8-weights"), ("tflite", "onnx")
+    manifest = export(checkpoint, tmp_path / "b", formats=formats, variants=variants)
+    gates, units, tokens = 4 * 32, 32, 21
+    weights, biases = gates + units * gates + units * tokens, gates + tokens
+    expected = {
+        "float32": 4 * weights + 4 * biases,
+        "float16": 2 * weights + 2 * biases,
+        "int8-weights": weights + 4 * (1 + gates + tokens) + 4 * biases,
+    }
+    assert len(manifest.artefacts) == 5, "TFLite has no int8-weights"
+    for artefact in manifest.artefacts:
+        path = tmp_path / "b" / artefact.path
+        assert read_per_step(path, artefact.format) == expected[artefact.variant], artefact.name
+        found = inspect(path).weights
+        assert found is not None
+        assert found.per_step == expected[artefact.variant], artefact.name
+
+
 def test_saved_model(bundle: Path) -> None:
     loaded = tf.saved_model.load(str(bundle / "saved_model"))
     assert list(loaded.signatures) == ["step"]

@@ -25,7 +25,7 @@ METHODS = {
     "float32": "float32 weights",
     "float16": "float16 weights, cast to float32 when they are loaded",
     "int8": "MatMulNBits (8 bits, accuracy level 4) and int8 rows in gathered tables",
-    "int8-weights": "int8 weights, widened to float32 when they are loaded, and int8 rows in gathered tables",
+    "int8-weights": "int8 weights, multiplied out to float32 when they are loaded",
 }
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 LARGEST_BLOCK = 256  # weights that share a scale; the fastest of 32, 128 and 256 at hidden size 256
@@ -115,31 +115,27 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=block, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     model = quantizer.model.model
-    _quantize_tables(model.graph)
+    for node in [n for n in model.graph.node if n.op_type == "Gather"]:
+        _quantize_table(model.graph, node)
     return model
 
 
 def _narrow(graph: onnx.GraphProto) -> None:
-    """Keep matrices as int8 with one scale a column: onnxruntime multiplies them out when it loads them.
+    """Keep matrices and tables as int8 with one scale a column or row, multiplied out when they are loaded.
 
-    The arithmetic of a step is that of float32, for engines without a product of 8 bits such as its wasm.
+    The arithmetic of a step is that of float32, for engines without a product of 8 bits such as onnxruntime's
+    wasm.
     """
-    matrices = {n.input[1] for n in graph.node if n.op_type == "MatMul"}
-    stored = [t for t in graph.initializer if t.name in matrices and t.data_type == TensorProto.FLOAT]
-    for matrix in [t for t in stored if len(t.dims) == 2]:
-        name = matrix.name
-        _store_int8(graph, matrix, f"{name}/int8", f"{name}/scale", axis=0)
-        cast = helper.make_node(
-            "Cast", [f"{name}/int8"], [f"{name}/float"], f"{name}/float", to=TensorProto.FLOAT
-        )
-        graph.node.insert(0, helper.make_node("Mul", [f"{name}/float", f"{name}/scale"], [name], name))
-        graph.node.insert(0, cast)
-    _quantize_tables(graph)
-
-
-def _quantize_tables(graph: onnx.GraphProto) -> None:
-    for node in [n for n in graph.node if n.op_type == "Gather"]:
-        _quantize_table(graph, node)
+    axes = {n.input[0]: 1 for n in graph.node if n.op_type == "Gather"}
+    axes |= {n.input[1]: 0 for n in graph.node if n.op_type == "MatMul"}
+    for weights in [t for t in graph.initializer if t.name in axes and t.data_type == TensorProto.FLOAT]:
+        if len(weights.dims) == 2:
+            name = weights.name
+            stored, scale, widened = f"{name}/int8", f"{name}/scale", f"{name}/float"
+            _store_int8(graph, weights, stored, scale, axes[name])
+            cast = helper.make_node("Cast", [stored], [widened], widened, to=TensorProto.FLOAT)
+            graph.node.insert(0, cast)
+            graph.node.insert(1, helper.make_node("Mul", [widened, scale], [name], name))
 
 
 def _store_int8(graph: onnx.GraphProto, weights: onnx.TensorProto, name: str, scale: str, axis: int) -> None:

@@ -24,6 +24,7 @@ STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 CONTRIB = "com.microsoft"
 RECURRENT = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # operator -> where its initial states come in
 PACKED = (TensorProto.INT4, TensorProto.UINT4)  # two to a byte
+WIDENING = ("Cast", "Mul", "DequantizeLinear", "Identity")  # of constants alone, once, when loaded
 NO_WEIGHTS = ("int32", "int64", "bool", "object", "str")  # shapes, axes and indices
 
 
@@ -156,6 +157,10 @@ def _constants(model: Any, nodes: list[Any]) -> Iterator[tuple[str, int, int]]:
         for a in node.attribute
         if a.name == "value"
     ]
+    fixed = {name for name, _ in tensors}
+    for node in nodes:
+        if node.op_type in WIDENING and all(name in fixed for name in node.input):
+            fixed.add(node.output[0])
     for name, tensor in tensors:
         dtype = _dtype(tensor.data_type)
         if dtype in NO_WEIGHTS:
@@ -166,20 +171,23 @@ def _constants(model: Any, nodes: list[Any]) -> Iterator[tuple[str, int, int]]:
             if tensor.data_type in PACKED
             else count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         )
-        yield dtype, size, _read(name, size, tensor.dims, readers)
+        yield dtype, size, _read(name, size, tensor.dims, readers, fixed)
 
 
-def _read(name: str, size: int, dims: Any, readers: dict[str, list[tuple[Any, int]]]) -> int:
-    """Bytes that one step reads: one row for each lookup, or all of it where anything else reads it."""
-    reads = readers.get(name, [])
-    passed = [node.output[0] for node, _ in reads if node.op_type == "Identity"]
-    reads = [r for r in reads if r[0].op_type != "Identity"]
+def _read(name: str, size: int, dims: Any, readers: dict[str, list[tuple[Any, int]]], fixed: set[str]) -> int:
+    """Bytes that one step reads: one row for each lookup, or all of it where anything else reads it.
+
+    `fixed` are the names of what is constant once the graph is loaded.
+    """
+    passed = [node.output[0] for node, _ in readers.get(name, []) if node.output[0] in fixed]
+    reads = [(node, place) for node, place in readers.get(name, []) if node.output[0] not in fixed]
     rows = [r for r in reads if _is_lookup(*r)]
     if len(rows) < len(reads):
         return size
     return min(
         size,
-        len(rows) * (size // dims[0] if dims else 0) + sum(_read(n, size, dims, readers) for n in passed),
+        len(rows) * (size // dims[0] if dims else 0)
+        + sum(_read(n, size, dims, readers, fixed) for n in passed),
     )
 
 

@@ -129,9 +129,17 @@ def _constants(model: Any, operators: list[tuple[str, Any, Any]]) -> Iterator[tu
             scaled = tensor.quantization is not None and len(_each(tensor.quantization.scale)) > 0
             if size and (_dtype(tensor) in WEIGHTS or (_dtype(tensor) == "int32" and scaled)):
                 sizes[tensor.buffer] = (_dtype(tensor), size)
+    widened: dict[tuple[int, int], Any] = {}  # graph and tensor -> the constant that it is widened from
     for name, operator, graph in operators:
+        given = graph.tensors[operator.inputs[0]] if name == "DEQUANTIZE" else None
+        if given is not None and given.buffer in sizes:
+            widened[id(graph), int(operator.outputs[0])] = given
+    for name, operator, graph in operators:
+        if name == "DEQUANTIZE" and (id(graph), int(operator.outputs[0])) in widened:
+            continue
         for position, index in enumerate(_each(operator.inputs)):
-            tensor = graph.tensors[index] if index >= 0 else None
+            own = graph.tensors[index] if index >= 0 else None
+            tensor = widened.get((id(graph), int(index)), own)
             if tensor is None or tensor.buffer not in sizes:
                 continue
             size = sizes[tensor.buffer][1]

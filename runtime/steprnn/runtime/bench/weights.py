@@ -1,7 +1,7 @@
 """How many bytes of weights one step reads: all that the graph holds, and one row of a looked-up table.
 
-Counted as they are stored. `steprnn inspect` counts the same with the packages of the export extra;
-here each file is read with what its engine brings.
+Counted as they are stored, also where an engine widens them when it loads them. `steprnn inspect` counts
+the same with the packages of the export extra; here each file is read with what its engine brings.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from ..errors import BundleError
 
 # Field numbers of onnx.proto, which never change.
 GRAPH, NODE, INITIALIZER = 7, 1, 5
-NODE_INPUT, NODE_OPERATOR = 1, 4
+NODE_WORDS = NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR = 1, 2, 4
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 ONNX_INTEGERS = (6, 7, 9)  # int32, int64, bool: shapes, axes and indices
 LOOKUPS = ("Gather", "GatherBlockQuantized")
+WIDENING = ("Cast", "Mul", "DequantizeLinear", "Identity")  # of constants alone, once, when loaded
 
 
 def read_per_step(path: Path, format: str) -> int:
@@ -40,9 +41,17 @@ def _of_tflite(path: Path) -> int:
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     made = {i for operator in operators for i in operator["outputs"]}
     made |= {d["index"] for d in interpreter.get_input_details()}
+    widened = {
+        int(operator["outputs"][0]): int(operator["inputs"][0])
+        for operator in operators
+        if operator["op_name"] == "DEQUANTIZE" and operator["inputs"][0] not in made
+    }
     reads: dict[int, int] = {}
     for operator in operators:
-        for position, index in enumerate(operator["inputs"]):
+        if operator["outputs"][0] in widened:
+            continue
+        for position, given in enumerate(operator["inputs"]):
+            index = widened.get(int(given), int(given))
             if index in made or index not in details or _is_index(details[index]):
                 continue
             shape = [int(n) for n in details[index]["shape"]]
@@ -65,18 +74,24 @@ def _scales(detail: dict[str, Any]) -> Any:
 def _of_onnx(data: bytes) -> int:
     graph = next(value for number, value in _fields(memoryview(data)) if number == GRAPH)
     tables: dict[str, tuple[int, int]] = {}  # name -> bytes, and bytes of a row
+    sources: dict[str, list[str]] = {}  # constant, or what is widened of some -> initializers
     readers: dict[str, list[bool]] = {}  # name -> for each reader, whether it looks rows up
     for number, value in _fields(graph):
         if number == INITIALIZER:
             name, kind, size, rows = _tensor(value)
+            sources[name] = [name]
             if kind not in ONNX_INTEGERS:
                 tables[name] = size, size // max(rows, 1)
-        elif number == NODE:
-            fields = list(_fields(value))
-            operator = next(bytes(v).decode() for n, v in fields if n == NODE_OPERATOR)
-            inputs = [bytes(v).decode() for n, v in fields if n == NODE_INPUT]
+    for number, value in _fields(graph):  # initializers come after the nodes in a file
+        if number == NODE:
+            words = [(n, bytes(v).decode()) for n, v in _fields(value) if n in NODE_WORDS]
+            inputs, outputs, (operator,) = ([v for n, v in words if n == wanted] for wanted in NODE_WORDS)
+            if operator in WIDENING and all(name in sources for name in inputs):
+                sources[outputs[0]] = [source for name in inputs for source in sources[name]]
+                continue
             for position, name in enumerate(inputs):
-                readers.setdefault(name, []).append(operator in LOOKUPS and position == 0)
+                for source in sources.get(name, ()):
+                    readers.setdefault(source, []).append(operator in LOOKUPS and position == 0)
     total = 0
     for name, (size, row) in tables.items():
         reads = readers.get(name, [])

@@ -35,11 +35,18 @@ test: $(VENV)/dev alone ## every test, and the runtime alone with each engine
 alone: $(VENV)/dev ## the runtime without TensorFlow: one clean environment for each engine
 	$(BIN)/python tests/alone.py
 
-bench: $(VENV)/all ## the README's figures, tables and picture (about 20 minutes, on a quiet machine)
+build/lyrics.bundle: $(VENV)/all
+	rm -rf $@
+	$(BIN)/steprnn train --out build/checkpoint --overwrite --quiet
+	$(BIN)/steprnn export build/checkpoint --out $@ --quantize none,float16,int8,int8-weights
+
+bench: build/lyrics.bundle ## the README's figures, tables and picture (12 minutes on a quiet machine)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/steps.py --readme README.md
+	$(BIN)/python benchmarks/steps.py build/checkpoint build/lyrics.bundle --readme README.md
+	$(BIN)/python benchmarks/threads.py build/lyrics.bundle --readme README.md
 	$(BIN)/python benchmarks/sizes.py --readme README.md --picture docs/cost.svg
+	$(BIN)/python benchmarks/serve.py build/lyrics.bundle
 	$(BIN)/python benchmarks/train.py
 
 clean: ## remove the virtual environment and what demo wrote
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) build demo

@@ -1,26 +1,29 @@
-"""One step at a time, side by side: `python benchmarks/steps.py` (the extra `bench` brings the peers).
+"""One step at a time, side by side: `python benchmarks/steps.py CHECKPOINT BUNDLE`.
 
 First every contender writes the same greedy text from the same weights; then they take turns on one core.
-Trains the book's model on the embedded lyrics, or takes `--checkpoint`. Prints Markdown: the peers, then
-what `steprnn bench` measures of the bundle. Exits 1 where a float32 contender writes another text.
+The peers come with the extra `bench`. Prints Markdown: what the variants cost and say, what `steprnn bench`
+measures of the bundle, and the peers. Exits 1 where a float32 contender writes another text.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+with contextlib.suppress(ImportError):  # PyTorch's compiler; loaded after TensorFlow, it crashes the process
+    import triton  # noqa: F401
 
 import tensorflow as tf
 from book import Book, Write
@@ -28,7 +31,7 @@ from peers import PEERS
 from readme import put
 
 from steprnn.export.source import open_source
-from steprnn.runtime import Model, load
+from steprnn.runtime import Model, engines, load
 from steprnn.runtime.bench.machine import pinned, read_seconds
 from steprnn.runtime.bench.measure import FULL, QUICK, Pace, measure, runnable
 from steprnn.runtime.bench.report import markdown
@@ -45,15 +48,6 @@ PROMPT, CHECKED = "分开", 200
 def say(line: str, file: TextIO | None = None) -> None:
     """Progress."""
     print(line, file=file or sys.stderr, flush=True)
-
-
-def steprnn(*argv: object) -> None:
-    """Run a command in a process of its own, which may start as many threads as it likes."""
-    code = "import sys; from steprnn.runtime.cli import main; sys.exit(main())"
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    command = [sys.executable, "-c", code, *map(str, argv)]
-    if subprocess.run(command, check=False, env=environment).returncode:
-        raise SystemExit(f"`steprnn {argv[0]}` failed")
 
 
 def ours(model: Model) -> Write:
@@ -139,7 +133,8 @@ def table(spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mappi
         "| --- | ---: | ---: | ---: | --- |",
     ]
     for name, spread in sorted(spreads.items(), key=lambda item: -item[1].median):
-        floor = next((us for candidate, us in floors.items() if candidate in name), float32)
+        own = max((candidate for candidate in floors if candidate in name), key=len, default=None)
+        floor = floors[own] if own else float32
         lines.append(
             f"| {name} | {spread.median:,.1f} ({spread.least:,.1f}, {spread.p90:,.1f}) "
             f"| {spreads[fastest].median / spread.median:.3g} | {spread.median / floor:,.1f} "
@@ -150,28 +145,43 @@ def table(spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mappi
     ]
 
 
+def variants(bundle: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each variant costs, and what its artefact was found to say when it was written."""
+    record = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
+    chained = {f["candidate"]: f["figures"] for f in reversed(record["findings"]) if f["level"] == "chained"}
+    lines = [
+        "| | bytes | us a step | tokens/s, 64 at once | same-top-1 | mean KL, nats | perplexity |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        artefact = f"{engines.ENGINES[row['engine']]}-{row['variant']} in {row['engine']}"
+        said = chained[artefact]
+        lines.append(
+            f"| {row['engine']} {row['variant']} | {row['bytes']:,} | {row['generate_us']:,.1f} "
+            f"| {row['generate_64_tokens_per_second']:,.0f} | {said['same_top_1']:.2%} "
+            f"| {said['mean_kl']:.1e} | {said['perplexity']:+.3%} |"
+        )
+    return lines
+
+
 def main() -> int:
     """Measure, and print Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, help="default: one is trained on the embedded lyrics")
-    parser.add_argument("--bundle", type=Path, help="default: exported from the checkpoint")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("bundle", type=Path, help="exported from the checkpoint")
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     parser.add_argument("--readme", type=Path, help="also write the tables between its markers")
     arguments = parser.parse_args()
     pace = QUICK if arguments.quick else FULL
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = arguments.checkpoint or Path(folder) / "checkpoint"
-        bundle = arguments.bundle or Path(folder) / "bundle"
-        if not arguments.checkpoint:
-            steprnn("train", "--out", checkpoint, "--quiet")
-        if not arguments.bundle:
-            steprnn("export", checkpoint, "--out", bundle)
-        report = markdown(measure(bundle, pace, say))
-        with pinned(), quiet() as terminal:  # before the peers start threads, as many as they see cores
-            lines, wrong = compare(bundle, checkpoint, pace, partial(say, file=terminal))
-    print("\n".join([*lines, "", *report]))
+    report = measure(arguments.bundle, pace, say)
+    told = {"variants": variants(arguments.bundle, report.rows), "bench": markdown(report)}
+    with pinned(), quiet() as terminal:  # before the peers start threads, as many as they see cores
+        talk = partial(say, file=terminal)
+        lines, wrong = compare(arguments.bundle, arguments.checkpoint, pace, talk)
+    told["steps"] = lines
+    print("\n\n".join("\n".join(table) for table in told.values()))
     if arguments.readme:
-        put(arguments.readme, {"steps": lines, "bench": report})
+        put(arguments.readme, told)
     for name in wrong:
         say(f"{name} writes another text")
     return 1 if wrong else 0

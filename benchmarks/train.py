@@ -9,6 +9,7 @@ PyTorch comes with the extra `bench`; without it, its rows are left out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+with contextlib.suppress(ImportError):  # PyTorch's compiler; loaded after TensorFlow, it crashes the process
+    import triton  # noqa: F401
 
 import keras
 import numpy as np

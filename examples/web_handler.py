@@ -26,7 +26,7 @@ async def answer(model: Model, reader: asyncio.StreamReader, writer: asyncio.Str
         await respond(model, query, writer)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, IndexError, OSError):
         pass  # it left, or it does not speak HTTP
-    except TimeoutError:
+    except asyncio.TimeoutError:
         pass
     finally:
         writer.close()

@@ -63,8 +63,9 @@ def _graph(bundle: Path, manifest: Manifest, variant: str) -> Artefact:
     artefact = manifest.artefact("onnx", variant)
     if artefact is None:
         held = ", ".join(a.name for a in manifest.artefacts)
+        quantize = "none" if variant == "float32" else variant
         raise UsageError(
             f"{bundle} has no {variant} graph in ONNX, which a page runs; it holds {held}; "
-            "choose another --variant, or export with --formats onnx"
+            f"choose another --variant, or export with --formats onnx --quantize {quantize}"
         )
     return artefact

@@ -5,6 +5,7 @@ import { WORDS, explain } from "./words.js";
 
 const PACE = 30; // characters a second that a person can follow
 const AHEAD = 64; // characters written at once, so that the clock measures the model and not the pauses
+const LATELY = 0.7; // what of the speed so far counts at the next turn: the first hundreds warm the engine up
 const BLOCK = 12; // milliseconds of writing between two frames, where there is no pace
 const BEGINNING = "分开";
 
@@ -107,25 +108,30 @@ async function write(unknown) {
   at("keep").dataset.seed = String(seed);
 }
 
-/** Pieces as they are to be shown, one frame's worth at a time, and how fast the model wrote so far. */
+/** Pieces as they are to be shown, one frame's worth at a time, and how fast the model writes lately. */
 async function* paced(pieces, signal) {
   const ready = [];
-  let [given, busy, done] = [0, 0, false];
+  let [given, written, busy, done] = [0, 0, 0, false];
   const began = performance.now();
   while (!done || ready.length) {
     const free = !at("pace").checked;
     if (!done && (free || ready.length < AHEAD / 2)) {
       const from = performance.now();
+      written *= LATELY;
+      busy *= LATELY;
       do {
         const next = await pieces.next();
         done = next.done;
-        if (!done) ready.push(next.value);
+        if (!done) {
+          ready.push(next.value);
+          written++;
+        }
       } while (!done && (free ? performance.now() - from < BLOCK : ready.length < AHEAD));
       busy += performance.now() - from;
     }
     const piece = ready.splice(0, free ? ready.length : allowance(began, given));
     given += piece.length;
-    if (piece.length) yield { piece, speed: Math.round(((given + ready.length) / busy) * 1000) };
+    if (piece.length) yield { piece, speed: busy ? Math.round((written / busy) * 1000) : 0 };
     if (!done || ready.length) await frame();
     signal.throwIfAborted();
   }

@@ -667,8 +667,17 @@ def three_outputs() -> keras.Model:
 
 @case("h c")
 def mixed_float16() -> keras.Model:
+    return of_policy("mixed_float16")
+
+
+@case("h c")
+def float64() -> keras.Model:
+    return of_policy("float64")
+
+
+def of_policy(name: str) -> keras.Model:
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
+    keras.config.set_dtype_policy(name)
     try:
         return sequence(layers.LSTM(8, return_sequences=True), layers.Dense(2, dtype="float32"))
     finally:

@@ -13,11 +13,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from . import operators
 from .derive import Step
 
-# Graphs are float32 even where the model computes in 16 bits (mixed_float16): its weights are float32,
-# and CPUs run float16 by way of float32. The oracle is the same graph, all of it in float64.
+# Graphs are float32 even where the model computes in 16 bits (mixed_float16), as its weights are float32 and
+# CPUs run float16 by way of it, or in 64, as engines take no other. The oracle is the same graph, all of it
+# in float64.
 NARROW = (tf.float16, tf.bfloat16)
 PRECISIONS = {
-    "float32": dict.fromkeys(NARROW, tf.float32),
+    "float32": dict.fromkeys((*NARROW, tf.float64), tf.float32),
     "float64": dict.fromkeys((*NARROW, tf.float32), tf.float64),
 }
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from steprnn.runtime.spec import NEXT, TensorSpec
 
 Tensors = dict[str, Any]
+DTYPE = "float32"  # of every state, whatever the model computes in
 
 
 class Memory(Protocol):
@@ -30,7 +31,7 @@ class Memory(Protocol):
 class RecurrentMemory:
     """An `RNN` of any cell: `h` and `c` of an LSTM, `h` of a GRU or SimpleRNN, else `s0`, `s1`, ..."""
 
-    def __init__(self, op: layers.RNN, prefix: str, dtype: str, masked: bool, initial: list[Any]) -> None:
+    def __init__(self, op: layers.RNN, prefix: str, masked: bool, initial: list[Any]) -> None:
         self._op = op
         structure = op.get_initial_state(batch_size=1)
         self._structure = list(structure) if tree.is_nested(structure) else [structure]
@@ -40,7 +41,7 @@ class RecurrentMemory:
         names = [prefix + name for name in _state_names(op.cell)]
         self._names = names
         self.states = tuple(
-            TensorSpec(name, dtype, tuple(int(n) for n in array.shape[1:]))
+            TensorSpec(name, DTYPE, tuple(int(n) for n in array.shape[1:]))
             for name, array in zip(names, begin, strict=True)
         )
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
@@ -50,7 +51,7 @@ class RecurrentMemory:
         self._last = prefix + (own or "last")
         if masked and self._last not in names:
             size = getattr(op.cell, "output_size", None) or op.cell.state_size  # as `RNN` itself has it
-            self.states += (TensorSpec(self._last, dtype, (int(tree.flatten(size)[0]),)),)
+            self.states += (TensorSpec(self._last, DTYPE, (int(tree.flatten(size)[0]),)),)
 
     def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
         """Call the cell once; at a masked step keep the states and repeat the last output."""
@@ -80,11 +81,11 @@ class ConvolutionMemory:
 
     initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written: padding is zeros)
 
-    def __init__(self, op: Any, prefix: str, dtype: str, channels: int) -> None:
+    def __init__(self, op: Any, prefix: str, channels: int) -> None:
         self._op = op
         reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
         self._name = f"{prefix}past"
-        self.states: tuple[TensorSpec, ...] = (TensorSpec(self._name, dtype, (reach, channels)),)
+        self.states: tuple[TensorSpec, ...] = (TensorSpec(self._name, DTYPE, (reach, channels)),)
 
     def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
         """Convolve the one window that ends at this time step."""

@@ -49,8 +49,6 @@ class Survey:
         self.outputs = walk(graph, list(self.symbols), self._visit)
         if not self._found:
             raise ExportError(f"model {model!r} has no recurrent layer; a step needs something to remember")
-        policy = next(op.compute_dtype for _, op, _ in self._found)
-        self._state_dtype = "float64" if policy == "float64" else "float32"
         self.memories: dict[tuple[int, int], Memory] = {
             key: self._memory(op, needs) for key, op, needs in self._found
         }
@@ -128,8 +126,8 @@ class Survey:
             name = f"{name}_{self._prefixes[name]}"
         prefix = "" if len(self._found) == 1 else f"{name}_"
         if isinstance(op, layers.RNN):
-            return RecurrentMemory(op, prefix, self._state_dtype, *needs)
-        return ConvolutionMemory(op, prefix, self._state_dtype, needs)
+            return RecurrentMemory(op, prefix, *needs)
+        return ConvolutionMemory(op, prefix, needs)
 
     def _spec(self) -> StepSpec:
         self.inputs: dict[str, int] = {}  # name -> position among the model's inputs
@@ -139,7 +137,7 @@ class Survey:
             tensor, symbol = self._graph.inputs[i], self.symbols[i]
             name = "x" if len(read) == 1 else re.sub(r"\W", "_", tensor.name)
             token = is_token(self._graph, tensor)
-            dtype = "int32" if token or "int" in tensor.dtype else self._state_dtype
+            dtype = "int32" if token or "int" in tensor.dtype else "float32"
             shape = symbol.shape[2:] if None in symbol.shape else symbol.shape[1:]
             specs.append(TensorSpec(name, dtype, tuple(shape), token_count(self._graph, tensor)))
             self.inputs[name] = i
@@ -152,9 +150,7 @@ class Survey:
         outputs = []
         for name, i in zip(names, self.spoken, strict=True):
             shape = self.outputs[i].shape
-            outputs.append(
-                TensorSpec(name, self._state_dtype, tuple(shape[2:] if None in shape else shape[1:]))
-            )
+            outputs.append(TensorSpec(name, "float32", tuple(shape[2:] if None in shape else shape[1:])))
         states = tuple(s for m in self.memories.values() for s in m.states)
         return StepSpec(tuple(specs), states, tuple(outputs))
 

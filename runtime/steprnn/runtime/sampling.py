@@ -147,8 +147,8 @@ class Sampler:
             self._allocate(len(logits))
         top, weights = logits[best], self._weights
         np.subtract(logits, top, weights)
-        np.multiply(weights, self._sharpness, weights)
-        np.exp(weights, weights)
+        multiply(weights, self._sharpness, weights)
+        exp(weights, weights)
         if u * float(weights.dot(self._ones)) < 1.0:
             return best  # it comes first, and a filter would only make the total smaller
         return self._draw_beyond(logits, top, weights, u)

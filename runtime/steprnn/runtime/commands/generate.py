@@ -8,9 +8,7 @@ import sys
 import time
 
 from ..errors import UsageError
-from ..manifest import VARIANTS
-from ..model import load
-from ..quiet import quiet
+from . import engine
 
 HELP = "write text that follows a prompt"
 EXAMPLE = "  steprnn generate lyrics.bundle -p 分开 -n 50 --temp 0.8 --seed 7"
@@ -54,24 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown", choices=("error", "skip"), default="error", help="characters the model does not know"
     )
-    parser.add_argument(
-        "--engine", choices=("auto", "litert", "onnx"), default="auto", help="what runs the step"
-    )
-    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
+    engine.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Generate, and tell the seed, the engine and the speed on stderr."""
     if any("\ud800" <= c <= "\udfff" for c in arguments.prompt):  # how Python keeps bytes it cannot decode
         raise UsageError("the prompt is not UTF-8; expected UTF-8 on the command line")
-    with quiet():
-        model = load(
-            arguments.bundle,
-            engine=arguments.engine,
-            variant=arguments.variant,
-            threads=arguments.threads,
-        )
+    model = engine.load_model(arguments)
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     options = {
         "seed": seed,

@@ -13,9 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UsageError
-from ..manifest import VARIANTS
-from ..model import load
-from ..quiet import quiet
+from . import engine
 
 HELP = "serve the OpenAI completions protocol"
 EXAMPLE = "  steprnn serve lyrics.bundle --port 8000"
@@ -46,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--max-prompt", type=int, default=4096, metavar="N", help="characters of one prompt")
     rows.add_argument("--max-choices", type=int, default=16, metavar="N", help="texts of one request")
     rows.add_argument("--grace", type=int, default=30, metavar="N", help="seconds for streams in flight")
-    engine = parser.add_argument_group("engine")
-    engine.add_argument(
-        "--engine", choices=("auto", "litert", "onnx"), default="auto", help="what runs the step"
-    )
-    engine.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
-    engine.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
+    engine.add_arguments(parser.add_argument_group("engine"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,13 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.api_key and key is None:
         raise UsageError(f"--api-key is given and the variable {KEY} is not set; set it to the key")
     with contextlib.ExitStack() as stack:
-        with quiet():
-            model = load(
-                arguments.bundle,
-                engine=arguments.engine,
-                variant=arguments.variant,
-                threads=arguments.threads,
-            )
+        model = engine.load_model(arguments)
         page = _page(arguments, stack) if arguments.page else None
         limits = Limits(
             prompt=arguments.max_prompt, tokens=arguments.max_tokens, choices=arguments.max_choices

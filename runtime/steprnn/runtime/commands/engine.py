@@ -1,0 +1,28 @@
+"""The flags that choose an engine and its weights, and the model that they choose."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..engines import ENGINES
+from ..manifest import VARIANTS
+from ..model import Model, load
+from ..quiet import quiet
+
+
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """The flags, to a parser or a group of one."""
+    parser.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the step")
+    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
+
+
+def load_model(arguments: argparse.Namespace) -> Model:
+    """The bundle that is given, in the engine that is chosen; raises as `load` does."""
+    with quiet():
+        return load(
+            arguments.bundle,
+            engine=arguments.engine,
+            variant=arguments.variant,
+            threads=arguments.threads,
+        )

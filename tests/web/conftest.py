@@ -98,6 +98,7 @@ def chromium() -> Iterator[Any]:
 def browser(chromium: Any) -> Iterator[Any]:
     """The browser, with no page open and nothing kept of the test before."""
     chromium.get("about:blank")
+    chromium.execute_cdp_cmd("Network.clearBrowserCache", {})  # another server may get the port of an old one
     chromium.get_log("browser")
     yield chromium
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,27 @@ def test_int8_weights(run: Run, make_page: Run, checkpoint: Path, tmp_path: Path
         }}
         return texts;"""
     assert run(make_page(bundle, tmp_path / "site", variant="int8-weights"), body, "int8-weights") == expected
+
+
+def test_a_page_that_was_replaced_is_loaded_anew(
+    browser: Any, serve: Callable[..., tuple[str, list[str]]], page_copy: Path, edit_page_manifest: Run
+) -> None:
+    """A browser may keep files of some age without asking; the new manifest and the old graph do not fit."""
+    long_ago = time.time() - 30 * 86_400
+    for path in page_copy.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    address, _ = serve(page_copy)
+    script = """const [address, done] = arguments;
+        import(`${address}/steprnn.js`).then(({ load }) => load(`${address}/model`)).then(
+          (model) => done(model.vocabulary.at(-1)), (error) => done(error.message));"""
+    browser.get(f"{address}/icon.svg")
+    before = browser.execute_async_script(script, address)
+    vocabulary = page_copy / "model" / "vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace(before, "歌"), encoding="utf-8")
+    record = vars(FileRecord.of(vocabulary))
+    edit_page_manifest(page_copy, lambda manifest: manifest["files"].update({"vocabulary.json": record}))
+    browser.get(f"{address}/icon.svg")
+    assert browser.execute_async_script(script, address) == "歌"
 
 
 def test_a_stream_comes_a_character_at_a_time_and_can_be_stopped(

@@ -162,7 +162,8 @@ async function get(url, name, { signal, progress, of }) {
   const chunks = [];
   let length = 0;
   try {
-    response = await fetch(url, { signal });
+    // Asked for anew, and not sent again where it is the same: a page may have been replaced by another.
+    response = await fetch(url, { signal, cache: "no-cache" });
     if (response.ok) {
       for (const reader = response.body.getReader(); ; ) {
         const { done, value } = await reader.read();

@@ -13,7 +13,10 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.matmul_nbits_quantizer import (
+    DefaultWeightOnlyQuantConfig,
+    MatMulNBitsQuantizer,
+)
 
 from steprnn.runtime.atomic import write_bytes
 
@@ -112,7 +115,9 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     # A matrix is padded to whole blocks, so small models take smaller ones.
     block = min(LARGEST_BLOCK, max(16, 2 ** (min(depths, default=1) - 1).bit_length()))
-    quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=block, is_symmetric=True, accuracy_level=4)
+    # Said this way, since the quantizer's own parameters differ from 1.23, the last for Python 3.10, to 1.24.
+    config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=True, accuracy_level=4, bits=8)
+    quantizer = MatMulNBitsQuantizer(model, algo_config=config)
     quantizer.process()
     model = quantizer.model.model
     for node in [n for n in model.graph.node if n.op_type == "Gather"]:

@@ -351,6 +351,8 @@ def test_a_whole_keras_model_in_tflite_with_flex(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel that keeps its state in variables, and a TFLite file made of it."""
+    if keras.__version__.startswith("3.12."):  # it compares the batch size in the graph
+        pytest.skip("Keras 3.12 cannot export a stateful model itself")
     folder = tmp_path_factory.mktemp("stateful")
     lstm = layers.LSTM(8, stateful=True, unroll=True)
     keras.Sequential([keras.Input((1, 4), batch_size=1), lstm]).export(str(folder / "saved"), verbose=False)

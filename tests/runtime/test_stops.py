@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steprnn.runtime.sampling import until
+from steprnn.runtime.stops import until
 
 texts = st.text("ab ", max_size=30)  # few letters: many near misses
 stops = st.lists(st.text("ab ", min_size=1, max_size=4), min_size=1, max_size=3)

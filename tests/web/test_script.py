@@ -18,7 +18,8 @@ import pytest
 
 from steprnn.runtime import Sampling
 from steprnn.runtime.package.web import SITE
-from steprnn.runtime.sampling import Sampler, until
+from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.stops import until
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (all off|`.*?) \| ?(\d*) \| ([\d ]+) \|$", re.MULTILINE)

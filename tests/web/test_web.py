@@ -40,17 +40,16 @@ OPTIONS = [
     ),
     ({"temperature": 1.0, "seed": 5, "unknown": "skip"}, "{ temperature: 1, seed: 5, unknown: 'skip' }"),
 ]
+TEXTS = f"""const texts = [];
+    for (const options of [{", ".join(options for _, options in OPTIONS)}]) {{
+      texts.push(await model.generate("分开", {{ length: {LENGTH}, ...options }}));
+    }}
+    return texts;"""
 
 
 def test_texts_are_those_of_python(run: Run, page: Path, models: dict[str, Model]) -> None:
     expected = [models["onnx"].generate("分开", LENGTH, **options) for options, _ in OPTIONS]
-    listed = ", ".join(options for _, options in OPTIONS)
-    body = f"""const texts = [];
-        for (const options of [{listed}]) {{
-          texts.push(await model.generate("分开", {{ length: {LENGTH}, ...options }}));
-        }}
-        return texts;"""
-    assert run(page, body) == expected
+    assert run(page, TEXTS) == expected
     assert len(set(expected)) >= 4  # the options make a difference
 
 
@@ -78,13 +77,8 @@ def test_int8_weights(run: Run, make_page: Run, checkpoint: Path, tmp_path: Path
     model = load(bundle, engine="onnx", variant="int8-weights")
     expected = [model.generate("分开", LENGTH, **options) for options, _ in OPTIONS]
     assert expected[0] != expected[2]
-    listed = ", ".join(options for _, options in OPTIONS)
-    body = f"""const texts = [];
-        for (const options of [{listed}]) {{
-          texts.push(await model.generate("分开", {{ length: {LENGTH}, ...options }}));
-        }}
-        return texts;"""
-    assert run(make_page(bundle, tmp_path / "site", variant="int8-weights"), body, "int8-weights") == expected
+    folder = make_page(bundle, tmp_path / "site", variant="int8-weights")
+    assert run(folder, TEXTS, "int8-weights") == expected
 
 
 def test_a_page_that_was_replaced_is_loaded_anew(

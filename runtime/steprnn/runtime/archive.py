@@ -50,6 +50,7 @@ def unpack(path: Path, folder: Path, choice: Choice | None = None) -> None:
                     target = folder / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _write(path, archive, entries[name], target, manifest.files[name])
+    # zipfile has NotImplementedError for a compression that it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is a damaged zip ({error}); copy it again") from None
 

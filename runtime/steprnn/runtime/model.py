@@ -19,8 +19,9 @@ from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .hooks import Cancel, HookedRows, HookedSampler, LogitsProcessor, drip, either, unless
 from .manifest import INITIAL, Artefact, Manifest
-from .sampling import RowSampler, Sampler, Sampling, until
+from .sampling import RowSampler, Sampler, Sampling
 from .session import Session, State
+from .stops import until
 from .vocabulary import Vocabulary
 
 VOCABULARY = "vocabulary.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ multiply, exp = np.multiply, np.exp  # looked up once
 LEAST_TEMPERATURE = 1e-6
 FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filter says how many
 # exp(logit / temperature) is taken as it is while the largest exponent is no larger: far from where float32
-# overflows, and rounded by less than 1e-5 of itself, so that a sum times u that is below NEARLY is below 1.
+# overflows, and rounded by less than 1e-5 of itself. A draw is the likeliest token for certain where u times
+# the sum is below NEARLY times its weight; what is nearer to that boundary is looked at more closely.
 LARGEST_EXPONENT = 60.0
 NEARLY = 0.9999
 
@@ -307,47 +308,3 @@ def _draw_rows(
     draws = np.array([sampler._next_random() for sampler in samplers])
     for i in np.flatnonzero(draws * weights.dot(np.ones(len(weights[0]), np.float32)) >= 1.0).tolist():
         tokens[i] = samplers[i]._draw_beyond(logits[i], tops[i], weights[i], float(draws[i]))
-
-
-class Until:
-    """Lets text through up to the first of the stop strings, which is left out.
-
-    Holds back what may turn out to be the beginning of a stop string.
-    """
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.ended = False  # whether a stop string was met: nothing comes after it
-        self._stop = stop
-        self._held = ""
-        self._end: int | None = None  # where the first stop string found in what is held begins
-
-    def push(self, piece: str) -> str:
-        """The text that is certain once this piece has come; may be empty."""
-        held = self._held = self._held + piece
-        end = min((i for s in self._stop if (i := held.find(s)) >= 0), default=None)
-        keep = max((n for s in self._stop for n in range(1, len(s)) if held.endswith(s[:n])), default=0)
-        certain = len(held) - keep
-        self._end = end
-        if end is not None and end <= certain:  # else one that began before it may still be completed
-            self.ended = True
-            return held[:end]
-        self._held = held[certain:]
-        self._end = None if end is None else end - certain
-        return held[:certain]
-
-    def close(self) -> str:
-        """What was held back, once no piece follows."""
-        self.ended = self._end is not None
-        return self._held[: self._end]
-
-
-def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of the stop strings, as `Until` lets them through; none is empty."""
-    gate = Until(stop)
-    for piece in pieces:
-        if text := gate.push(piece):
-            yield text
-        if gate.ended:
-            return
-    if text := gate.close():
-        yield text

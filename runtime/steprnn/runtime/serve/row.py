@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sampling import Sampler, Until
+from ..sampling import Sampler
+from ..stops import Until
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from book import Book, Write, writer
 
-from steprnn.export.derive import derive
-from steprnn.export.frozen import freeze
+from steprnn.export.formats.frozen import freeze
+from steprnn.export.step.derive import derive
 
 
 def keras_predict(book: Book) -> Write:

@@ -26,11 +26,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from steprnn.export import onnx, tflite
-from steprnn.export.derive import derive
-from steprnn.export.judge import Runs, artefact_candidate, judge_candidate, reference_runs
-from steprnn.runtime.contract import Candidate, Finding
-from steprnn.runtime.manifest import Artefact
+from steprnn.export.check.judge import Runs, artefact_candidate, judge_candidate, reference_runs
+from steprnn.export.formats import onnx, tflite
+from steprnn.export.step.derive import derive
+from steprnn.runtime.bundle.manifest import Artefact
+from steprnn.runtime.parity.levels import Candidate, Finding
 from steprnn.runtime.spec import NEXT
 
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}

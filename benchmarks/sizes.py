@@ -24,8 +24,8 @@ import keras
 import numpy as np
 from readme import put
 
-from steprnn.export import onnx, tflite
-from steprnn.export.derive import derive
+from steprnn.export.formats import onnx, tflite
+from steprnn.export.step.derive import derive
 from steprnn.runtime import engines
 from steprnn.runtime.bench.machine import pinned, read_seconds
 from steprnn.runtime.bench.turns import Spread, take_turns

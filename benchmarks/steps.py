@@ -38,7 +38,7 @@ from steprnn.runtime.bench.report import markdown
 from steprnn.runtime.bench.turns import Spread, Work, take_turns
 from steprnn.runtime.bench.weights import read_per_step
 from steprnn.runtime.bench.works import works_of
-from steprnn.runtime.manifest import Manifest
+from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.quiet import quiet
 
 Say = Callable[[str], None]

@@ -21,7 +21,7 @@ from readme import put
 from steprnn.runtime import Model, load
 from steprnn.runtime.bench.measure import runnable
 from steprnn.runtime.bench.works import works_of
-from steprnn.runtime.manifest import Manifest
+from steprnn.runtime.bundle.manifest import Manifest
 
 THREADS = (1, 2, 4, 8)
 MOST = THREADS[-1]

@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.train import corpus
 from steprnn.train.model import build
 from steprnn.train.settings import Settings

@@ -23,7 +23,7 @@ from typing import Any
 
 from readme import put
 
-from steprnn.runtime.manifest import Manifest
+from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.package import web
 
 VISITS, TIMES, LENGTH = 4, 5, 1500  # characters of a text

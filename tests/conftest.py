@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 
 from steprnn.runtime import Model, load
-from steprnn.runtime.manifest import NAME, FileRecord
+from steprnn.runtime.bundle.manifest import NAME, FileRecord
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the commands set it, before TensorFlow is loaded
 os.environ.pop("PYTHONUNBUFFERED", None)  # users have a buffer, which must be flushed and may fail to be

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from steprnn.runtime import Model, cli
-from steprnn.runtime.manifest import FileRecord
+from steprnn.runtime.bundle.manifest import FileRecord
 
 COMMANDS = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import Vocabulary, load
-from steprnn.runtime.manifest import Manifest
+from steprnn.runtime.bundle.manifest import Manifest
 
 keras = pytest.importorskip("keras")
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from steprnn.runtime import BundleError, Model, cli, installed, load
-from steprnn.runtime.bundle import open_bundle
-from steprnn.runtime.manifest import Manifest
+from steprnn.runtime import BundleError, Model, cli, load
+from steprnn.runtime.bundle import installed
+from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.package import wheel as wheel_package
 
 ROOT = Path(__file__).parents[1]

@@ -14,11 +14,12 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
 from onnxruntime import InferenceSession
 
-from steprnn.export import Step, onnx, saved_model, tflite
-from steprnn.export.derive import derive
-from steprnn.export.frozen import freeze
-from steprnn.export.proofs import prove
-from steprnn.runtime.parity import PROFILES
+from steprnn.export import Step
+from steprnn.export.check.proofs import prove
+from steprnn.export.formats import onnx, saved_model, tflite
+from steprnn.export.formats.frozen import freeze
+from steprnn.export.step.derive import derive
+from steprnn.runtime.parity.profiles import PROFILES
 
 FEATURES, TOKENS = 4, 11
 

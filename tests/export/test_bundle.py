@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import ParityError, StateError, UsageError, Vocabulary, cli, load
-from steprnn.runtime.manifest import FileRecord, Manifest
-from steprnn.runtime.parity import Reference
+from steprnn.runtime.bundle.manifest import FileRecord, Manifest
+from steprnn.runtime.parity.measure import Reference
 
 keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
 tf = pytest.importorskip("tensorflow")
 
 import steprnn.export.onnx as onnx_format  # noqa: E402
+
 from steprnn.export.bundle import export  # noqa: E402
 
 FORBIDDEN = ("Loop", "Scan", "While", "If", "TensorList", "VarHandle", "VAR_HANDLE", "ReadVariable", "OneHot")

@@ -136,7 +136,7 @@ def test_the_private_walk_stands_in_one_place() -> None:
 def test_a_keras_without_the_walk_is_refused_and_not_misread(monkeypatch: pytest.MonkeyPatch) -> None:
     from keras.src.ops.function import Function
 
-    from steprnn.export.derive import derive
+    from steprnn.export.step.derive import derive
     from steprnn.runtime.errors import ExportError
 
     model = keras.Sequential([keras.layers.Input((None, 4)), keras.layers.LSTM(3)])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import BundleError, MissingExtra, UsageError, engines
+from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Engine, Runner, open_engine
-from steprnn.runtime.manifest import Manifest
-from steprnn.runtime.parity import chain
+from steprnn.runtime.parity.measure import chain
 
 FILES = {("litert", "float32"): "step.tflite", ("onnx", "float32"): "step.onnx"}
 INT8 = {("litert", "int8"): "step.int8.tflite", ("onnx", "int8"): "step.int8.onnx"}

@@ -12,8 +12,8 @@ import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
 from steprnn.runtime import BundleError, Model, State, StateError, UsageError, load
+from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.engines.litert import DynamicRunner
-from steprnn.runtime.manifest import FileRecord
 from steprnn.runtime.pairing import Declared, pairs_by_name
 
 UNITS, WIDTH = 128, 64

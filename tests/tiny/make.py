@@ -20,7 +20,7 @@ from steprnn.export.bundle import export
 from steprnn.export.source import Source
 from steprnn.runtime import Vocabulary
 from steprnn.runtime.atomic import write_text
-from steprnn.runtime.manifest import FileRecord, Manifest
+from steprnn.runtime.bundle.manifest import FileRecord, Manifest
 
 BUNDLE = Path(__file__).parent / "bundle"
 VERSE = "雨不停风不来 你我在此分开 云不走月不在 雨后你又回来 山上夜风分开云 "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steprnn.runtime import cli
-from steprnn.runtime.manifest import NAME, Manifest
+from steprnn.runtime.bundle.manifest import NAME, Manifest
 
 
 def test_it_passes_its_own_check(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import pytest
 
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import CheckpointError, CorpusError, SteprnnError, UnknownToken, UsageError
-from steprnn.runtime.vocabulary import Vocabulary
 from steprnn.train import corpus
 from steprnn.train.checkpoint import Training
 from steprnn.train.fit import train

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.train import corpus
 from steprnn.train.fit import train
 from steprnn.train.model import build

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.train import corpus
 from steprnn.train.fit import train
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from steprnn.runtime import Model
-from steprnn.runtime.manifest import FileRecord
+from steprnn.runtime.bundle.manifest import FileRecord
 
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import Model, load
-from steprnn.runtime.manifest import FileRecord
+from steprnn.runtime.bundle.manifest import FileRecord
 
 Run = Callable[..., Any]
 LENGTH = 200

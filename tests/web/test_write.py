@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steprnn.runtime import cli
-from steprnn.runtime.manifest import FileRecord
+from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.package import ort
 
 Run = Callable[..., str]

@@ -12,7 +12,7 @@ from steprnn.runtime.spec import StepSpec, TensorSpec
 
 if TYPE_CHECKING:
     from .bundle import export
-    from .derive import Step
+    from .step.derive import Step
     from .testing import assert_parity
 
 __all__ = ["Step", "StepSpec", "TensorSpec", "assert_parity", "export"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return export
     if name == "Step":
-        from .derive import Step
+        from .step.derive import Step
 
         return Step
     if name == "assert_parity":

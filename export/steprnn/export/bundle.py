@@ -13,17 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from steprnn.runtime.atomic import new_folder, write_text
+from steprnn.runtime.bundle.manifest import GOLDEN, INITIAL, NAME, VARIANTS, Artefact, FileRecord, Manifest
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import ParityError, UsageError
-from steprnn.runtime.manifest import GOLDEN, INITIAL, NAME, VARIANTS, Artefact, FileRecord, Manifest
-from steprnn.runtime.parity import Measures
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.parity.measure import Measures
 
-from . import onnx, saved_model, tflite
-from .derive import Step, derive
-from .frozen import freeze
-from .judge import artefact_candidate, judge_candidate, reference_runs, transform
-from .record import conditions, record
+from .check.judge import artefact_candidate, judge_candidate, reference_runs, transform
+from .formats import onnx, saved_model, tflite
+from .formats.frozen import freeze
+from .report.record import conditions, record
 from .source import Source, open_source
+from .step.derive import Step, derive
 
 FORMATS: dict[str, tuple[Any, str]] = {
     "saved_model": (saved_model, "saved_model"),

@@ -14,10 +14,10 @@ from typing import Any
 import h5py
 import keras
 
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import BundleError, CheckpointError, ExportError
-from steprnn.runtime.vocabulary import Vocabulary
 
-from .derive import Step
+from .step.derive import Step
 
 FORMAT = "steprnn.checkpoint"
 VERSION = 1

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import keras
 
-from steprnn.runtime.bundle import open_bundle
-from steprnn.runtime.contract import Finding
+from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.parity import PROFILES
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.parity.levels import Finding
+from steprnn.runtime.parity.profiles import PROFILES
 
-from .derive import Step, derive
-from .judge import STEPS, candidates_of, judge_all
+from .check.judge import STEPS, candidates_of, judge_all
 from .source import Source, open_source
+from .step.derive import Step, derive
 
 SEEDS = 2
 

@@ -5,6 +5,7 @@
 >>> model.generate("分开", length=50)
 """
 
+from .bundle.vocabulary import Vocabulary
 from .errors import (
     BundleError,
     CheckpointError,
@@ -21,7 +22,6 @@ from .model import Model, Score, load
 from .sampling import Sampling
 from .session import Session, State
 from .spec import StepSpec, TensorSpec
-from .vocabulary import Vocabulary
 
 __all__ = [
     "BundleError",

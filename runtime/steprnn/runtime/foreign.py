@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engines
+from .bundle.manifest import Artefact, FileRecord, Manifest
 from .engines import Engine, Graph, Runner
 from .errors import UsageError
-from .manifest import Artefact, FileRecord, Manifest
 from .pairing import Declared, agree, pairs_by_name, shape_text
 from .session import KINDS
 from .spec import StepSpec, TensorSpec

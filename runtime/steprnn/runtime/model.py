@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engines
-from .bundle import open_bundle
+from .bundle.manifest import INITIAL, Artefact, Manifest
+from .bundle.open import open_bundle
+from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .hooks import Cancel, HookedRows, HookedSampler, LogitsProcessor, drip, either, unless
-from .manifest import INITIAL, Artefact, Manifest
 from .sampling import RowSampler, Sampler, Sampling
 from .session import Session, State
 from .stops import until
-from .vocabulary import Vocabulary
 
 VOCABULARY = "vocabulary.json"
 

@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 
 from steprnn.runtime.atomic import write_bytes
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.vocabulary import Vocabulary
 
 from . import checkpoint, corpus, history
 from .callbacks import Backup, Best, Epochs, Samples

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from steprnn.runtime.vocabulary import Vocabulary
+from steprnn.runtime.bundle.vocabulary import Vocabulary
 
 from . import recurrence
 

@@ -12,7 +12,7 @@ import importlib
 from dataclasses import replace
 from pathlib import Path
 
-from steprnn.runtime.bundle import open_bundle
+from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra
 
 from .report import Hazard, Inspection, Weights

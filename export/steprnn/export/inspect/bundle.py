@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from steprnn.runtime import engines
+from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.errors import MissingExtra, UsageError
-from steprnn.runtime.manifest import Artefact, Manifest
 from steprnn.runtime.model import choose
 from steprnn.runtime.pairing import Declared, Pair
 from steprnn.runtime.spec import TensorSpec

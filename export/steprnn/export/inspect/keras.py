@@ -13,11 +13,11 @@ from steprnn.runtime.errors import ExportError
 from steprnn.runtime.pairing import Declared, Pair
 from steprnn.runtime.spec import NEXT, TensorSpec
 
-from .. import layers
-from ..derive import derive
-from ..frozen import freeze
-from ..graph import functional_graph
+from ..formats.frozen import freeze
 from ..source import open_source
+from ..step import layers
+from ..step.derive import derive
+from ..step.graph import functional_graph
 from . import hazards
 from .graph_def import GraphReader
 from .report import Hazard, Inspection, Weights

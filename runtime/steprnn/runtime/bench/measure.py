@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import engines
+from ..bundle.manifest import Artefact, Manifest
 from ..errors import BundleError, UsageError
-from ..manifest import Artefact, Manifest
 from ..model import load
 from . import alone
 from .machine import Machine, pinned, read_seconds

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from ..bundle import open_bundle
+from ..bundle.open import open_bundle
 from ..quiet import quiet
 
 HELP = "measure every engine and variant of a bundle on this machine"

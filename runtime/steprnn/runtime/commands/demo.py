@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from .. import cli
+from ..bundle.manifest import Manifest
 from ..engines import ENGINES
-from ..manifest import Manifest
 from ..model import Model, load
 from ..quiet import quiet
 

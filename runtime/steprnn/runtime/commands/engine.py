@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..bundle.manifest import VARIANTS
 from ..engines import ENGINES
-from ..manifest import VARIANTS
 from ..model import Model, load
 from ..quiet import quiet
 

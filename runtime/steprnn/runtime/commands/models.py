@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..bundle.installed import InstalledModel, models
+from ..bundle.manifest import Manifest
 from ..errors import BundleError
-from ..installed import InstalledModel, models
-from ..manifest import Manifest
 from ..package.card import summary
 
 HELP = "list the installed models"

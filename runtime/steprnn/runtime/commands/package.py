@@ -7,10 +7,10 @@ import importlib
 import sys
 from pathlib import Path
 
-from ..bundle import open_bundle
+from ..bundle.manifest import VARIANTS
+from ..bundle.open import open_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
-from ..manifest import VARIANTS
 
 HELP = "make one file, a wheel or a web page of a bundle"
 EXAMPLE = """  steprnn package lyrics.bundle --as zip

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _page(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     """The web page of the bundle, in a temporary folder."""
-    from ..bundle import open_bundle
+    from ..bundle.open import open_bundle
     from ..package import web
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steprnn-page-"))) / "page"

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..manifest import Artefact, Manifest
-from ..vocabulary import Vocabulary
+from ..bundle.manifest import Artefact, Manifest
+from ..bundle.vocabulary import Vocabulary
 
 PARITY, VOCABULARY = "parity.json", "vocabulary.json"
 

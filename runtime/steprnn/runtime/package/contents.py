@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from ..bundle.manifest import NAME, Manifest
 from ..errors import UsageError
-from ..manifest import NAME, Manifest
 
 
 def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Manifest:

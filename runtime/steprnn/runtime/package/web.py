@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from ..atomic import new_folder, write_text
+from ..bundle.manifest import INITIAL, NAME, Artefact, Manifest
 from ..errors import UsageError
-from ..manifest import INITIAL, NAME, Artefact, Manifest
 from .ort import VERSION, engine_files
 
 SITE = Path(__file__).parent / "site"

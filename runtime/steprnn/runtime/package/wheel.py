@@ -12,10 +12,10 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 from ..atomic import write_bytes
+from ..bundle.installed import FOLDER, GROUP, plain
+from ..bundle.manifest import Manifest
 from ..engines import ENGINES
 from ..errors import MissingExtra, SteprnnError, UsageError
-from ..installed import FOLDER, GROUP, plain
-from ..manifest import Manifest
 from .card import card, summary
 from .contents import write_contents
 

@@ -7,11 +7,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..archive import MOST_BYTES, unpack
 from ..atomic import write_bytes
+from ..bundle.archive import MOST_BYTES, unpack
+from ..bundle.manifest import NAME
 from ..engines import ENGINES
 from ..errors import UsageError
-from ..manifest import NAME
 from .contents import stem, write_contents
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: equal bundles give equal bytes

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
 from ..sampling import Sampling
-from ..vocabulary import Vocabulary
 from .errors import ApiError
 
 # Fields of OpenAI that have one value here, at which they do nothing.

@@ -1,0 +1,1 @@
+"""The whole contract against the Keras model: references, proofs, mistakes, and graphs of other tools."""

@@ -1,0 +1,211 @@
+"""`steprnn check`: a bundle on this machine, or any artefact against the Keras model it came from."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from steprnn.runtime import engines
+from steprnn.runtime.bundle.manifest import GOLDEN, Artefact, Manifest
+from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
+from steprnn.runtime.parity import levels
+from steprnn.runtime.parity.levels import Candidate, Finding, attempt
+from steprnn.runtime.parity.measure import Reference
+from steprnn.runtime.parity.mutants import sensitivity
+from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.streams import semantics
+from steprnn.runtime.quiet import quiet
+from steprnn.runtime.spec import StepSpec
+
+from ..report.table import table, told
+from ..text import read_text
+from .structure import strange_file
+
+HELP = "show that a bundle, or an artefact of any tool, says what TensorFlow says"
+EXAMPLE = """  steprnn check lyrics.bundle
+  steprnn check lyrics.bundle --reference lyrics.checkpoint --report report
+  steprnn check theirs.onnx --reference model.keras --map h=state_in --map next_h=state_out"""
+NEEDS: dict[str, str] = {}
+Say = Callable[[str], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    parser.add_argument(
+        "candidate",
+        type=Path,
+        help="a bundle (folder, .zip or installed model), or a graph: .onnx, .tflite or a SavedModel folder",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="MODEL",
+        help="checkpoint folder, .keras or .h5 to compare with; without it, the run that the bundle carries",
+    )
+    parser.add_argument(
+        "--text", type=Path, help="UTF-8 text to run on (default: one that the model writes itself)"
+    )
+    parser.add_argument(
+        "--profile", choices=tuple(PROFILES), help="limits to judge by (default: the variant's own)"
+    )
+    parser.add_argument("--steps", type=int, default=1024, metavar="N", help="length of the chained runs")
+    parser.add_argument("--seeds", type=int, default=8, metavar="N", help="streams of each kind of input")
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="a name in the graph of another tool",
+    )
+    parser.add_argument("--trust", action="store_true", help="run the Python code that the reference brings")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="also write report.json, junit.xml and report.html"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, tell each stage on stderr, print a table; 1 where anything failed."""
+    if arguments.report and importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("matplotlib", "export")
+    started = time.monotonic()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    name = arguments.candidate.name
+    with quiet() as terminal, warnings.catch_warnings(), open_bundle(arguments.candidate) as path:
+        warnings.simplefilter("ignore")
+
+        def say(line: str) -> None:
+            terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
+            terminal.flush()
+
+        judge = _against_reference if arguments.reference else _golden
+        judged = judge(arguments, path, say)
+        if arguments.report:
+            from ..report.files import write_report
+
+            write_report(judged.findings, arguments.report, name, judged.candidates)
+            say(f"wrote {arguments.report}")
+    sys.stdout.write("\n".join(table(judged.findings)) + "\n")
+    failed = [f for f in judged.findings if not f.passed]
+    sys.stderr.writelines(f"steprnn: {finding}\n" for finding in failed)
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was judged, and what was found."""
+
+    findings: list[Finding]
+    candidates: list[Candidate]
+
+
+def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
+    """Every file's hash, and the recorded run on each engine that is installed here."""
+    if folder.is_file():
+        raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
+    given = [f"--{name}" for name in ("text", "map", "trust") if getattr(arguments, name)]
+    if given:
+        raise UsageError(f"{' and '.join(given)} only means something with --reference MODEL")
+    manifest = Manifest.read(folder)
+    manifest.verify(folder, list(manifest.files))
+    say(f"{len(manifest.files)} files have the sizes and hashes of the manifest")
+    reference = Reference.read(folder / GOLDEN)
+    names = set(manifest.step.result_names)
+    if set(reference.results) != names or set(reference.units) != names:
+        raise BundleError(f"{folder / GOLDEN} is not a run of this step; export again")
+    installed = engines.installed()
+    if not installed:
+        raise MissingExtra("an engine", "onnx")
+    candidates = [
+        artefact_in(name, folder, artefact, manifest.step, arguments.profile)
+        for name in installed
+        for artefact in manifest.artefacts
+        if artefact.format == engines.ENGINES[name]
+    ]
+    if not candidates:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
+    findings = [Finding("structure", "the bundle", True, f"{len(manifest.files)} files as listed")]
+    for candidate in candidates:
+        found = list(golden_levels(candidate, reference))
+        findings += found
+        say(told(candidate, found))
+    return Judged(findings, candidates)
+
+
+def artefact_in(
+    engine: str, folder: Path, artefact: Artefact, spec: StepSpec, profile: str | None
+) -> Candidate:
+    """An artefact of a bundle in an engine of this machine."""
+    path = folder / artefact.path
+    opened = partial(engines.open_engine, engine, path, spec)
+    look = partial(strange_file, engine, path, spec)
+    judged = PROFILES[profile or artefact.variant]
+    return Candidate(artefact.name, engine, spec, judged, opened, look=look, path=path)
+
+
+def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Finding]:
+    """The levels that need nothing but a recorded run; where the structure is wrong, that alone."""
+    found = attempt("structure", candidate, partial(levels.structure, candidate))
+    yield found
+    if not found.passed:
+        return
+    engine = candidate.open(1)
+    judgements: dict[str, Callable[[], Finding]] = {
+        "one step": lambda: levels.one_step(candidate, engine, reference, None),
+        "chained": lambda: levels.chained(candidate, engine, reference),
+        "batch": lambda: levels.batch(candidate, engine, reference),
+        "semantics": lambda: semantics(candidate, engine, reference),
+    }
+    for level, judged in judgements.items():
+        yield attempt(level, candidate, judged)
+    yield from sensitivity(candidate, engine, reference)
+
+
+def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> Judged:
+    for module in ("tensorflow", "tf2onnx", "onnx"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, "export")
+    if arguments.steps < 16 or arguments.seeds < 1:
+        raise UsageError(
+            f"--steps {arguments.steps} --seeds {arguments.seeds}: expected at least 16 steps and 1 seed"
+        )
+    text = read_text(arguments.text) if arguments.text else None
+    say("starting TensorFlow")
+    from ..source import open_source
+    from ..step.derive import Step, derive
+    from .judge import candidates_of, judge_all
+
+    logging.disable(logging.WARNING)
+    source = open_source(arguments.reference, trust=arguments.trust)
+    step = source.model if isinstance(source.model, Step) else derive(source.model)
+    structure, candidates = candidates_of(path, step, _names(arguments.map), arguments.profile)
+    findings = judge_all(
+        step,
+        candidates,
+        text=text,
+        vocabulary=source.vocabulary,
+        steps=arguments.steps,
+        seeds=arguments.seeds,
+        say=say,
+    )
+    return Judged([*structure, *findings], candidates)
+
+
+def _names(pairs: Sequence[str]) -> dict[str, str]:
+    names = {}
+    for pair in pairs:
+        ours, separator, theirs = pair.partition("=")
+        if not (ours and separator and theirs):
+            raise UsageError(f"--map {pair!r} is not OURS=THEIRS, such as --map h=state_in")
+        names[ours] = theirs
+    return names

@@ -1,0 +1,167 @@
+"""What the artefacts are judged by: the Keras model itself, stepped in float32 and in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from steprnn.runtime.engines import Runner, Tensors
+from steprnn.runtime.errors import ParityError
+from steprnn.runtime.parity.levels import Greedy
+from steprnn.runtime.parity.measure import Arrays, Reference, chain, units_of
+from steprnn.runtime.sampling import Sampler, Sampling
+from steprnn.runtime.spec import NEXT, StepSpec
+
+from ..formats.frozen import freeze
+from ..step.derive import Step
+
+
+class FunctionEngine:
+    """An engine whose step is a TensorFlow function of the step's names: Keras's own, or a SavedModel's."""
+
+    def __init__(self, function: Any, spec: StepSpec, dtype: str = "float32") -> None:
+        self._function = function
+        self._spec = spec
+        self._dtype = dtype
+
+    def runner(self, batch: int) -> Runner:
+        """A new runner with zero states."""
+        return FunctionRunner(self._function, self._spec, self._dtype, batch)
+
+
+class FunctionRunner:
+    """Calls the function with the inputs and the states, by name."""
+
+    def __init__(self, function: Any, spec: StepSpec, dtype: str, batch: int) -> None:
+        self.inputs = {
+            t.name: np.zeros((batch, *t.shape), dtype if t.dtype.startswith("float") else t.dtype)
+            for t in spec.inputs
+        }
+        self.outputs: dict[str, NDArray[Any]] = {
+            t.name: np.zeros((batch, *t.shape), dtype) for t in spec.outputs
+        }
+        self._states: Arrays = {t.name: np.zeros((batch, *t.shape), dtype) for t in spec.states}
+        self._function = function
+
+    def run(self) -> None:
+        """Take one time step."""
+        tensors = {n: tf.constant(a) for n, a in (self.inputs | self._states).items()}
+        results = self._function(**tensors)
+        following = {NEXT + name: array for name, array in self._states.items()}
+        for name, array in (self.outputs | following).items():
+            result = np.asarray(results[name])
+            if result.shape != array.shape:  # never broadcast
+                raise ParityError(f"{name} came back with shape {result.shape}, expected {array.shape}")
+            array[...] = result
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states in, by name."""
+        for name, array in self._states.items():
+            array[...] = state[name]
+
+    def get_state(self) -> Arrays:
+        """Copies of the states, by name."""
+        return {name: array.copy() for name, array in self._states.items()}
+
+
+class Oracle:
+    """The step in float64, and TensorFlow's own float32 beside it, each frozen once."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.exact = FunctionEngine(freeze(step, "float64"), step.spec, "float64")
+        self.float32 = FunctionEngine(freeze(step), step.spec)
+
+    def run(self, inputs: Arrays, state: Arrays | None = None) -> Reference:
+        """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
+
+        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins.
+        """
+        batch = next(iter(inputs.values())).shape[1]
+        state = initial_state(self.step, batch) if state is None else state
+        exact, tensorflow = (chain(e.runner(batch), inputs, state) for e in (self.exact, self.float32))
+        rounded = {name: array.astype(np.float32) for name, array in exact.items()}
+        return Reference(inputs, rounded, units_of(exact, tensorflow), state)
+
+    def saturated(self, reached: Reference, rows: int = 64) -> Reference:
+        """One step from states at the ends of a run: every element at plus or minus the largest reached.
+
+        A unit is TensorFlow's error there or in the run, whichever is larger: a large c magnifies the
+        last digit of a gate, and which engine rounds it the other way is chance.
+        """
+        generator = np.random.default_rng(0)
+        state = {}
+        for t in self.step.spec.states:
+            largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
+            signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
+            state[t.name] = (signs * largest).astype(np.float32)
+        there = self.run(input_run(self.step, 1, rows), state)
+        return replace(there, units={n: max(u, reached.units[n]) for n, u in there.units.items()})
+
+    def greedy(self, prompts: NDArray[np.int32], steps: int) -> Greedy:
+        """Its own greedy text from prompts `[prompt, rows]`, for a language model."""
+        prompt, rows = prompts.shape
+        runner = self.exact.runner(rows)
+        runner.set_state(initial_state(self.step, rows))
+        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        tokens = np.zeros((steps, rows), np.int32)
+        tokens[:prompt] = prompts
+        gaps = np.full((steps, rows), np.inf, np.float32)
+        for t in range(steps):
+            x[...] = tokens[t]
+            runner.run()
+            best = np.partition(y, -2, axis=-1)[:, -2:]
+            gaps[t] = best[:, 1] - best[:, 0]
+            if prompt <= t + 1 < steps:
+                tokens[t + 1] = y.argmax(axis=-1)
+        return Greedy(tokens, gaps, prompt, initial_state(self.step, 1))
+
+
+def initial_state(step: Step, batch: int) -> Arrays:
+    """The states a stream begins with, `[batch, size...]` by name."""
+    return {
+        t.name: np.broadcast_to(step.initial.get(t.name, np.zeros(t.shape, np.float32)), (batch, *t.shape))
+        for t in step.spec.states
+    }
+
+
+def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
+    """Inputs `[steps, batch, ...]` drawn anew: uniform tokens, or a standard normal signal.
+
+    A third of the time steps of a signal are masked where the model masks any.
+    """
+    generator = np.random.default_rng(seed)
+    inputs = {
+        t.name: (
+            generator.integers(0, t.tokens or 2, (steps, batch, *t.shape), np.int32)
+            if t.dtype == "int32"
+            else generator.standard_normal((steps, batch, *t.shape)).astype(np.float32)
+        )
+        for t in step.spec.inputs
+    }
+    for t in step.spec.inputs:
+        if step.silence is not None and t.dtype != "int32":
+            inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.silence
+    return inputs
+
+
+def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:
+    """Tokens `[steps, rows]` of texts that a language model writes itself, drawn at temperature 1.
+
+    They visit the states that the model reaches in use, and need no corpus.
+    """
+    runner = oracle.float32.runner(rows)
+    runner.set_state(initial_state(oracle.step, rows))
+    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+    samplers = [Sampler(Sampling(temperature=1.0), seed) for seed in range(rows)]
+    tokens = np.zeros((steps, rows), np.int32)
+    tokens[0] = np.arange(rows) % (oracle.step.spec.inputs[0].tokens or 1)
+    for t in range(1, steps):
+        x[...] = tokens[t - 1]
+        runner.run()
+        tokens[t] = [sampler.choose(row) for sampler, row in zip(samplers, y, strict=True)]
+    return tokens

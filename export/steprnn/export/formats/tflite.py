@@ -1,0 +1,49 @@
+"""TFLite: the step as the signature `step`, declared for batch 1 and resizable to any other."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from steprnn.runtime.atomic import write_bytes
+from steprnn.runtime.errors import ExportError
+
+from ..step.derive import Step
+from . import operators, saved_model
+
+METHODS = {
+    "float32": "float32 weights",
+    "float16": "float16 weights (float16 quantization)",
+    "int8": "dynamic-range quantization (int8 weights)",
+}
+
+
+def write(step: Step, path: Path, variant: str = "float32") -> None:
+    """Write one flatbuffer of builtin operators.
+
+    Raises `ExportError` where the converter refuses the step, or an operator is not on the list.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved_model.write(step, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[saved_model.SIGNATURE])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if variant != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if variant == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            flatbuffer = bytes(converter.convert())
+        except Exception as error:  # the converter raises whatever MLIR gives it
+            raise ExportError(f"the TFLite converter refuses the step: {_reason(error)}") from error
+    operators.check_tflite(flatbuffer)
+    write_bytes(path, flatbuffer)
+
+
+def _reason(error: Exception) -> str:
+    """The line of MLIR's pages that names the operator."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    marks = ("failed to legalize", "is neither a custom op", "ops:")
+    named = [line for line in lines if any(mark in line for mark in marks)]
+    return (named or lines or [type(error).__name__])[0]

@@ -1,0 +1,65 @@
+"""Findings as a table that a person reads in ten seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steprnn.runtime.parity.levels import Candidate, Finding
+
+COLUMNS = ("structure", "one step", "chained", "batch", "free run", "semantics", "sensitivity")
+MODEL = "the step"
+BUNDLE = "the bundle"
+
+
+def candidates_in(findings: Sequence[Finding]) -> list[str]:
+    """Labels of the candidates, in order."""
+    return [c for c in dict.fromkeys(f.candidate for f in findings) if c not in (MODEL, BUNDLE)]
+
+
+def cell(findings: Sequence[Finding], candidate: str, level: str) -> tuple[str, bool]:
+    """The worst of a level in a few words, and whether all of it passed."""
+    found = [f for f in findings if f.candidate == candidate and f.level == level]
+    if not found:
+        return "", True
+    passed = [f.passed for f in found]
+    if level == "sensitivity":
+        return f"{sum(passed)} of {len(found)}", all(passed)
+    worst = max(found, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0))
+    return worst.summary, all(passed)
+
+
+def main_run(findings: Sequence[Finding], candidate: str) -> Finding | None:
+    """The chained run on the input in use."""
+    runs = (f for f in findings if f.candidate == candidate and f.level == "chained" and f.measures)
+    return next(runs, None)
+
+
+def table(findings: Sequence[Finding]) -> list[str]:
+    """A row for each candidate, a column for each level; below it what belongs to none."""
+    levels = [c for c in COLUMNS if any(f.level == c and f.candidate != BUNDLE for f in findings)]
+    rows = [["", *levels, "same-top-1", "mean KL", "verdict"]]
+    for candidate in candidates_in(findings):
+        cells = []
+        for level in levels:
+            words, passed = cell(findings, candidate, level)
+            cells.append(words if passed else f"{words} !")
+        run = main_run(findings, candidate)
+        top = run.measures.same_top_1 if run and run.measures else None
+        kl = run.measures.mean_kl if run and run.measures else None
+        cells += ["" if top is None else f"{top:.2%}", "" if kl is None else f"{abs(kl):.1e}"]
+        passed = all(f.passed for f in findings if f.candidate == candidate)
+        rows.append([candidate, *cells, "passed" if passed else "FAILED"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    for f in findings:
+        if f.candidate in (MODEL, BUNDLE):
+            lines.append(f"{f.candidate}, {f.level}: {f.summary}{'' if f.passed else ' FAILED'}")
+    return lines
+
+
+def told(candidate: Candidate, found: Sequence[Finding]) -> str:
+    """One line when a candidate is through."""
+    failed = sum(not f.passed for f in found)
+    return f"{candidate.label}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}"

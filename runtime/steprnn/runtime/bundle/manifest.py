@@ -1,0 +1,160 @@
+"""manifest.json: what a bundle holds, the contract of its step, and the hash of every file.
+
+docs/bundle-format.md is the specification; this file follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError
+from ..spec import StepSpec
+
+FORMAT = "steprnn.bundle"
+VERSION = 1
+NAME = "manifest.json"
+INITIAL = "initial.npz"
+GOLDEN = "golden.npz"
+VARIANTS = ("float32", "float16", "int8", "int8-weights")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One graph of a bundle: a file, or a folder for a SavedModel."""
+
+    name: str  # "<format>-<variant>", unique in the bundle
+    format: str  # "onnx", "tflite" or "saved_model"
+    variant: str  # one of VARIANTS
+    method: str  # how the weights are kept, in the vendor's own terms
+    path: str  # relative to the bundle
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and hash of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Measure a file."""
+        data = path.read_bytes()
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The record of a bundle. `model` is the sha256 of the weights; states are bound to it."""
+
+    model: str
+    step: StepSpec
+    artefacts: tuple[Artefact, ...]
+    files: dict[str, FileRecord]
+    about: dict[str, Any]  # source, versions, proofs: for people, not for code
+
+    def artefact(self, format: str, variant: str) -> Artefact | None:
+        """The artefact of this format and variant, if the bundle holds one."""
+        return next((a for a in self.artefacts if (a.format, a.variant) == (format, variant)), None)
+
+    def files_of(self, artefact: Artefact) -> list[str]:
+        """Names of the files of one artefact."""
+        return [n for n in self.files if n == artefact.path or n.startswith(f"{artefact.path}/")]
+
+    def size_of(self, artefact: Artefact) -> int:
+        """Bytes of one artefact on disk."""
+        return sum(self.files[name].bytes for name in self.files_of(artefact))
+
+    def initial_state(self, folder: Path) -> dict[str, NDArray[np.float32]]:
+        """What a stream begins with, `[size...]` by state: zero, but for what initial.npz holds."""
+        states = {t.name: np.zeros(t.shape, np.float32) for t in self.step.states}
+        if INITIAL in self.files:
+            self.verify(folder, [INITIAL])
+            with np.load(folder / INITIAL, allow_pickle=False) as file:
+                states |= {name: file[name] for name in file.files if name in states}
+        return states
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json, the last file of a bundle to be written."""
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "step": self.step.to_record(),
+            "artefacts": [vars(a) for a in self.artefacts],
+            "files": {name: vars(record) for name, record in sorted(self.files.items())},
+            "about": self.about,
+        }
+        from ..atomic import write_text  # readers need none of it
+
+        write_text(folder / NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read manifest.json; raises `BundleError` where it is missing, damaged or of a newer version."""
+        path = folder / NAME
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            what = "is not a folder" if not folder.is_dir() else f"holds no {NAME}"
+            raise BundleError(
+                f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
+            ) from None
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise BundleError(f"{path} is not JSON ({error}); copy the bundle again") from None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise BundleError(f'{path} is not of a bundle: expected "format": "{FORMAT}"')
+        version = record.get("version")
+        if version != VERSION:
+            raise BundleError(
+                f"{path} has format version {version!r} and this steprnn reads {VERSION}; "
+                "run: pip install --upgrade steprnn"
+            )
+        try:
+            manifest = cls(
+                str(record["model"]),
+                StepSpec.from_record(record["step"]),
+                tuple(Artefact(*(str(a[f.name]) for f in fields(Artefact))) for a in record["artefacts"]),
+                {name: FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in record["files"].items()},
+                dict(record["about"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None
+        for name in manifest.files:
+            if not is_inside(name):
+                raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
+        for artefact in manifest.artefacts:
+            if not manifest.files_of(artefact):  # it would be opened without having been verified
+                raise BundleError(f"{path} lists no file of {artefact.name}; do not trust it")
+        return manifest
+
+    def verify(self, folder: Path, names: list[str]) -> None:
+        """Compare files with their records; raises `BundleError` naming the first that differs."""
+        for name in names:
+            path, expected = folder / name, self.files.get(name)
+            if expected is None:
+                raise BundleError(f"{folder / NAME} does not list {name}; export again")
+            if not path.is_file():
+                raise BundleError(f"{path} is missing; copy the bundle again")
+            size = path.stat().st_size
+            if size != expected.bytes:
+                raise BundleError(
+                    f"{path} has {size:,} bytes, expected {expected.bytes:,}; copy the bundle again"
+                )
+            if FileRecord.of(path).sha256 != expected.sha256:
+                raise BundleError(
+                    f"{path} was altered: its sha256 is not the manifest's; copy the bundle again"
+                )
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file's name, with `/` between folders, stays in its folder on every system."""
+    strange = any(character in "\\:" or character < " " for character in name)
+    return not strange and not {"", ".", ".."} & set(name.split("/"))

@@ -1,0 +1,51 @@
+"""Where a bundle is: a folder, a zip file, or the name of an installed model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+
+if TYPE_CHECKING:
+    from .archive import Choice
+
+
+@contextmanager
+def open_bundle(bundle: str | Path, choice: Choice | None = None) -> Iterator[Path]:
+    """The folder of a bundle, for the length of a `with` block.
+
+    A folder, and whatever else is no zip file, is given back as it is. A `.zip` file is unpacked into a
+    temporary folder that only this user can read, and which is gone after the block; `choice` tells
+    which of its files are needed. A name that is no path is looked for among the installed models.
+    Raises `BundleError` where a zip file is not a sound bundle, or an installed model cannot be found.
+    """
+    path = Path(bundle)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        import tempfile  # a folder needs neither
+
+        from . import archive
+
+        with tempfile.TemporaryDirectory(prefix="steprnn-") as temporary:
+            folder = Path(temporary) / path.name  # errors of what reads it name the zip file
+            folder.mkdir()
+            archive.unpack(path, folder, choice)
+            yield folder
+    elif path.name == str(bundle) and not path.suffix and not path.exists():
+        yield _installed(path)
+    else:
+        yield path
+
+
+def _installed(name: Path) -> Path:
+    """The folder of an installed model; the name itself, for its reader to refuse, if none is installed."""
+    from . import installed
+
+    models = installed.models()
+    if not models:
+        return name
+    if model := models.get(installed.plain(str(name))):
+        return model.folder
+    raise BundleError(f"{name} is neither a path nor an installed model; installed: {', '.join(models)}")

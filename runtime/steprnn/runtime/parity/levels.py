@@ -1,0 +1,238 @@
+"""The levels of parity that a candidate is put through, each ending in a finding in words.
+
+docs/parity.md is the specification. Nothing here needs TensorFlow: the reference is a run that was
+recorded, or is being made, by whoever calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines import Engine, Runner, Tensors
+from ..spec import NEXT, StepSpec
+from .measure import Arrays, Measures, Reference, chain, measure
+from .profiles import Profile
+
+BATCH, BATCH_STEPS = 3, 128
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph in an engine, to be judged by a profile.
+
+    `open` makes the engine anew with a number of threads. `wide` says that a run of many rows is stepped
+    as one batch, which is quicker where a call costs more than its arithmetic. `look` tells what in the
+    file itself, before it runs, is not as the spec says.
+    """
+
+    name: str  # the artefact
+    engine: str
+    spec: StepSpec
+    profile: Profile
+    open: Callable[[int], Engine]
+    wide: bool = False
+    look: Callable[[], list[str]] = list
+    batched: bool = True  # takes several rows; a graph of another tool may be fixed at one
+    path: Path | None = None  # the file or folder, for its size
+
+    @property
+    def label(self) -> str:
+        """As a person would call it."""
+        return f"{self.name} in {self.engine}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one level found of one candidate."""
+
+    level: str
+    candidate: str
+    passed: bool
+    summary: str  # a few words
+    failure: str = ""  # the first breach in words; empty if passed
+    figures: dict[str, Any] = field(default_factory=dict)
+    measures: Measures | None = field(default=None, repr=False)
+    case: str = ""  # which of several of this level: a kind of input, or a mistake
+
+    @property
+    def title(self) -> str:
+        """The level and the case."""
+        return f"{self.level}, {self.case}" if self.case else self.level
+
+    def __str__(self) -> str:
+        """A failure in words."""
+        return f"{self.candidate} fails at the level '{self.title}': {self.failure}"
+
+
+def attempt(level: str, candidate: Candidate, judged: Callable[[], Finding], case: str = "") -> Finding:
+    """What is found, or a failed finding with the engine's own words where it raises."""
+    try:
+        return judged()
+    except Exception as error:  # each engine raises its own classes
+        words = " ".join(str(error).split())[:500] or type(error).__name__
+        return Finding(level, candidate.label, False, "broke", f"it does not run: {words}", case=case)
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The reference's own greedy text: tokens `[steps, rows]`, and how far its best is before its second.
+
+    The first `prompt` tokens are given; token t + 1 is the likeliest after token t from there on. It
+    begins at `state`, `[1, size...]` by name; zero if None.
+    """
+
+    tokens: NDArray[np.int32]
+    gaps: NDArray[np.float32]  # [steps, rows]: the best logit less the second best, after token t
+    prompt: int
+    state: Arrays | None = None
+
+
+def run_chained(candidate: Candidate, runner: Callable[[int], Runner], reference: Reference) -> Arrays:
+    """The candidate's results over the reference's inputs, row by row unless it is `wide`."""
+    if candidate.wide or reference.batch == 1:
+        return chain(runner(reference.batch), reference.inputs, reference.state)
+    one = runner(1)
+    rows = [reference.part(slice(0, None), slice(r, r + 1)) for r in range(reference.batch)]
+    results = [chain(one, row.inputs, row.state) for row in rows]
+    return {name: np.concatenate([r[name] for r in results], axis=1) for name in results[0]}
+
+
+def judge(
+    level: str,
+    candidate: Candidate,
+    reference: Reference,
+    results: Arrays,
+    rows: Sequence[str] | None = None,
+    case: str = "",
+) -> Finding:
+    """Measure results against the reference by the candidate's profile; `rows` names its rows in words."""
+    profile = candidate.profile.for_decisions(reference.steps * reference.batch)
+    measures = measure(candidate.spec, reference, results, profile, rows)
+    failure = "; ".join(measures.failures)
+    summary = f"{measures.largest:.2g} u"
+    return Finding(
+        level, candidate.label, measures.passed, summary, failure, measures.to_record(), measures, case
+    )
+
+
+def structure(candidate: Candidate) -> Finding:
+    """What the file declares, and what one step gives: every name, its shape and dtype, at batch 1 and 3."""
+    problems = candidate.look() or _strange_results(candidate)
+    return Finding("structure", candidate.label, not problems, "ok", "; ".join(problems))
+
+
+def _strange_results(candidate: Candidate) -> list[str]:
+    """What a step on zeros gives back otherwise than the spec says."""
+    spec, problems = candidate.spec, []
+    engine = candidate.open(1)
+    tensors = [*((t, t.name) for t in spec.outputs), *((t, NEXT + t.name) for t in spec.states)]
+    for rows in (1, BATCH) if candidate.batched else (1,):
+        inputs = {t.name: np.zeros((1, *t.array_shape(rows)), t.dtype) for t in spec.inputs}
+        results = chain(engine.runner(rows), inputs)
+        for tensor, name in tensors:
+            got, expected = results[name][0], tensor.array_shape(rows)
+            if (got.shape, got.dtype) != (expected, np.float32):
+                given = f"{got.dtype} {list(got.shape)} at batch {rows}"
+                problems.append(f"{name} is {given}, expected float32 {list(expected)}")
+    return problems
+
+
+def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: str = "") -> Finding:
+    """The whole run, each seed fed with the candidate's own states."""
+    results = run_chained(candidate, engine.runner, reference)
+    seeds = [f"seed {r}" for r in range(reference.batch)]
+    return judge("chained", candidate, reference, results, seeds, kind)
+
+
+def one_step(
+    candidate: Candidate, engine: Engine, reference: Reference, saturated: Reference | None
+) -> Finding:
+    """Single steps: from the beginning, from sixteen states reached in a run, and from saturated ones."""
+    runner = engine.runner(1)
+    starts = sorted({int(t) for t in np.linspace(0, reference.steps - 1, 17)})
+    parts = [reference.part(slice(t, t + 1), slice(0, 1)) for t in starts]
+    results = [chain(runner, part.inputs, part.state) for part in parts]
+    joined = Reference(
+        {n: np.concatenate([p.inputs[n] for p in parts], axis=1) for n in reference.inputs},
+        {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
+        reference.units,
+    )
+    together = {n: np.concatenate([r[n] for r in results], axis=1) for n in results[0]}
+    rows = [f"the state before step {t} of seed 0" for t in starts]
+    found = judge("one step", candidate, joined, together, rows)
+    if saturated is None or not found.passed:
+        return found
+    # Where nobody goes there are limits of their own, and quantized weights must only stay finite.
+    far_candidate = replace(candidate, profile=Profile(units=candidate.profile.saturated))
+    far = judge(
+        "one step",
+        far_candidate,
+        saturated,
+        run_chained(candidate, engine.runner, saturated),
+        [f"saturated state {r}" for r in range(saturated.batch)],
+    )
+    worse = max(found, far, key=lambda f: f.measures.largest if f.measures else 0.0)
+    return worse if far.passed else far
+
+
+def batch(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
+    """Three rows cut from one run at different steps, stepped together."""
+    length = min(BATCH_STEPS, (reference.steps - 1) // BATCH)
+    parts = [reference.part(slice(1 + r * length, 1 + (r + 1) * length), slice(0, 1)) for r in range(BATCH)]
+    rows = Reference(
+        {n: np.concatenate([p.inputs[n] for p in parts], axis=1) for n in reference.inputs},
+        {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
+        reference.units,
+        {n: np.concatenate([(p.state or {})[n] for p in parts]) for n in parts[0].state or {}},
+    )
+    called = [f"row {r} of {BATCH}, cut from step {1 + r * length} of seed 0" for r in range(BATCH)]
+    return judge("batch", candidate, rows, chain(engine.runner(BATCH), rows.inputs, rows.state), called)
+
+
+def free_run(candidate: Candidate, engine: Engine, greedy: Greedy, error: float) -> Finding:
+    """Where the candidate's greedy text leaves the reference's, and whether the two best were that close.
+
+    `error` is the largest error of a logit over the chained run: that of the departure itself is always
+    at least half of the gap, and would excuse anything. A float32 departure is excused where the
+    reference's gap between its two best is below twice that. A quantized one is told and not judged:
+    its largest error is as large as most gaps, and same-top-1 has asked the same question already.
+    """
+    departures: list[int | None] = []
+    failure = ""
+    for row in range(greedy.tokens.shape[1]):
+        tokens = greedy.tokens[:, row]
+        step = _departure(engine.runner(1), tokens, greedy)
+        departures.append(step)
+        judged = candidate.profile.units is not None and not failure
+        if step is not None and judged and not greedy.gaps[step, row] < 2 * error:
+            failure = (
+                f"the greedy text departs at step {step} of seed {row} (expected token {tokens[step + 1]}), "
+                f"where the reference's best is {greedy.gaps[step, row]:.3g} before its second, and the "
+                f"largest error of a logit is {error:.3g}"
+            )
+    left = [d for d in departures if d is not None]
+    summary = "same" if not left else f"leaves at {min(left)}"
+    figures = {"departures": departures, "steps": len(greedy.tokens), "error": error}
+    return Finding("free run", candidate.label, not failure, summary, failure, figures)
+
+
+def _departure(runner: Runner, tokens: NDArray[np.int32], greedy: Greedy) -> int | None:
+    begin(runner, greedy.state)
+    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+    for t in range(len(tokens) - 1):
+        x[0] = tokens[t]
+        runner.run()
+        if t + 1 >= greedy.prompt and int(y[0].argmax()) != tokens[t + 1]:
+            return t
+    return None
+
+
+def begin(runner: Runner, state: Tensors | None = None) -> None:
+    """Set the states a stream begins with; zero if None."""
+    runner.set_state(state or {n: np.zeros_like(a) for n, a in runner.get_state().items()})

@@ -1,0 +1,107 @@
+"""A check that cannot fail is void: candidates with a known mistake, each of which must be rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from ..engines import Engine, Runner, Tensors
+from ..spec import StepSpec
+from .levels import Candidate, Finding, attempt
+from .measure import Arrays, Reference, chain, measure
+
+STEPS = 256
+
+
+class Mutant:
+    """A runner that makes one mistake with its states or its tokens; everything else is the real one's."""
+
+    def __init__(self, runner: Runner, mistake: str, spec: StepSpec) -> None:
+        self._runner = runner
+        self._mistake = mistake
+        self._swap = swappable(spec)
+        self._tokens = spec.inputs[0].tokens
+        self._before = runner.get_state()
+        self.inputs = runner.inputs
+        self.outputs = runner.outputs
+
+    def run(self) -> None:
+        """Take one time step, with the mistake."""
+        if self._mistake == "vocabulary shifted by one" and self._tokens:
+            (x,) = self.inputs.values()
+            x[...] = (x + 1) % self._tokens
+        state = self._runner.get_state()
+        if self._mistake == "state zeroed":
+            self._runner.set_state({n: np.zeros_like(a) for n, a in state.items()})
+        elif self._mistake == "state one step stale":
+            self._runner.set_state(self._before)
+            self._before = state
+        self._runner.run()
+        if self._mistake == "two states swapped" and self._swap:
+            state, (a, b) = self._runner.get_state(), self._swap
+            self._runner.set_state(state | {a: state[b], b: state[a]})
+
+    def set_state(self, state: Tensors) -> None:
+        """Copy states in, by name."""
+        self._before = {n: np.array(a, np.float32) for n, a in state.items()}
+        self._runner.set_state(state)
+
+    def get_state(self) -> Arrays:
+        """Copies of the states, by name."""
+        return self._runner.get_state()
+
+
+def swappable(spec: StepSpec) -> tuple[str, str] | None:
+    """Two states of one shape, which could be swapped without an error."""
+    pairs = (
+        (a.name, b.name)
+        for i, a in enumerate(spec.states)
+        for b in spec.states[i + 1 :]
+        if a.shape == b.shape
+    )
+    return next(pairs, None)
+
+
+def mistakes(spec: StepSpec) -> list[str]:
+    """The mistakes that a model of this contract can suffer."""
+    found = ["state one step stale", "state zeroed"] if spec.states else []
+    if swappable(spec):
+        found.insert(0, "two states swapped")
+    if spec.is_language_model:
+        found.append("vocabulary shifted by one")
+    return found
+
+
+def sensitivity(
+    candidate: Candidate, engine: Engine, reference: Reference, graphs: dict[str, Engine] | None = None
+) -> Iterator[Finding]:
+    """Each mistake must be rejected by the very judgement that passes the candidate; else it is void.
+
+    `graphs` are engines of graphs with a mistake in their weights.
+    """
+    part = reference.part(slice(0, STEPS), slice(0, 1))
+
+    def finding(mistake: str) -> Finding:
+        graph = (graphs or {}).get(mistake)
+        runner = graph.runner(1) if graph else Mutant(engine.runner(1), mistake, candidate.spec)
+        results = chain(runner, part.inputs, part.state)
+        measures = measure(candidate.spec, part, results, candidate.profile)
+        failure = (
+            f"{mistake}: not rejected ({measures.largest:.3g} units off), so this check is void: over this "
+            "run the mistake changes nothing that is judged"
+        )
+        summary = f"{measures.largest:.1e} u"
+        return Finding(
+            "sensitivity",
+            candidate.label,
+            not measures.passed,
+            summary,
+            failure if measures.passed else "",
+            measures.to_record(),
+            case=mistake,
+        )
+
+    for mistake in [*mistakes(candidate.spec), *(graphs or {})]:
+        yield attempt("sensitivity", candidate, partial(finding, mistake), mistake)

@@ -1,0 +1,75 @@
+"""Streams are what they seem: nothing of one shows in another, nor in itself after a reset."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engines import Engine, Tensors
+from ..spec import NEXT
+from .levels import BATCH, Candidate, Finding, begin, judge
+from .measure import Arrays, Reference, chain
+
+STEPS = 48
+
+
+def semantics(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
+    """Streams are what they seem: reset, interleaving, batch rows, snapshots, and two threads."""
+    part = reference.part(slice(0, STEPS), slice(0, 1))
+    runner = engine.runner(1)
+    first = chain(runner, part.inputs, part.state)
+    failures = []
+
+    def same(what: str, got: Arrays, expected: Arrays) -> None:
+        different = [n for n in expected if not np.array_equal(got[n], expected[n])]
+        if different:
+            failures.append(f"{what}: {', '.join(different)} not bit for bit the same")
+
+    same("after a reset", chain(runner, part.inputs, part.state), first)
+    half = part.steps // 2
+    begin, end = part.part(slice(0, half)), part.part(slice(half, part.steps))
+    chain(runner, begin.inputs, begin.state)
+    snapshot = runner.get_state()
+    other = {n: a[::-1] for n, a in part.inputs.items()}
+    chain(runner, other)
+    same("restored from a snapshot", chain(runner, end.inputs, snapshot), _slice(first, slice(half, None)))
+    same("interleaved with another stream", _interleaved(engine, part, other), first)
+    if candidate.batched:
+        same("beside other rows", *_beside_rows(engine, part, other))
+    results = chain(candidate.open(2).runner(1), part.inputs, part.state)
+    two = judge("semantics", candidate, part, results, ["seed 0"])
+    if not two.passed:
+        failures.append(f"with two threads: {two.failure}")
+    return Finding(
+        "semantics", candidate.label, not failures, "ok" if not failures else "FAILED", "; ".join(failures)
+    )
+
+
+def _slice(results: Arrays, steps: slice) -> Arrays:
+    return {n: a[steps] for n, a in results.items()}
+
+
+def _interleaved(engine: Engine, part: Reference, other: Tensors) -> Arrays:
+    """The part's stream, stepped in turn with another one on its own runner."""
+    runners = engine.runner(1), engine.runner(1)
+    for runner in runners:
+        begin(runner, part.state)
+    rows = []
+    for t in range(part.steps):
+        for runner, inputs in zip(runners, (part.inputs, other), strict=True):
+            for name, array in inputs.items():
+                runner.inputs[name][...] = array[t]
+            runner.run()
+        state = {NEXT + n: a for n, a in runners[0].get_state().items()}
+        rows.append({n: a.copy() for n, a in runners[0].outputs.items()} | state)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _beside_rows(engine: Engine, part: Reference, other: Tensors) -> tuple[Arrays, Arrays]:
+    """Row 0 of a batch, with two kinds of neighbours."""
+    runner = engine.runner(BATCH)
+    state = None if part.state is None else {n: np.repeat(a, BATCH, axis=0) for n, a in part.state.items()}
+    results = []
+    for neighbour in (part.inputs, other):
+        inputs = {n: np.concatenate([a, neighbour[n], neighbour[n]], axis=1) for n, a in part.inputs.items()}
+        results.append({n: a[:, :1] for n, a in chain(runner, inputs, state).items()})
+    return results[0], results[1]

@@ -1,0 +1,282 @@
+"""The whole contract on small models of several kinds, and as one assertion for other people's suites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from steprnn.runtime import Vocabulary
+from steprnn.runtime.bundle.manifest import Artefact
+from steprnn.runtime.errors import UsageError
+from steprnn.runtime.parity.levels import Candidate, Finding
+from steprnn.runtime.parity.measure import Reference
+from steprnn.runtime.parity.profiles import PROFILES
+
+keras = pytest.importorskip("keras")
+onnx = pytest.importorskip("onnx")
+tf = pytest.importorskip("tensorflow")
+
+from keras import layers  # noqa: E402
+
+import steprnn.export as package  # noqa: E402
+from steprnn.export import assert_parity  # noqa: E402
+from steprnn.export.check.judge import Runs, artefact_candidate, judge_candidate, reference_runs  # noqa: E402
+from steprnn.export.check.mistakes import mutated  # noqa: E402
+from steprnn.export.check.reference import FunctionEngine, Oracle  # noqa: E402
+from steprnn.export.formats import onnx as onnx_format  # noqa: E402
+from steprnn.export.step.derive import Step, derive  # noqa: E402
+
+TOKENS, FEATURES = 11, 4
+
+
+def language_model(cell: Any = layers.LSTM, units: int = 12) -> Any:
+    """Sure enough of itself that 8-bit weights are told from mistakes."""
+    keras.utils.set_random_seed(3)
+    wide = keras.initializers.RandomNormal(stddev=1.0, seed=4)
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(TOKENS, 6, embeddings_initializer=wide),
+            cell(units, return_sequences=True, kernel_initializer=wide),
+            layers.Dense(TOKENS, kernel_initializer=wide),
+        ]
+    )
+
+
+def signal_model() -> Any:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((None, FEATURES)),
+            layers.GRU(8, return_sequences=True),
+            layers.LSTM(5, return_sequences=True),
+            layers.Dense(2),
+        ]
+    )
+
+
+def runs_of(step: Step, **options: Any) -> tuple[list[str], Runs]:
+    stages = list(reference_runs(step, steps=64, seeds=2, **options))
+    return [name for name, _ in stages], stages[-1][1]
+
+
+def written(step: Step, path: Path) -> Candidate:
+    onnx_format.write(step, path)
+    return artefact_candidate(path, Artefact("theirs", "onnx", "float32", "", path.name), step.spec)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return language_model()
+
+
+@pytest.fixture(scope="module")
+def step(model: Any) -> Step:
+    return derive(model)
+
+
+@pytest.fixture(scope="module")
+def runs(step: Step) -> Runs:
+    return runs_of(step)[1]
+
+
+@pytest.fixture(scope="module")
+def graph(step: Step, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graphs") / "step.onnx"
+    onnx_format.write(step, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: language_model(layers.GRU), lambda: language_model(layers.SimpleRNN)]
+)
+def test_a_right_model_passes_every_level(tmp_path: Path, build: Callable[[], Any]) -> None:
+    step = derive(build())
+    stages, runs = runs_of(step)
+    assert stages == [
+        "reference on its own text",
+        "reference on uniform tokens",
+        "reference on one token repeated",
+        "reference, greedy",
+    ]
+    findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
+    assert [str(f) for f in findings if not f.passed] == []
+    assert [f.title for f in findings][:8] == [
+        "structure",
+        "one step",
+        "chained, its own text",
+        "chained, uniform tokens",
+        "chained, one token repeated",
+        "batch",
+        "free run",
+        "semantics",
+    ]
+    assert {f.case for f in findings if f.level == "sensitivity"} >= {"state zeroed", "one weight off by 1 %"}
+
+
+def test_a_signal_model_is_run_on_noise_silence_steps_and_a_recording(tmp_path: Path) -> None:
+    step = derive(signal_model())
+    _, runs = runs_of(step)
+    assert list(runs.chained) == ["noise", "a constant signal", "silence", "steps", "a swelling tone"]
+    x = step.spec.inputs[0].name
+    assert not runs.chained["silence"].inputs[x].any()
+    constant = runs.chained["a constant signal"].inputs[x]
+    np.testing.assert_array_equal(constant[0], constant[-1])
+    assert np.abs(runs.chained["a swelling tone"].inputs[x]).max() > 0.5
+    assert runs.greedy is None
+    findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
+    assert [str(f) for f in findings if not f.passed] == []
+    assert "free run" not in {f.level for f in findings}
+
+
+def test_the_unit_is_never_zero_and_the_saturated_states_are_the_largest(step: Step, runs: Runs) -> None:
+    assert all(u > 0 for r in (*runs.chained.values(), runs.saturated) for u in r.units.values())
+    assert runs.saturated.state is not None
+    for name, array in runs.saturated.state.items():
+        largest = np.abs(runs.main.results[f"next_{name}"]).max()
+        np.testing.assert_array_equal(np.abs(array), np.full_like(array, largest))
+        assert runs.saturated.units[f"next_{name}"] >= runs.main.units[f"next_{name}"]
+
+
+def test_the_greedy_text_is_the_models_own(step: Step, model: Any, runs: Runs) -> None:
+    greedy = runs.greedy
+    assert greedy is not None
+    logits = model.predict(greedy.tokens.T, verbose=0)
+    chosen = logits.argmax(axis=-1).T
+    sure = greedy.gaps[:-1] > 1e-4
+    later = np.arange(len(greedy.tokens) - 1)[:, None] + 1 >= greedy.prompt
+    same = chosen[:-1] == greedy.tokens[1:]
+    assert same[sure & later].all()
+
+
+def test_mutated_graphs_differ_in_one_weight_or_in_their_gates(step: Step, runs: Runs) -> None:
+    engines = mutated(step, runs.main)
+    assert list(engines) == ["one weight off by 1 %", "gates permuted"]
+    oracle = Oracle(step)
+    for engine in engines.values():
+        runner, right = engine.runner(1), oracle.float32.runner(1)
+        for r in (runner, right):
+            r.set_state({t.name: np.ones(t.array_shape(1), np.float32) for t in step.spec.states})
+            r.run()
+        (y,), (expected,) = runner.outputs.values(), right.outputs.values()
+        assert not np.array_equal(y, expected)
+
+
+def wrong(step: Step, change: Callable[..., Any]) -> FunctionEngine:
+    from steprnn.export.formats.frozen import freeze
+
+    return FunctionEngine(freeze(step, change=change), step.spec)
+
+
+def test_a_function_of_another_shape_is_a_finding(step: Step, runs: Runs) -> None:
+    """TensorFlow would hand anything over; nothing is broadcast on the way."""
+    right = step.function()
+
+    def narrow(**tensors: Any) -> Any:
+        results = dict(right(**tensors))
+        return results | {"next_h": tf.reduce_mean(results["next_h"], axis=-1, keepdims=True)}
+
+    engine = FunctionEngine(narrow, step.spec)
+    candidate = Candidate("narrow", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
+    (finding,) = judge_candidate(candidate, runs)
+    assert (finding.level, finding.passed) == ("structure", False)
+    assert "next_h came back with shape (1, 1), expected (1, 12)" in finding.failure
+
+
+def test_a_model_that_raises_halfway_is_a_finding_of_each_level(step: Step, runs: Runs) -> None:
+    right, calls = step.function(), 0
+
+    def sometimes(**tensors: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 4:
+            raise RuntimeError("out of memory")
+        return right(**tensors)
+
+    engine = FunctionEngine(sometimes, step.spec)
+    candidate = Candidate("tired", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
+    findings = [f for f in judge_candidate(candidate, runs) if f.level != "sensitivity"]
+    assert [f.passed for f in findings] == [True] + [False] * (len(findings) - 1)
+    assert {f.failure for f in findings[1:]} == {"it does not run: out of memory"}
+
+
+def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:
+    """Its recurrent weights and its forget gate are zero: no mistake with its states could be seen."""
+    model = language_model(layers.SimpleRNN)
+    recurrent = model.layers[1].cell.recurrent_kernel
+    recurrent.assign(recurrent * 0)
+    step = derive(model)
+    _, runs = runs_of(step, kinds=1)
+    findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
+    failed = {f.case: f.failure for f in findings if not f.passed}
+    assert set(failed) >= {"state zeroed", "state one step stale"}
+    assert "so this check is void" in failed["state zeroed"]
+    assert all(f.passed for f in findings if f.level != "sensitivity")
+
+
+# assert_parity
+
+
+def test_it_is_exposed_without_importing_tensorflow() -> None:
+    assert package.assert_parity is assert_parity
+    assert "assert_parity" in package.__all__
+
+
+def test_a_right_graph(model: Any, graph: Path) -> None:
+    findings = assert_parity(model, graph, steps=64)
+    assert all(isinstance(f, Finding) and f.passed for f in findings)
+
+
+def test_a_path_a_step_and_a_vocabulary(model: Any, step: Step, graph: Path, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.keras")
+    assert_parity(str(tmp_path / "model.keras"), str(graph), steps=64, seeds=1)
+    text = "abcdefghijk" * 8
+    findings = assert_parity(step, graph, text=text, vocabulary=Vocabulary.of(text), steps=64, seeds=1)
+    assert "chained, text" in {f.title for f in findings}
+
+
+def test_another_model_raises_with_the_first_breach_in_words(graph: Path) -> None:
+    keras.utils.set_random_seed(9)
+    other = language_model()
+    other.layers[1].cell.bias.assign(other.layers[1].cell.bias + 0.01)
+    with pytest.raises(AssertionError) as raised:
+        assert_parity(other, graph, steps=64, seeds=2)
+    first = str(raised.value).splitlines()[0]
+    assert first.startswith("step.onnx in onnx fails at the level 'one step': ")
+    assert " units off at step 0 of the state before step " in first
+    assert "), at most 8" in first
+
+
+def test_names_and_a_profile(model: Any, graph: Path, tmp_path: Path) -> None:
+    proto = onnx.load(graph)
+    for node in proto.graph.node:
+        node.output[:] = ["state_out" if n == "next_h" else n for n in node.output]
+        node.input[:] = ["state_out" if n == "next_h" else n for n in node.input]
+    next(o for o in proto.graph.output if o.name == "next_h").name = "state_out"
+    onnx.save(proto, tmp_path / "theirs.onnx")
+    with pytest.raises(UsageError, match="has no next_h; it has x, h, c, "):
+        assert_parity(model, tmp_path / "theirs.onnx", steps=64)
+    findings = assert_parity(
+        model, tmp_path / "theirs.onnx", names={"next_h": "state_out"}, profile="int8", steps=128
+    )
+    assert any(f.level == "chained" for f in findings)
+    with pytest.raises(UsageError, match="profile 'int3' is unknown; expected one of: float32, "):
+        assert_parity(model, graph, profile="int3")
+
+
+def test_a_text_too_short_for_the_run(step: Step, graph: Path) -> None:
+    with pytest.raises(UsageError, match="the text has 3 known characters"):
+        assert_parity(step, graph, text="abc", vocabulary=Vocabulary.of("abcdefghijk"), steps=64)
+    with pytest.raises(UsageError, match="a text needs a vocabulary"):
+        assert_parity(step, graph, text="abc", steps=64)
+
+
+def test_runs_of_a_reference_are_recorded_whole(runs: Runs, tmp_path: Path) -> None:
+    runs.main.write(tmp_path / "golden.npz")
+    again = Reference.read(tmp_path / "golden.npz")
+    assert again.units == runs.main.units
+    assert again.batch == 2

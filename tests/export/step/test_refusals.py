@@ -1,0 +1,339 @@
+"""Every refusal: the layer by its name, the reason, and what to do instead; and the document of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+import keras
+from keras import layers, ops
+
+from steprnn.export.check.proofs import prove
+from steprnn.export.step.derive import derive
+from steprnn.export.step.layers import PAD, REFUSED, REFUSED_WITHOUT_TIME
+from steprnn.runtime.errors import ExportError
+
+from ..models import ACTIVATIONS, CASES, functional, sequence
+
+# A convolution drops the mask of its input, and Keras says so each time.
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "supported-layers.md"
+
+
+@pytest.fixture(autouse=True)
+def _names_begin_anew() -> None:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+def lstm(units: int = 4, **options: Any) -> Any:
+    return layers.LSTM(units, return_sequences=True, **options)
+
+
+def refused(model: Any) -> str:
+    """The words with which a model is refused, by the derivation or by a proof."""
+    with pytest.raises(ExportError) as raised:
+        prove(derive(model))
+    words = str(raised.value)
+    assert "\n" not in words
+    return words
+
+
+def twice(layer: Any) -> Callable[[], Any]:
+    """A model that gives the layer the same sequence twice."""
+
+    def body(x: Any) -> Any:
+        y = lstm()(x)
+        return layer([y, y])
+
+    return lambda: functional(body)
+
+
+def behind(layer: Any, time: int | None = None) -> Callable[[], Any]:
+    return lambda: sequence(lstm(), layer, time=time)
+
+
+def images(layer: Any, rank: int) -> Callable[[], Any]:
+    """A layer that reads images `[time, 8, ...]`, before an LSTM of what is left of them."""
+
+    def build() -> Any:
+        x = keras.Input((6, *[8] * rank, 2))
+        y = layer(x)
+        return keras.Model(x, layers.LSTM(2)(layers.TimeDistributed(layers.Flatten())(y)))
+
+    return build
+
+
+# By class: a model that has this layer, named "odd", where it cannot be.
+ODD: dict[str, Callable[[], Any]] = {
+    "Bidirectional": lambda: sequence(layers.Bidirectional(lstm(), name="odd")),
+    "Attention": twice(layers.Attention(name="odd")),
+    "AdditiveAttention": twice(layers.AdditiveAttention(name="odd")),
+    "MultiHeadAttention": lambda: functional(
+        lambda x: lstm()(layers.MultiHeadAttention(2, 4, name="odd")(x, x))
+    ),
+    "GroupedQueryAttention": lambda: functional(
+        lambda x: lstm()(layers.GroupQueryAttention(4, 2, 1, name="odd")(x, x))
+    ),
+    "AveragePooling1D": behind(layers.AveragePooling1D(2, name="odd")),
+    "MaxPooling1D": behind(layers.MaxPooling1D(1, name="odd")),
+    "GlobalAveragePooling1D": behind(layers.GlobalAveragePooling1D(name="odd")),
+    "GlobalMaxPooling1D": behind(layers.GlobalMaxPooling1D(name="odd")),
+    "Flatten": behind(layers.Flatten(name="odd"), 6),
+    "Permute": behind(layers.Permute((2, 1), name="odd"), 6),
+    "Dot": twice(layers.Dot(2, name="odd")),
+    "UpSampling1D": behind(layers.UpSampling1D(name="odd")),
+    "Cropping1D": behind(layers.Cropping1D((1, 0), name="odd")),
+    "Conv1DTranspose": behind(layers.Conv1DTranspose(4, 2, name="odd")),
+    "Conv2D": images(layers.Conv2D(3, 3, padding="same", name="odd"), 1),
+    "Conv3D": images(layers.Conv3D(3, 3, padding="same", name="odd"), 2),
+    "ConvLSTM1D": images(layers.ConvLSTM1D(3, 3, return_sequences=True, name="odd"), 1),
+    "ConvLSTM2D": images(layers.ConvLSTM2D(3, 3, return_sequences=True, name="odd"), 2),
+    "ConvLSTM3D": images(layers.ConvLSTM3D(3, 3, return_sequences=True, name="odd"), 3),
+    "GroupNormalization": behind(layers.GroupNormalization(2, name="odd")),
+    "RepeatVector": lambda: sequence(layers.LSTM(4), layers.RepeatVector(3, name="odd"), lstm(2)),
+}
+ADAPTIVE = {"AdaptiveAveragePooling1D", "AdaptiveMaxPooling1D"}  # which Keras 3.12 does not have
+for pooling in ADAPTIVE & {*dir(layers)}:
+    ODD[pooling] = behind(getattr(layers, pooling)(2, name="odd"), 6)
+
+
+def test_every_kind_that_is_refused_is_tried() -> None:
+    assert {*REFUSED, *REFUSED_WITHOUT_TIME} - ADAPTIVE == {*ODD} - ADAPTIVE
+
+
+@pytest.mark.parametrize("kind", [k for k in (*REFUSED, *REFUSED_WITHOUT_TIME) if k in ODD])
+def test_a_layer_that_has_no_step(kind: str) -> None:
+    reason, instead = (REFUSED | REFUSED_WITHOUT_TIME)[kind]
+    assert refused(ODD[kind]()) == f"layer 'odd' ({kind}) {reason}, so it has no step; {instead}"
+
+
+def conv(**options: Any) -> Any:
+    return layers.Conv1D(4, 3, name="odd", **options)
+
+
+def transposed() -> Any:
+    x = keras.Input((6, 4))
+    return keras.Model(x, layers.LSTM(3)(ops.transpose(lstm()(x), (0, 2, 1))))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: sequence(lstm(go_backwards=True, name="odd")),
+            "layer 'odd' (LSTM) reads the sequence backwards (go_backwards=True), so it has no step; "
+            "train it forwards",
+        ),
+        (
+            lambda: sequence(conv(padding="causal", strides=2), lstm()),
+            "layer 'odd' (Conv1D) strides over time (strides=2), so it has no step; use strides=1",
+        ),
+        (
+            lambda: sequence(conv(padding="valid"), lstm()),
+            "layer 'odd' (Conv1D) shortens the sequence (padding='valid'), so it has no step; "
+            "use padding='causal'",
+        ),
+        (
+            lambda: sequence(conv(padding="same"), lstm()),
+            "layer 'odd' (Conv1D) sees the future (padding='same'), so it has no step; use padding='causal'",
+        ),
+        (
+            lambda: sequence(layers.DepthwiseConv1D(3, padding="same", name="odd"), lstm()),
+            f"layer 'odd' (DepthwiseConv1D) sees the future (padding='same'), so it has no step; {PAD}",
+        ),
+        (
+            lambda: sequence(layers.SeparableConv1D(4, 3, padding="same", name="odd"), lstm()),
+            "layer 'odd' (SeparableConv1D) has no causal form in Keras, so it has no step; "
+            f"{PAD}, a DepthwiseConv1D and a Conv1D of size 1",
+        ),
+        (
+            lambda: sequence(layers.ZeroPadding1D((1, 1), name="odd"), layers.Conv1D(4, 3), lstm()),
+            "layer 'odd' (ZeroPadding1D) pads the future, so it has no step; pad on the left alone",
+        ),
+        (
+            lambda: sequence(layers.ZeroPadding1D((3, 0)), conv(), lstm()),
+            "layer 'odd' (Conv1D) follows a ZeroPadding1D of 3 that no convolution takes up, so it has no "
+            "step; use padding='causal'",
+        ),
+        (
+            lambda: sequence(lstm(), layers.LayerNormalization(axis=[1, 2], name="odd"), time=6),
+            "layer 'odd' (LayerNormalization) normalises over time (axis 1), so it has no step; "
+            "normalise over the features, axis=-1",
+        ),
+        (
+            lambda: sequence(lstm(), layers.BatchNormalization(axis=1, name="odd"), time=6),
+            "layer 'odd' (BatchNormalization) normalises over time (axis 1), so it has no step; "
+            "normalise over the features, axis=-1",
+        ),
+        (
+            lambda: sequence(lstm(), layers.Reshape((3, 8), name="odd"), time=6),
+            "layer 'odd' (Reshape) reshapes time into the features, so it has no step; "
+            "keep time at axis 1: Reshape((-1, ...))",
+        ),
+        (
+            transposed,
+            "(Transpose) moves the time axis, so it has no step; keep time at axis 1",
+        ),
+    ],
+    ids=lambda value: "" if callable(value) else re.sub(r"\W+", "_", value)[:60],
+)
+def test_an_option_that_has_no_step(build: Callable[[], Any], words: str) -> None:
+    assert refused(build()).endswith(words)
+
+
+def test_channels_first() -> None:
+    x = keras.Input((4, 6))
+    y = layers.Conv1D(6, 1, data_format="channels_first", name="odd")(x)
+    assert refused(keras.Model(x, layers.LSTM(3)(y))) == (
+        "layer 'odd' (Conv1D) has the time axis last (channels_first), so it has no step; use channels_last"
+    )
+
+
+def test_counting_tokens_over_time() -> None:
+    x = keras.Input((None,), dtype="int32")
+    y = layers.CategoryEncoding(5, output_mode="count", name="odd")(x)
+    y = layers.Concatenate()([y, layers.LSTM(3)(ops.one_hot(x, 5))])
+    assert refused(keras.Model(x, y)) == (
+        "layer 'odd' (CategoryEncoding) counts the tokens of all time steps, so it has no step; "
+        "use output_mode='one_hot'"
+    )
+
+
+def test_a_state_that_is_computed_from_another_sequence() -> None:
+    x, d = keras.Input((None, 4)), keras.Input((None, 2))
+    _, h, c = layers.LSTM(4, return_state=True)(x)
+    model = keras.Model([x, d], lstm(name="decoder")(d, initial_state=[h, c]))
+    assert refused(model) == (
+        "layer 'decoder' (LSTM) begins from a state that is computed from other inputs, so it has no step; "
+        "export it as a model of its own whose initial_state is an Input"
+    )
+
+
+def test_nothing_to_remember() -> None:
+    assert refused(keras.Sequential([layers.Input((6, 4)), layers.Dense(3)], name="plain")) == (
+        "model 'plain' has no recurrent layer; a step needs something to remember"
+    )
+
+
+def test_states_alone() -> None:
+    x = keras.Input((None, 4))
+    _, h, c = layers.LSTM(4, return_state=True)(x)
+    assert refused(keras.Model(x, [h, c], name="encoder")) == (
+        "model 'encoder' returns only states; a step needs an output"
+    )
+
+
+def test_an_input_with_the_name_of_a_state() -> None:
+    x, c = keras.Input((None, 4), name="x"), keras.Input((None, 2), name="c")
+    assert refused(keras.Model([x, c], lstm()(layers.Concatenate()([x, c])))) == (
+        "the step has two tensors named 'c'; rename that input or output of the model"
+    )
+
+
+class Subclassed(keras.Model):
+    def call(self, x: Any) -> Any:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (lambda: Subclassed(name="mine"), "Subclassed"),
+        (lambda: keras.Sequential([layers.LSTM(3)], name="mine"), "Sequential"),
+    ],
+    ids=["subclassed", "not built"],
+)
+def test_no_graph_to_read(model: Callable[[], Any], kind: str) -> None:
+    words = refused(model())
+    assert words.startswith(f"model 'mine' ({kind}) has no graph to read: it is not functional, or a ")
+    assert words.endswith("write its step as a function and pass steprnn.export.Step(spec, call)")
+
+
+# No layer says that these mix time steps: the proofs find them, and name the operation.
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        (lambda y: ops.mean(y, axis=1), "Mean"),
+        (lambda y: ops.max(y, axis=1, keepdims=True) + y, "Max"),
+        (lambda y: ops.cumsum(y, axis=1), "Cumsum"),
+        (lambda y: ops.flip(y, axis=1), "Flip"),
+        (lambda y: ops.softmax(y, axis=1), "Softmax"),
+        (lambda y: y[:, 0], "GetItem"),
+        (lambda y: y[:, ::-1], "GetItem"),
+        (lambda y: y - y[:, :1], "GetItem"),
+    ],
+    ids=["mean", "max", "cumsum", "flip", "softmax", "first step", "reversed", "against the first"],
+)
+def test_an_operation_that_mixes_time_steps(operation: Callable[[Any], Any], kind: str) -> None:
+    words = refused(functional(lambda x: layers.Dense(2)(operation(lstm()(x)))))
+    assert re.search(
+        rf"layer '\w+' \({kind}\) (mixes time steps, so it has no step"
+        r"|does not run on a single time step, so it has no step; it must act on each time step alone)",
+        words,
+    ), words
+
+
+def test_a_layer_of_ones_own_that_mixes_time_steps() -> None:
+    """Not on any list, and right at the first step and for a sequence that does not change."""
+
+    class Smooth(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return (x + ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)) / 2
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+    words = refused(functional(lambda x: layers.Dense(2)(Smooth(name="smooth")(lstm()(x)))))
+    assert words.startswith("the chained step is not the model: 'y' is ")
+    assert words.endswith("; layer 'smooth' (Smooth) mixes time steps, so it has no step")
+
+
+# The document.
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the table below a heading, without its head."""
+    section = DOCUMENT.read_text(encoding="utf-8").split(f"## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([\w.]+)", cell)
+
+
+def operations(model: Any) -> set[str]:
+    found = set()
+    for op in model._operations if hasattr(model, "_operations") else model.layers:
+        found.add(type(op).__name__)
+        for inner in (getattr(op, "layer", None), getattr(op, "cell", None)):
+            found |= {type(inner).__name__} if inner is not None else set()
+        if hasattr(op, "layers"):
+            found |= operations(op)
+    return found
+
+
+def test_the_document_has_every_refusal_in_its_own_words() -> None:
+    table = {name: (reason, instead) for cell, reason, instead in rows("Refused") for name in names(cell)}
+    assert table == {
+        k: (reason, instead) for k, (reason, instead) in (REFUSED | REFUSED_WITHOUT_TIME).items()
+    }
+
+
+def test_the_document_has_every_layer_that_the_tests_export_and_no_other() -> None:
+    exported = set().union(*(operations(case.build()) for case in CASES))
+    documented = {name for cell, *_ in rows("Supported") for name in names(cell)}
+    documented_layers = {name for name in documented if hasattr(layers, name)}
+    assert documented_layers == {name for name in exported if hasattr(layers, name)} - {"InputLayer"}
+    assert documented >= set(ACTIVATIONS), "every activation is listed"

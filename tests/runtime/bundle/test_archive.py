@@ -1,0 +1,353 @@
+"""A zip from a stranger: opened where it is a sound bundle, refused in words for each way it may not be."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import random
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steprnn.runtime import BundleError, Model, load
+from steprnn.runtime.bundle import archive
+from steprnn.runtime.bundle.manifest import NAME, FileRecord, is_inside
+from steprnn.runtime.package import zip as zip_package
+
+Entries = list[tuple[zipfile.ZipInfo, bytes]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Temporary folders go to a folder of the test's own, which must be empty in the end."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def packed(tiny: Path, tmp_path: Path) -> Path:
+    return zip_package.write(tiny, tmp_path / "tiny.zip")
+
+
+def entries_of(path: Path) -> Entries:
+    with zipfile.ZipFile(path) as file:
+        return [(entry, file.read(entry)) for entry in file.infolist()]
+
+
+def rewritten(path: Path, change: Callable[[Entries], None], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """The archive with its entries changed by a function; a zip writer takes whatever it is given."""
+    entries = entries_of(path)
+    change(entries)
+    with zipfile.ZipFile(path, "w", method) as file:
+        for entry, data in entries:
+            file.writestr(entry, data, method)
+    return path
+
+
+def entry(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
+    made = zipfile.ZipInfo("placeholder")
+    made.filename = made.orig_filename = name  # its constructor would mend the name
+    made.external_attr = mode << 16
+    return made
+
+
+def with_entry(name: str, data: bytes = b"x", mode: int = 0o100644, listed: bool = True) -> Any:
+    """Adds an entry, and lists it in the manifest, so that nothing but the attack itself is wrong."""
+
+    def change(entries: Entries) -> None:
+        if listed:
+            record = json.loads(entries[0][1])
+            record["files"][name] = vars(FileRecord(len(data), hashlib.sha256(data).hexdigest()))
+            entries[0] = (entries[0][0], json.dumps(record).encode())
+        entries.append((entry(name, mode), data))
+
+    return change
+
+
+def test_a_zip_says_what_its_folder_says(packed: Path, models: dict[str, Model]) -> None:
+    for engine, expected in models.items():
+        model = load(packed, engine=engine)
+        packed_away = packed.rename(packed.with_suffix(".gone"))  # a loaded model needs its file no more
+        assert model.manifest == expected.manifest
+        for options in ({}, {"temperature": 1.0, "seed": 7}, {"n": 3, "seed": 1, "temperature": 1.0}):
+            assert model.generate("分开", 50, **options) == expected.generate("分开", 50, **options)
+        packed_away.rename(packed)
+
+
+def test_equal_bundles_give_equal_bytes(tiny: Path, tmp_path: Path) -> None:
+    once, again = (zip_package.write(tiny, tmp_path / name).read_bytes() for name in ("a.zip", "b.zip"))
+    assert once == again
+
+
+def test_load_unpacks_only_what_it_reads(packed: Path, tmp_path: Path, tiny: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    archive.unpack(packed, folder, lambda manifest: ["step.onnx"])
+    assert sorted(p.name for p in folder.iterdir()) == [NAME, "step.onnx"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    archive.unpack(packed, whole)
+    assert {p.name: p.read_bytes() for p in whole.iterdir()} == {
+        p.name: p.read_bytes() for p in tiny.iterdir()
+    }
+
+
+NAMES = [
+    "../evil",
+    "saved_model/../../evil",
+    "/etc/evil",
+    "C:evil",
+    "C:/evil",
+    "..\\evil",
+    "a\\b",
+    "./evil",
+    "a//b",
+    "a/",
+    "",
+    "evil\n",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_would_leave_the_folder(packed: Path, tmp_path: Path, name: str) -> None:
+    rewritten(packed, with_entry(name))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BundleError, match="is not inside the bundle; do not trust it"):
+        load(packed)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_such_a_name_in_the_manifest_of_a_folder(tiny_copy: Path, edit_manifest: Any, name: str) -> None:
+    edit_manifest(tiny_copy, lambda record: record["files"].update({name: {"bytes": 1, "sha256": "0"}}))
+    with pytest.raises(BundleError, match="outside the bundle; do not trust it"):
+        load(tiny_copy)
+
+
+def test_names_that_stay_inside() -> None:
+    assert all(
+        map(is_inside, ["a", "a/b.c", "..a", "a..", "saved_model/variables/x.data-00000-of-00001", "字"])
+    )
+
+
+def test_a_name_with_a_nul_byte(packed: Path) -> None:
+    data = packed.read_bytes()
+    packed.write_bytes(data.replace(b"vocabulary.json", b"vocabulary.jso\0"))
+    with pytest.raises(BundleError, match="is not inside the bundle"):
+        load(packed)
+
+
+@pytest.mark.parametrize("mode", [0o120777, 0o040755, 0o020666, 0o010666])
+def test_a_link_a_folder_a_device_a_pipe(packed: Path, mode: int) -> None:
+    rewritten(packed, with_entry("link", b"/etc/passwd", mode))
+    with pytest.raises(
+        BundleError, match="holds 'link', which is not a file but a link, a folder or a device"
+    ):
+        load(packed)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["step.onnx", "STEP.onnx", NAME])
+def test_a_name_twice(packed: Path, name: str) -> None:
+    rewritten(packed, with_entry(name, listed=False))
+    with pytest.raises(BundleError, match=f"holds '{name}' twice"):
+        load(packed)
+
+
+def test_an_encrypted_file(packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    data[data.rindex(b"PK\1\2") + 8] |= 1
+    packed.write_bytes(data)
+    with pytest.raises(BundleError, match="which is encrypted"):
+        load(packed)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_method_whose_ratio_has_no_bound(packed: Path, method: int) -> None:
+    rewritten(packed, lambda entries: None, method)
+    with pytest.raises(BundleError, match=f"is compressed by method {method}"):
+        load(packed)
+
+
+def test_a_file_that_the_manifest_does_not_list(packed: Path) -> None:
+    rewritten(packed, with_entry("setup.py", b"import os", listed=False))
+    with pytest.raises(BundleError, match=r"holds 'setup.py', which its manifest.json does not list; do not"):
+        load(packed)
+
+
+def test_a_listed_file_that_is_not_there(packed: Path) -> None:
+    rewritten(packed, lambda entries: entries.pop())
+    with pytest.raises(BundleError, match=r"lacks 'vocabulary.json', which its manifest.json lists; copy it"):
+        load(packed)
+
+
+def test_a_file_that_is_also_a_folder(packed: Path) -> None:
+    rewritten(packed, with_entry("step.onnx/weights"))
+    with pytest.raises(BundleError, match=r"holds 'step.onnx/weights' in a folder that is a file"):
+        load(packed)
+
+
+def test_a_program_for_tensorflow(packed: Path) -> None:
+    def change(entries: Entries) -> None:
+        with_entry("saved_model/saved_model.pb")(entries)
+        record = json.loads(entries[0][1])
+        record["artefacts"].append(
+            {"name": "s", "format": "saved_model", "variant": "float32", "method": "", "path": "saved_model"}
+        )
+        entries[0] = (entries[0][0], json.dumps(record).encode())
+
+    rewritten(packed, change)
+    with pytest.raises(BundleError, match="holds a SavedModel, which is a program for TensorFlow"):
+        load(packed)
+
+
+def altered(name: str, change: Callable[[bytes], bytes]) -> Callable[[Entries], None]:
+    def apply(entries: Entries) -> None:
+        entries[:] = [(e, change(d) if e.filename == name else d) for e, d in entries]
+
+    return apply
+
+
+def test_a_file_of_another_hash_or_size(packed: Path) -> None:
+    rewritten(packed, altered("vocabulary.json", lambda data: data[:-3] + b" }\n"))
+    with pytest.raises(BundleError, match=r"tiny.zip: vocabulary.json was altered: its sha256 is not"):
+        load(packed)
+    rewritten(packed, altered("vocabulary.json", lambda data: data + b" "))
+    with pytest.raises(BundleError, match=r"holds 'vocabulary.json' with 230 bytes, expected 229"):
+        load(packed)
+
+
+def test_no_manifest_or_one_that_is_in_a_folder(packed: Path, tmp_path: Path) -> None:
+    rewritten(packed, lambda entries: entries.pop(0))
+    with pytest.raises(BundleError, match=r"holds no manifest.json at its top; .* steprnn package"):
+        load(packed)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(packed, with_entry("zeros", bytes(50_000_000)))
+    monkeypatch.setattr(archive, "_write", lambda *arguments: pytest.fail("something was unpacked"))
+    with pytest.raises(BundleError, match=r"would unpack from [\d,]+ to 50,0[\d,]+ bytes"):
+        load(packed)
+
+
+def test_a_manifest_that_is_a_bomb(packed: Path) -> None:
+    rewritten(packed, altered(NAME, lambda data: data + b" " * 5_000_000))
+    with pytest.raises(BundleError, match=r"has a manifest.json of 5,00[\d,]+ bytes|would unpack"):
+        load(packed)
+
+
+def test_a_size_that_is_understated(packed: Path) -> None:
+    """The directory says 229 bytes, and the data goes on: no more than that is ever unpacked."""
+    rewritten(packed, altered("vocabulary.json", lambda data: data + bytes(30_000_000)))
+    data = bytearray(packed.read_bytes())
+    place = data.index(b"vocabulary.json", data.index(b"PK\1\2")) - 46
+    data[place + 24 : place + 28] = struct.pack("<L", 229)
+    packed.write_bytes(data)
+    with pytest.raises(BundleError, match=r"damaged zip \(Bad CRC-32"):
+        load(packed)
+
+
+def test_too_many_entries(packed: Path) -> None:
+    rewritten(packed, lambda entries: entries.extend((entry(f"{i}"), b"") for i in range(1001)))
+    with pytest.raises(BundleError, match=r"lists 1,009 entries in [\d,]+ bytes, expected at most 1,000"):
+        load(packed)
+
+
+def test_a_directory_that_lists_more_than_it_counts(packed: Path) -> None:
+    rewritten(packed, lambda entries: entries.extend((entry(f"{i}"), b"") for i in range(1001)))
+    data = bytearray(packed.read_bytes())
+    data[-14:-10] = struct.pack("<2H", 8, 8)
+    packed.write_bytes(data)
+    with pytest.raises(BundleError, match="has 1,009 entries, expected at most 1,000"):
+        load(packed)
+
+
+def test_a_huge_directory_is_not_even_read(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(packed, lambda entries: entries.extend((entry("n" * 60_000 + str(i)), b"") for i in range(20)))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *arguments: pytest.fail("the directory was read"))
+    with pytest.raises(BundleError, match=r"lists 28 entries in 1,2[\d,]+ bytes"):
+        load(packed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda data: data + b"more", lambda data: b"#!/bin/sh\n" + data, lambda data: data[:-2] + b"\1\0c"],
+)
+def test_something_before_or_after(packed: Path, change: Callable[[bytes], bytes]) -> None:
+    packed.write_bytes(change(packed.read_bytes()))
+    with pytest.raises(
+        BundleError, match=r"tiny.zip (holds something before, after|is not a bundle in a zip)"
+    ):
+        load(packed)
+
+
+def test_zip64(packed: Path) -> None:
+    """A second end record would overrule the first, which is the one that was looked at."""
+    data = packed.read_bytes()
+    locator = b"PK\6\7" + bytes(16)
+    packed.write_bytes(data[:-22] + locator + data[-22:])
+    with pytest.raises(BundleError, match="is in the zip64 format"):
+        load(packed)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"not a zip file at all, but long enough to be one"])
+def test_no_zip_at_all(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"x.zip is not a bundle in a zip file, or was cut short; copy"):
+        load(path)
+
+
+def test_any_damage_is_one_error(packed: Path, models: dict[str, Model]) -> None:
+    """Bytes that are changed or cut at random: refused in words, or without any effect."""
+    whole = packed.read_bytes()
+    expected = models["litert"].generate("分开", 20)
+    draw = random.Random(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 3, 30))):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        if draw.random() < 0.2:
+            del data[draw.randrange(len(data)) :]
+        packed.write_bytes(data)
+        with contextlib.suppress(BundleError):
+            assert load(packed).generate("分开", 20) == expected
+
+
+def test_a_graph_that_reads_other_files(packed: Path, tmp_path: Path) -> None:
+    """ONNX may keep weights in files beside it; a path out of the folder must not be followed."""
+    onnx = pytest.importorskip("onnx")
+    (tmp_path / "secret").write_bytes(bytes(8 * 21 * 4))
+
+    def change(data: bytes) -> bytes:
+        graph = onnx.load(io.BytesIO(data))
+        tensor = max(graph.graph.initializer, key=lambda i: len(i.raw_data))
+        size = len(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", str(tmp_path / "secret")), ("offset", "0"), ("length", str(size))):
+            tensor.external_data.add(key=key, value=value)
+        return graph.SerializeToString()
+
+    def relisted(entries: Entries) -> None:
+        altered("step.onnx", change)(entries)
+        record = json.loads(entries[0][1])
+        data = next(d for e, d in entries if e.filename == "step.onnx")
+        record["files"]["step.onnx"] = {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        entries[0] = (entries[0][0], json.dumps(record).encode())
+
+    rewritten(packed, relisted)
+    with pytest.raises(BundleError, match=r"onnxruntime .* refuses"):
+        load(packed, engine="onnx")

@@ -39,6 +39,7 @@ from steprnn.runtime.bench.turns import Spread, Work, take_turns
 from steprnn.runtime.bench.weights import read_per_step
 from steprnn.runtime.bench.works import works_of
 from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.files import PARITY
 from steprnn.runtime.quiet import quiet
 
 Say = Callable[[str], None]
@@ -147,7 +148,7 @@ def table(spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mappi
 
 def variants(bundle: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each variant costs, and what its artefact was found to say when it was written."""
-    record = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
+    record = json.loads((bundle / PARITY).read_text(encoding="utf-8"))
     chained = {f["candidate"]: f["figures"] for f in reversed(record["findings"]) if f["level"] == "chained"}
     lines = [
         "| | bytes | us a step | tokens/s, 64 at once | same-top-1 | mean KL, nats | perplexity |",

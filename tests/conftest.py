@@ -17,7 +17,8 @@ import pytest
 from hypothesis import settings
 
 from steprnn.runtime import Model, load
-from steprnn.runtime.bundle.manifest import NAME, FileRecord
+from steprnn.runtime.bundle.manifest import FileRecord
+from steprnn.runtime.files import MANIFEST
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the commands set it, before TensorFlow is loaded
 os.environ.pop("PYTHONUNBUFFERED", None)  # users have a buffer, which must be flushed and may fail to be
@@ -96,7 +97,7 @@ def edit_manifest() -> Callable[..., None]:
     """Change manifest.json of a bundle by a function of its record, or record its files anew."""
 
     def edit(folder: Path, change: Callable[[dict[str, Any]], object] | None = None) -> None:
-        path = folder / NAME
+        path = folder / MANIFEST
         record = json.loads(path.read_text(encoding="utf-8"))
         if change is None:
             record["files"] = {name: vars(FileRecord.of(folder / name)) for name in record["files"]}

@@ -19,8 +19,7 @@ keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
 tf = pytest.importorskip("tensorflow")
 
-import steprnn.export.onnx as onnx_format  # noqa: E402
-
+import steprnn.export.formats.onnx as onnx_format  # noqa: E402
 from steprnn.export.bundle import export  # noqa: E402
 
 FORBIDDEN = ("Loop", "Scan", "While", "If", "TensorList", "VarHandle", "VAR_HANDLE", "ReadVariable", "OneHot")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from steprnn.runtime import cli
-from steprnn.runtime.bundle.manifest import NAME, Manifest
+from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.files import MANIFEST
 
 
 def test_it_passes_its_own_check(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,5 +26,5 @@ def test_it_stays_under_50_kilobytes(tiny: Path) -> None:
 
 def test_it_holds_what_its_manifest_lists_and_nothing_else(tiny: Path) -> None:
     manifest = Manifest.read(tiny)
-    assert {path.name for path in tiny.iterdir()} == {*manifest.files, NAME}
+    assert {path.name for path in tiny.iterdir()} == {*manifest.files, MANIFEST}
     assert manifest.about["source"] == "tests/tiny/make.py"

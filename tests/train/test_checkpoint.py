@@ -30,11 +30,14 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, r"training\.json is missing; expected a folder written by steprnn train"),
+        (None, r"training\.json is missing; train again, or copy the whole folder again"),
         ("{", r"training\.json is not JSON .*train again"),
         ('{"format": "other"}', r'is not of a checkpoint: expected "format": "steprnn\.checkpoint"'),
         ("[]", "is not of a checkpoint"),
-        ('{"format": "steprnn.checkpoint", "version": 2}', "has version 2; this steprnn reads 1: upgrade"),
+        (
+            '{"format": "steprnn.checkpoint", "version": 2}',
+            "has format version 2 and this steprnn reads 1; run: pip install --upgrade steprnn",
+        ),
         ('{"format": "steprnn.checkpoint", "version": 1}', r"is damaged \(.*corpus.*train again"),
     ],
 )

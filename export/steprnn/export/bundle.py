@@ -12,15 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from steprnn.runtime.atomic import new_folder, write_text
-from steprnn.runtime.bundle.manifest import GOLDEN, INITIAL, NAME, VARIANTS, Artefact, FileRecord, Manifest
+from steprnn.runtime.atomic import new_folder
+from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, FileRecord, Manifest
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import ParityError, UsageError
+from steprnn.runtime.files import GOLDEN, INITIAL, MANIFEST, PARITY, PARITY_FORMAT, VOCABULARY, write_record
 from steprnn.runtime.parity.measure import Measures
 
 from .check.judge import artefact_candidate, judge_candidate, reference_runs, transform
 from .formats import onnx, saved_model, tflite
 from .formats.frozen import freeze
+from .inspect import inspect
 from .report.record import conditions, record
 from .source import Source, open_source
 from .step.derive import Step, derive
@@ -62,7 +64,7 @@ def export(
         for name in given:
             if name not in known:
                 raise UsageError(f"{name!r} is unknown; expected one of: {', '.join(known)}")
-    if out.exists() and not (out / NAME).is_file():
+    if out.exists() and not (out / MANIFEST).is_file():
         raise UsageError(f"{out} exists and is not a bundle; choose another --out, nothing was changed")
     if isinstance(source, Path | str):
         source = open_source(Path(source), trust=trust)
@@ -102,14 +104,16 @@ def export(
                 chained = next(f.measures for f in found if f.level.startswith("chained"))
                 say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
         if source.vocabulary:
-            source.vocabulary.write(folder / "vocabulary.json")
+            source.vocabulary.write(folder / VOCABULARY)
         if step.initial:
             np.savez(folder / INITIAL, **step.initial)  # type: ignore[arg-type]
         runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
-        write_text(folder / "parity.json", json.dumps(record(findings), ensure_ascii=False, indent=2) + "\n")
+        write_record(folder / PARITY, PARITY_FORMAT, record(findings))
         files = {p.relative_to(folder).as_posix(): FileRecord.of(p) for p in folder.rglob("*") if p.is_file()}
         about = source.about | {"versions": conditions()["versions"], "proofs": proved.figures or None}
-        manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about)
+        read = {a.name: weights.per_step for a in artefacts if (weights := inspect(folder / a.path).weights)}
+        counted = {name: size for name, size in read.items() if size is not None}
+        manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted)
         manifest.write(folder)
     return manifest
 

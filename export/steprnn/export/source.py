@@ -16,11 +16,9 @@ import keras
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import BundleError, CheckpointError, ExportError
+from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY, read_record
 
 from .step.derive import Step
-
-FORMAT = "steprnn.checkpoint"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,10 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
         raise CheckpointError(f"{path} does not exist; expected a checkpoint folder, a .keras or an .h5 file")
     record = _training_record(path)
     try:
-        vocabulary = Vocabulary.read(path / "vocabulary.json")
+        vocabulary = Vocabulary.read(path / VOCABULARY)
     except BundleError as error:
         raise CheckpointError(str(error)) from None
-    model = _load(path / "model.keras", trust)
+    model = _load(path / MODEL, trust)
     size = model.outputs[0].shape[-1]
     if size != len(vocabulary):
         raise CheckpointError(
@@ -59,24 +57,13 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
 
 
 def _training_record(folder: Path) -> dict[str, Any]:
-    path = folder / "training.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / TRAINING).is_file():
         raise CheckpointError(
-            f"{folder} is not a checkpoint: it has no training.json; "
+            f"{folder} is not a checkpoint: it has no {TRAINING}; "
             "expected a folder that `steprnn train --out` wrote"
-        ) from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); train again") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise CheckpointError(f'{path} is not of a checkpoint: expected "format": "{FORMAT}"')
-    if record.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has format version {record.get('version')!r} and this steprnn reads {VERSION}; "
-            "run: pip install --upgrade steprnn"
         )
-    return record
+    fix = "train again, or copy the whole folder again"
+    return read_record(folder / TRAINING, CHECKPOINT_FORMAT, CheckpointError, fix)
 
 
 def _load(path: Path, trust: bool) -> keras.Model:

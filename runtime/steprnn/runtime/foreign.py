@@ -18,7 +18,6 @@ from .pairing import Declared, agree, pairs_by_name, shape_text
 from .session import KINDS
 from .spec import StepSpec, TensorSpec
 
-SUFFIXES = {f".{format}": engine for engine, format in engines.ENGINES.items()}
 Arrays = dict[str, NDArray[Any]]
 Parts = tuple[Manifest, Artefact, str, Engine, None, Arrays]
 
@@ -70,7 +69,7 @@ def load_graph(
     sha256 of the file. Raises `UsageError` where a name, shape or dtype does not fit, and `BundleError`
     where the engine refuses the file.
     """
-    name = SUFFIXES[path.suffix]
+    name = engines.ENGINE_OF[path.suffix[1:]]
     if engine not in ("auto", name):
         raise UsageError(f"{path} is for the engine {name}, not {engine}")
     if variant != "float32":

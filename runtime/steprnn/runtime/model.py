@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engines
-from .bundle.manifest import INITIAL, Artefact, Manifest
+from .bundle.manifest import Artefact, Manifest
 from .bundle.open import open_bundle
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
+from .files import INITIAL, VOCABULARY
 from .hooks import Cancel, HookedRows, HookedSampler, LogitsProcessor, drip, either, unless
 from .sampling import RowSampler, Sampler, Sampling
 from .session import Session, State
 from .stops import until
-
-VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ pytest.importorskip("tf2onnx")
 
 import keras
 import onnx
-import steprnn.export.formats.onnx as onnx_format
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
@@ -23,6 +22,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from tensorflow.lite.tools import flatbuffer_utils
 
+import steprnn.export.formats.onnx as onnx_format
 from steprnn.export import Step, StepSpec, TensorSpec, export
 from steprnn.export.formats import operators, saved_model, tflite
 from steprnn.runtime.bundle.manifest import Manifest

@@ -18,7 +18,8 @@ import pytest
 
 from steprnn.runtime import BundleError, Model, load
 from steprnn.runtime.bundle import archive
-from steprnn.runtime.bundle.manifest import NAME, FileRecord, is_inside
+from steprnn.runtime.bundle.manifest import FileRecord, is_inside
+from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.package import zip as zip_package
 
 Entries = list[tuple[zipfile.ZipInfo, bytes]]
@@ -92,7 +93,7 @@ def test_load_unpacks_only_what_it_reads(packed: Path, tmp_path: Path, tiny: Pat
     folder = tmp_path / "some"
     folder.mkdir()
     archive.unpack(packed, folder, lambda manifest: ["step.onnx"])
-    assert sorted(p.name for p in folder.iterdir()) == [NAME, "step.onnx"]
+    assert sorted(p.name for p in folder.iterdir()) == [MANIFEST, "step.onnx"]
     whole = tmp_path / "whole"
     whole.mkdir()
     archive.unpack(packed, whole)
@@ -156,7 +157,7 @@ def test_a_link_a_folder_a_device_a_pipe(packed: Path, mode: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("name", ["step.onnx", "STEP.onnx", NAME])
+@pytest.mark.parametrize("name", ["step.onnx", "STEP.onnx", MANIFEST])
 def test_a_name_twice(packed: Path, name: str) -> None:
     rewritten(packed, with_entry(name, listed=False))
     with pytest.raises(BundleError, match=f"holds '{name}' twice"):
@@ -240,7 +241,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(packed: Path, monkeypatch: pyte
 
 
 def test_a_manifest_that_is_a_bomb(packed: Path) -> None:
-    rewritten(packed, altered(NAME, lambda data: data + b" " * 5_000_000))
+    rewritten(packed, altered(MANIFEST, lambda data: data + b" " * 5_000_000))
     with pytest.raises(BundleError, match=r"has a manifest.json of 5,00[\d,]+ bytes|would unpack"):
         load(packed)
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from steprnn.runtime import BundleError, load
-from steprnn.runtime.bundle.manifest import NAME, FileRecord, Manifest
+from steprnn.runtime.bundle.manifest import FileRecord, Manifest
+from steprnn.runtime.files import MANIFEST
 
 Edit = Callable[..., None]
 FILES = ("vocabulary.json", "step.tflite", "step.onnx", "step.int8.tflite", "step.int8.onnx")
@@ -110,23 +111,24 @@ def test_a_graph_that_the_engine_refuses(
 def test_another_format_version(tiny_copy: Path, edit_manifest: Edit, version: object) -> None:
     edit_manifest(tiny_copy, lambda record: record.update(version=version))
     assert refusal(tiny_copy) == (
-        f"{tiny_copy / NAME} has format version {version!r} and this steprnn reads 1; "
+        f"{tiny_copy / MANIFEST} has format version {version!r} and this steprnn reads 1; "
         "run: pip install --upgrade steprnn"
     )
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000])
 def test_a_manifest_that_is_not_json(tiny_copy: Path, content: bytes) -> None:
-    (tiny_copy / NAME).write_bytes(content)
+    (tiny_copy / MANIFEST).write_bytes(content)
     words = refusal(tiny_copy)
-    assert words.startswith(f"{tiny_copy / NAME} is not JSON (")
+    assert words.startswith(f"{tiny_copy / MANIFEST} is not JSON (")
     assert words.endswith("); copy the bundle again")
 
 
 @pytest.mark.parametrize("record", [[], "text", {}, {"format": "something.else", "version": 1}])
 def test_a_manifest_of_something_else(tiny_copy: Path, record: object) -> None:
-    (tiny_copy / NAME).write_text(json.dumps(record), encoding="utf-8")
-    assert refusal(tiny_copy) == f'{tiny_copy / NAME} is not of a bundle: expected "format": "steprnn.bundle"'
+    (tiny_copy / MANIFEST).write_text(json.dumps(record), encoding="utf-8")
+    words = refusal(tiny_copy)
+    assert words == f'{tiny_copy / MANIFEST} is not of a bundle: expected "format": "steprnn.bundle"'
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_manifest_that_lacks_something(
 ) -> None:
     edit_manifest(tiny_copy, change)
     words = refusal(tiny_copy)
-    assert words.startswith(f"{tiny_copy / NAME} is damaged (")
+    assert words.startswith(f"{tiny_copy / MANIFEST} is damaged (")
     assert words.endswith("; export again")
 
 
@@ -159,7 +161,7 @@ def test_a_file_outside_the_bundle(tiny_copy: Path, edit_manifest: Edit, name: s
     shutil.copy(tiny_copy / "step.onnx", tiny_copy.parent / "step.onnx")
     edit_manifest(tiny_copy, lambda record: record["files"].update({name: {"bytes": 1, "sha256": ""}}))
     assert refusal(tiny_copy) == (
-        f"{tiny_copy / NAME} names the file {name!r}, outside the bundle; do not trust it"
+        f"{tiny_copy / MANIFEST} names the file {name!r}, outside the bundle; do not trust it"
     )
 
 
@@ -169,7 +171,7 @@ def test_an_artefact_whose_hash_is_not_recorded(tiny_copy: Path, edit_manifest: 
     shutil.copy(tiny_copy / "step.onnx", tiny_copy / "unlisted.onnx")
     shutil.copy(tiny_copy / "step.onnx", tiny_copy.parent / "step.onnx")
     edit_manifest(tiny_copy, lambda record: record["artefacts"][1].update(path=path))
-    assert refusal(tiny_copy) == f"{tiny_copy / NAME} lists no file of onnx-float32; do not trust it"
+    assert refusal(tiny_copy) == f"{tiny_copy / MANIFEST} lists no file of onnx-float32; do not trust it"
 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ GOOD = {"format": "steprnn.vocabulary", "version": 1, "unit": "character", "toke
         ("[" * 100_000, "is not JSON"),
         ("[]", 'is not a vocabulary: expected "format": "steprnn.vocabulary"'),
         (json.dumps(GOOD | {"format": "other"}), "is not a vocabulary"),
-        (json.dumps(GOOD | {"version": 2}), "has version 2; this steprnn reads 1: upgrade steprnn"),
+        (
+            json.dumps(GOOD | {"version": 2}),
+            "has format version 2 and this steprnn reads 1; run: pip install --upgrade steprnn",
+        ),
         (json.dumps(GOOD | {"tokens": []}), "tokens must be a list of characters"),
         (json.dumps(GOOD | {"tokens": ["分", 3]}), "tokens must be a list of characters"),
         (json.dumps(GOOD | {"tokens": ["分", ""]}), "tokens must be a list of characters"),

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from steprnn.runtime.atomic import write_bytes, write_text
+from steprnn.runtime.atomic import write_bytes
 from steprnn.runtime.errors import CheckpointError
+from steprnn.runtime.files import (
+    CHECKPOINT_FORMAT,
+    HISTORY,
+    MODEL,
+    RESUME,
+    TRAINING,
+    VOCABULARY,
+    read_record,
+    write_record,
+)
 
 from .corpus import Corpus
 from .settings import Settings
-
-FORMAT = "steprnn.checkpoint"
-VERSION = 1
-
-MODEL = "model.keras"
-VOCABULARY = "vocabulary.json"
-TRAINING = "training.json"
-HISTORY = "history.png"
-RESUME = "resume.npz"
 
 Epoch = dict[str, Any]  # epoch, loss, perplexity, seconds, characters_per_second, and held_out_* on request
 
@@ -46,26 +46,14 @@ class Training:
 
     def write(self, folder: Path) -> None:
         """Write `training.json`, at once or not at all."""
-        record = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        write_text(folder / TRAINING, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_record(folder / TRAINING, CHECKPOINT_FORMAT, asdict(self), indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Training:
         """Read `training.json`; raises `CheckpointError` where it is none, or a newer one."""
         path = folder / TRAINING
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing; expected a folder written by steprnn train") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path} is not JSON ({error}); train again") from None
-        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-            raise CheckpointError(f'{path} is not of a checkpoint: expected "format": "{FORMAT}"')
-        version = record.pop("version", None)
-        if version != VERSION:
-            raise CheckpointError(
-                f"{path} has version {version!r}; this steprnn reads {VERSION}: upgrade steprnn"
-            )
+        fix = "train again, or copy the whole folder again"
+        record = read_record(path, CHECKPOINT_FORMAT, CheckpointError, fix)
         try:
             return cls(**record)
         except TypeError as error:

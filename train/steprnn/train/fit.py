@@ -17,6 +17,7 @@ import tensorflow as tf
 from steprnn.runtime.atomic import write_bytes
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import UsageError
+from steprnn.runtime.files import HISTORY, RESUME, VOCABULARY
 
 from . import checkpoint, corpus, history
 from .callbacks import Backup, Best, Epochs, Samples
@@ -89,11 +90,11 @@ def train(
     if finished := checkpoint.enter(folder, training, settings, overwrite=overwrite):
         say(f"{folder} is finished already; nothing to do")
         return finished
-    state = State.read(folder / checkpoint.RESUME)
+    state = State.read(folder / RESUME)
     run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
     if state is not None:
         say(f"going on after epoch {len(state.progress.history)} of {settings.epochs}")
-    vocabulary.write(folder / checkpoint.VOCABULARY)
+    vocabulary.write(folder / VOCABULARY)
 
     shown: list[Any] = [keras.callbacks.ProgbarLogger()]  # before the samples, so that its line ends first
     if prompts:
@@ -129,9 +130,7 @@ class _Run:
             self._restore(state)
         self.epochs = Epochs(windows.characters, state.progress.history if state else [])
         self.best = Best("val_loss" if settings.holdout else "loss", settings.patience, state)
-        self.backup = Backup(
-            folder / checkpoint.RESUME, self.epochs, self.best, self._keep, every=backup_every
-        )
+        self.backup = Backup(folder / RESUME, self.epochs, self.best, self._keep, every=backup_every)
         self._record().write(folder)
 
     def fit(self, validation: Any, shown: list[Any], verbose: int) -> None:
@@ -150,16 +149,16 @@ class _Run:
 
     def finish(self) -> Training:
         """Write the best model, the picture and the record; then nothing is left to go on from."""
-        write_bytes(self.folder / checkpoint.HISTORY, self._picture())
+        write_bytes(self.folder / HISTORY, self._picture())
         checkpoint.store(self.folder, replace(self._record(), finished=True), to_bytes(self.model))
-        (self.folder / checkpoint.RESUME).unlink(missing_ok=True)
+        (self.folder / RESUME).unlink(missing_ok=True)
         return Training.read(self.folder)
 
     def interrupted(self) -> str:
         """Keep the best model so far; returns what to tell the user."""
         if self.best.best_weights is None:
             return "interrupted in the first epoch; there is nothing to keep yet"
-        write_bytes(self.folder / checkpoint.HISTORY, self._picture())
+        write_bytes(self.folder / HISTORY, self._picture())
         self.backup.write()
         return (
             f"interrupted after {len(self.epochs.history)} of {self.settings.epochs} epochs; {self.folder}"

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from steprnn.runtime.files import MODEL
+
 from . import recurrence
 from .settings import Settings
 
@@ -65,6 +67,6 @@ class Trainer(keras.Model):  # type: ignore[misc] # Keras ships no types
 def to_bytes(model: Any) -> bytes:
     """The `.keras` file of a model."""
     with tempfile.TemporaryDirectory() as folder:  # Keras writes to a path, and decides by its ending
-        path = Path(folder) / "model.keras"
+        path = Path(folder) / MODEL
         model.save(path)
         return path.read_bytes()

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from steprnn.runtime import engines
-from steprnn.runtime.bundle.manifest import GOLDEN, Artefact, Manifest
+from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
+from steprnn.runtime.files import GOLDEN
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.levels import Candidate, Finding, attempt
 from steprnn.runtime.parity.measure import Reference

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steprnn.runtime import engines
-from steprnn.runtime.bundle.manifest import NAME, Artefact, Manifest
+from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.engines import Engine, open_engine
 from steprnn.runtime.errors import ExportError, UsageError
+from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.levels import Candidate, Finding, Greedy, attempt
 from steprnn.runtime.parity.measure import Arrays, Reference
@@ -168,7 +169,7 @@ def candidates_of(
     path: Path, step: Step, names: dict[str, str], profile: str | None
 ) -> tuple[list[Finding], list[Candidate]]:
     """The artefacts of a bundle, or a graph of another tool, to be judged; and what a bundle itself is."""
-    if (path / NAME).is_file():
+    if (path / MANIFEST).is_file():
         if names:
             raise UsageError("--map is for the graphs of other tools; a bundle tells its own names")
         manifest = Manifest.read(path)
@@ -203,7 +204,7 @@ def artefact_candidate(
         opened = partial(_open_saved_model, path, spec)
         look = partial(_strange_saved_model, path, spec)
         return Candidate(artefact.name, "tensorflow", spec, judged, opened, wide=True, look=look, path=path)
-    name = next(name for name, format in engines.ENGINES.items() if format == artefact.format)
+    name = engines.ENGINE_OF[artefact.format]
     return Candidate(
         artefact.name,
         name,

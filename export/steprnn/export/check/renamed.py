@@ -23,8 +23,6 @@ from ..formats import saved_model
 from .reference import FunctionEngine
 from .structure import strange_tensors
 
-SUFFIXES = {f".{format}": engine for engine, format in engines.ENGINES.items()}
-
 
 def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile: Profile) -> Candidate:
     """A graph file whose tensors are called `names[ours]`, or as ours where nothing is said.
@@ -32,8 +30,7 @@ def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile
     Its operators are its maker's business, and it may hold tensors besides those of the step. Raises
     `UsageError` where it has no tensor of such a name, and lists those it has.
     """
-    if path.suffix in SUFFIXES:
-        engine = SUFFIXES[path.suffix]
+    if engine := engines.ENGINE_OF.get(path.suffix[1:], ""):
         graph = engines.open_graph(engine, path)
         inputs, outputs = graph.inputs, graph.outputs
     elif path.is_dir():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra
+from steprnn.runtime.files import MANIFEST, MODEL
 
 from .report import Hazard, Inspection, Weights
 
@@ -21,7 +22,7 @@ __all__ = ["Hazard", "Inspection", "Weights", "inspect"]
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".h5": "keras", ".hdf5": "keras"}
 # A file in a folder -> what the folder is; the first that is there decides.
-FOLDERS = {"manifest.json": "bundle", "saved_model.pb": "saved_model", "model.keras": "keras"}
+FOLDERS = {MANIFEST: "bundle", "saved_model.pb": "saved_model", MODEL: "keras"}
 # What reads each kind, and the extra that brings it; a bundle's manifest needs nothing.
 READERS = {
     "onnx": ("onnx", "export"),

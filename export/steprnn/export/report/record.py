@@ -9,16 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from steprnn.runtime.files import PARITY_FORMAT
 from steprnn.runtime.parity.levels import Finding
-
-FORMAT, VERSION = "steprnn.parity", 1
 
 
 def record(findings: Sequence[Finding]) -> dict[str, Any]:
     """The findings as JSON; docs/parity-report.schema.json is its schema."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        **PARITY_FORMAT.head(),
         "passed": all(f.passed for f in findings),
         "conditions": conditions(),
         "findings": [

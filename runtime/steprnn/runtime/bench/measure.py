@@ -92,10 +92,9 @@ def measure(folder: Path, pace: Pace = FULL, say: Callable[[str], None] = lambda
 
 def runnable(manifest: Manifest) -> tuple[dict[str, tuple[str, Artefact]], list[str]]:
     """The engine and artefact of each candidate by name, and why the other artefacts are left out."""
-    of_format = {format: engine for engine, format in engines.ENGINES.items()}
     installed, candidates, left_out = engines.installed(), {}, []
     for artefact in manifest.artefacts:
-        engine = of_format.get(artefact.format)
+        engine = engines.ENGINE_OF.get(artefact.format)
         if engine is None:
             left_out.append(f"{artefact.name} runs in TensorFlow")
         elif engine not in installed:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BundleError
-from .manifest import NAME, FileRecord, Manifest, is_inside
+from ..files import MANIFEST
+from .manifest import FileRecord, Manifest, is_inside
 
 SUFFIX = ".zip"
 # A bundle of the book's model has 10 files and 22 MB; these are what a machine can bear, not what is usual.
@@ -42,7 +43,7 @@ def unpack(path: Path, folder: Path, choice: Choice | None = None) -> None:
             _check_end(path, file)
             with zipfile.ZipFile(file) as archive:
                 entries = _checked(path, archive)
-                _write(path, archive, entries[NAME], folder / NAME, None)
+                _write(path, archive, entries[MANIFEST], folder / MANIFEST, None)
                 manifest = Manifest.read(folder)
                 _check_listed(path, entries, manifest)
                 names = manifest.files if choice is None else choice(manifest)
@@ -103,20 +104,20 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     if size > min(MOST_BYTES, MOST_RATIO * packed + SLACK):
         raise _refuse(path, f"would unpack from {packed:,} to {size:,} bytes")
     found = {entry.filename: entry for entry in entries}
-    if NAME not in found:
-        raise _refuse(path, f"holds no {NAME} at its top")
-    if found[NAME].file_size > MOST_MANIFEST:
-        raise _refuse(path, f"has a {NAME} of {found[NAME].file_size:,} bytes")
+    if MANIFEST not in found:
+        raise _refuse(path, f"holds no {MANIFEST} at its top")
+    if found[MANIFEST].file_size > MOST_MANIFEST:
+        raise _refuse(path, f"has a {MANIFEST} of {found[MANIFEST].file_size:,} bytes")
     return found
 
 
 def _check_listed(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Manifest) -> None:
     """The archive holds what its manifest lists: all of it, nothing else, and no program."""
-    listed = {NAME, *manifest.files}
+    listed = {MANIFEST, *manifest.files}
     if strangers := sorted(entries.keys() - listed):
-        raise _refuse(path, f"holds {strangers[0]!r}, which its {NAME} does not list")
+        raise _refuse(path, f"holds {strangers[0]!r}, which its {MANIFEST} does not list")
     if missing := sorted(listed - entries.keys()):
-        raise BundleError(f"{path} lacks {missing[0]!r}, which its {NAME} lists; copy it again")
+        raise BundleError(f"{path} lacks {missing[0]!r}, which its {MANIFEST} lists; copy it again")
     for name, record in manifest.files.items():
         if entries[name].file_size != record.bytes:
             raise _refuse(

@@ -6,8 +6,7 @@ docs/bundle-format.md is the specification; this file follows it.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, read_record, write_record
 from ..spec import StepSpec
 
-FORMAT = "steprnn.bundle"
-VERSION = 1
-NAME = "manifest.json"
-INITIAL = "initial.npz"
-GOLDEN = "golden.npz"
 VARIANTS = ("float32", "float16", "int8", "int8-weights")
 
 
@@ -59,6 +54,8 @@ class Manifest:
     artefacts: tuple[Artefact, ...]
     files: dict[str, FileRecord]
     about: dict[str, Any]  # source, versions, proofs: for people, not for code
+    # Artefact -> bytes of weights that one step reads, of a looked-up table one row; older bundles have none.
+    read_bytes: dict[str, int] = field(default_factory=dict)
 
     def artefact(self, format: str, variant: str) -> Artefact | None:
         """The artefact of this format and variant, if the bundle holds one."""
@@ -84,39 +81,25 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write manifest.json, the last file of a bundle to be written."""
         record = {
-            "format": FORMAT,
-            "version": VERSION,
             "model": self.model,
             "step": self.step.to_record(),
             "artefacts": [vars(a) for a in self.artefacts],
             "files": {name: vars(record) for name, record in sorted(self.files.items())},
             "about": self.about,
+            "read_bytes": self.read_bytes,
         }
-        from ..atomic import write_text  # readers need none of it
-
-        write_text(folder / NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+        write_record(folder / MANIFEST, BUNDLE_FORMAT, record)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read manifest.json; raises `BundleError` where it is missing, damaged or of a newer version."""
-        path = folder / NAME
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            what = "is not a folder" if not folder.is_dir() else f"holds no {NAME}"
+        path = folder / MANIFEST
+        if not path.is_file():
+            what = "is not a folder" if not folder.is_dir() else f"holds no {MANIFEST}"
             raise BundleError(
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
-            ) from None
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise BundleError(f"{path} is not JSON ({error}); copy the bundle again") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise BundleError(f'{path} is not of a bundle: expected "format": "{FORMAT}"')
-        version = record.get("version")
-        if version != VERSION:
-            raise BundleError(
-                f"{path} has format version {version!r} and this steprnn reads {VERSION}; "
-                "run: pip install --upgrade steprnn"
             )
+        record = read_record(path, BUNDLE_FORMAT, BundleError, "copy the bundle again")
         try:
             manifest = cls(
                 str(record["model"]),
@@ -124,6 +107,7 @@ class Manifest:
                 tuple(Artefact(*(str(a[f.name]) for f in fields(Artefact))) for a in record["artefacts"]),
                 {name: FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in record["files"].items()},
                 dict(record["about"]),
+                {str(name): int(size) for name, size in record.get("read_bytes", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None
@@ -140,7 +124,7 @@ class Manifest:
         for name in names:
             path, expected = folder / name, self.files.get(name)
             if expected is None:
-                raise BundleError(f"{folder / NAME} does not list {name}; export again")
+                raise BundleError(f"{folder / MANIFEST} does not list {name}; export again")
             if not path.is_file():
                 raise BundleError(f"{path} is missing; copy the bundle again")
             size = path.stat().st_size

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BundleError, UnknownToken, UsageError
-
-FORMAT = "steprnn.vocabulary"
-VERSION = 1
+from ..files import VOCABULARY_FORMAT, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -55,27 +52,14 @@ class Vocabulary:
 
     def write(self, path: Path) -> None:
         """Write `vocabulary.json`; see docs/bundle-format.md."""
-        record = {"format": FORMAT, "version": VERSION, "unit": "character", "tokens": list(self.tokens)}
-        from ..atomic import write_text  # readers need none of it
-
-        write_text(path, json.dumps(record, ensure_ascii=False, indent=0) + "\n")
+        record = {"unit": "character", "tokens": list(self.tokens)}
+        write_record(path, VOCABULARY_FORMAT, record, indent=0)
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read `vocabulary.json`; raises `BundleError` where it is not one."""
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(f"{path} is missing; copy the whole folder again") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise BundleError(f"{path} is not JSON ({error}); copy the folder again") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise BundleError(f'{path} is not a vocabulary: expected "format": "{FORMAT}"')
-        version, tokens = record.get("version"), record.get("tokens")
-        if version != VERSION:
-            raise BundleError(
-                f"{path} has version {version!r}; this steprnn reads {VERSION}: upgrade steprnn"
-            )
+        record = read_record(path, VOCABULARY_FORMAT, BundleError, "copy the whole folder again")
+        tokens = record.get("tokens")
         if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) and t for t in tokens):
             raise BundleError(f"{path}: tokens must be a list of characters")
         if len(set(tokens)) != len(tokens):

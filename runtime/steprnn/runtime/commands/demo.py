@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import cli
 from ..bundle.manifest import Manifest
 from ..engines import ENGINES
+from ..files import PARITY
 from ..model import Model, load
 from ..quiet import quiet
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 def table(folder: Path) -> list[str]:
     """A row for each artefact: its size, its parity, its speed here, and a line of its text."""
     manifest = Manifest.read(folder)
-    parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+    parity = json.loads((folder / PARITY).read_text(encoding="utf-8"))
     runs = [finding for finding in parity["findings"] if finding["level"] == "chained"]
     records = {run["candidate"].partition(" in ")[0]: run["figures"] for run in runs}
     rows = [

@@ -19,7 +19,8 @@ from ..spec import StepSpec
 Tensors = Mapping[str, NDArray[np.generic]]
 
 # In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
-ENGINES = {"litert": "tflite", "onnx": "onnx"}
+ENGINES = {"litert": "tflite", "onnx": "onnx"}  # engine -> the format that it runs
+ENGINE_OF = {format: engine for engine, format in ENGINES.items()}
 MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..bundle.manifest import Artefact, Manifest
 from ..bundle.vocabulary import Vocabulary
-
-PARITY, VOCABULARY = "parity.json", "vocabulary.json"
+from ..files import PARITY, VOCABULARY
 
 
 def summary(manifest: Manifest) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from ..bundle.manifest import NAME, Manifest
+from ..bundle.manifest import Manifest
 from ..errors import UsageError
+from ..files import MANIFEST
 
 
 def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Manifest:
@@ -30,7 +31,7 @@ def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Mani
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle / name, target)
     if len(kept) == len(manifest.artefacts):
-        shutil.copyfile(bundle / NAME, folder / NAME)
+        shutil.copyfile(bundle / MANIFEST, folder / MANIFEST)
         return manifest
     chosen = replace(manifest, artefacts=kept, files=files)
     chosen.write(folder)

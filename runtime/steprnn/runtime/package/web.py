@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 from ..atomic import new_folder, write_text
-from ..bundle.manifest import INITIAL, NAME, Artefact, Manifest
+from ..bundle.manifest import Artefact, Manifest
 from ..errors import UsageError
+from ..files import INITIAL, MANIFEST, VOCABULARY
 from .ort import VERSION, engine_files
 
 SITE = Path(__file__).parent / "site"
-VOCABULARY = "vocabulary.json"
 NOTICE = f"""\
 ort/ holds ONNX Runtime Web {VERSION}, Copyright (c) Microsoft Corporation, MIT License.
 The other scripts are of steprnn, Apache-2.0. The licence of model/ is its maker's.
@@ -44,7 +44,7 @@ def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None
         marked = 'data-variant="float32"'
         write_text(page, page.read_text(encoding="utf-8").replace(marked, f'data-variant="{variant}"'))
         (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
-        for name in (NAME, *names):
+        for name in (MANIFEST, *names):
             target = folder / "model" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, target)

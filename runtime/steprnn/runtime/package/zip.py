@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..atomic import write_bytes
 from ..bundle.archive import MOST_BYTES, unpack
-from ..bundle.manifest import NAME
 from ..engines import ENGINES
 from ..errors import UsageError
+from ..files import MANIFEST
 from .contents import stem, write_contents
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: equal bundles give equal bytes
@@ -34,7 +34,7 @@ def write(bundle: Path, out: Path) -> Path:
         folder, trial = Path(temporary) / "bundle", Path(temporary) / "trial"
         folder.mkdir()
         manifest = write_contents(bundle, folder, ENGINES.values())
-        data = _zipped(folder, [NAME, *sorted(manifest.files)])
+        data = _zipped(folder, [MANIFEST, *sorted(manifest.files)])
         if len(data) > MOST_BYTES:
             raise UsageError(f"{bundle} takes {len(data):,} bytes zipped, expected at most {MOST_BYTES:,}")
         file = Path(temporary) / out.name

@@ -1,0 +1,78 @@
+"""The files of a checkpoint and of a bundle: their names, the versions of their formats, and their JSON.
+
+docs/bundle-format.md and docs/checkpoint-format.md say what each holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SteprnnError
+
+VOCABULARY = "vocabulary.json"  # in both
+
+# Of a bundle.
+MANIFEST = "manifest.json"
+INITIAL = "initial.npz"
+GOLDEN = "golden.npz"
+PARITY = "parity.json"
+
+# Of a checkpoint.
+MODEL = "model.keras"
+TRAINING = "training.json"
+HISTORY = "history.png"
+RESUME = "resume.npz"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a JSON file says that it is, in its fields `format` and `version`."""
+
+    name: str
+    version: int
+    what: str  # in words
+
+    def head(self) -> dict[str, Any]:
+        """The fields that a file of this format begins with."""
+        return {"format": self.name, "version": self.version}
+
+
+BUNDLE_FORMAT = Format("steprnn.bundle", 1, "of a bundle")
+VOCABULARY_FORMAT = Format("steprnn.vocabulary", 1, "a vocabulary")
+PARITY_FORMAT = Format("steprnn.parity", 1, "a record of parity")
+CHECKPOINT_FORMAT = Format("steprnn.checkpoint", 1, "of a checkpoint")
+
+
+def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str) -> dict[str, Any]:
+    """The JSON object in a file, without the fields `format` and `version`, which are as they should be.
+
+    Raises `error` where the file is missing, damaged, something else or of another version; `fix` is what
+    to do where it is missing or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"{path} is missing; {fix}") from None
+    except (ValueError, RecursionError) as reason:  # UnicodeDecodeError and JSONDecodeError among them
+        raise error(f"{path} is not JSON ({reason}); {fix}") from None
+    if not isinstance(record, dict) or record.pop("format", None) != format.name:
+        raise error(f'{path} is not {format.what}: expected "format": "{format.name}"')
+    version = record.pop("version", None)
+    if version != format.version:
+        raise error(
+            f"{path} has format version {version!r} and this steprnn reads {format.version}; "
+            "run: pip install --upgrade steprnn"
+        )
+    return record
+
+
+def write_record(path: Path, format: Format, record: Mapping[str, Any], indent: int = 2) -> None:
+    """Write the JSON object of a file, at once or not at all."""
+    from .atomic import write_text  # readers need none of it
+
+    text = json.dumps({**format.head(), **record}, ensure_ascii=False, indent=indent)
+    write_text(path, text + "\n")

@@ -26,16 +26,20 @@ import keras
 import numpy as np
 from keras import layers
 
-from steprnn.export.check.judge import Runs, artefact_candidate, judge_candidate, reference_runs
+from steprnn.export.check.judge import artefact_candidate, judge_candidate
+from steprnn.export.check.runs import Runs, reference_runs
 from steprnn.export.formats import onnx, tflite
 from steprnn.export.step.derive import derive
 from steprnn.runtime.bundle.manifest import Artefact
-from steprnn.runtime.parity.levels import Candidate, Finding
+from steprnn.runtime.markdown import table
+from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.spec import NEXT
 
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
 STEPS, SEEDS = 256, 2
 FEATURES = 16
+QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
 CALLED = {
     "mean_kl": "mean KL",
     "same_top_1": "1 - same-top-1",
@@ -110,7 +114,7 @@ def train(model: keras.Model, shape: Shape) -> None:
 def judged(shape: Shape, folder: Path) -> Iterator[dict[str, Any]]:
     """The figures of every level of every artefact of one model."""
     step = derive(build(shape))
-    *_, (_, runs) = reference_runs(step, steps=STEPS, seeds=SEEDS)
+    runs = reference_runs(step, steps=STEPS, seeds=SEEDS)
     candidates = []
     for format, module in (("onnx", onnx), ("tflite", tflite)):
         for variant in ("float32", "float16", "int8"):
@@ -143,8 +147,7 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
     seeds = {r["shape"]["seed"] for r in rows}
     yield f"{len(seeds)} models, {STEPS} steps, {SEEDS} seeds"
     yield ""
-    yield "| float32, units | runs | median | 90 % | 99 % | largest |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    cells = []
     for artefact in ("onnx-float32", "tflite-float32"):
         for level in ("one step", "chained", "batch"):
             worst = [
@@ -153,10 +156,10 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
                 if (r["artefact"], r["level"]) == (artefact, level) and r["figures"]
             ]
             if worst:
-                yield f"| {artefact}, {level} | {len(worst)} | {_quantiles(worst)} |"
+                cells.append([f"{artefact}, {level}", str(len(worst)), *_quantiles(worst)])
+    yield from table(["float32, units", "runs", *QUANTILES], cells)
     yield ""
-    yield "| on the input in use | runs | median | 90 % | 99 % | largest |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    cells = []
     for artefact in ("onnx-float16", "tflite-float16", "onnx-int8", "tflite-int8"):
         for name in ("mean_kl", "same_top_1", "agreement", "perplexity", "relative", "growth"):
             values = [
@@ -170,10 +173,11 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
             if name in ("same_top_1", "agreement"):
                 values = [1 - v for v in values]
             if values:
-                yield f"| {artefact}, {CALLED[name]} | {len(values)} | {_quantiles(np.abs(values))} |"
+                of = f"{artefact}, {CALLED[name]}"
+                cells.append([of, str(len(values)), *_quantiles(np.abs(values))])
+    yield from table(["on the input in use", "runs", *QUANTILES], cells)
     yield ""
-    yield "| mistake | judged by | models | rejected | smallest units | smallest rms error of a state |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    cells = []
     mutants = [r for r in rows if r["level"] == "sensitivity"]
     for mistake in dict.fromkeys(r["case"] for r in mutants):
         for variant in ("float32", "float16", "int8"):
@@ -184,7 +188,10 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
                 ]
                 rejected = sum(r["passed"] for r in own)
                 rms = min(_number(r["figures"]["relative"]) for r in own if r["figures"])
-                yield f"| {mistake} | {variant} | {len(own)} | {rejected} | {min(units):.3g} | {rms:.2g} |"
+                counts = [str(len(own)), str(rejected)]
+                cells.append([mistake, variant, *counts, f"{min(units):.3g}", f"{rms:.2g}"])
+    head = ["mistake", "judged by", "models", "rejected", "smallest units", "smallest rms error of a state"]
+    yield from table(head, cells, words=(0, 1))
     yield ""
     for r in rows:
         if not r["passed"]:
@@ -198,8 +205,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _quantiles(values: Any) -> str:
-    return " | ".join(f"{np.quantile(values, q):.2g}" for q in (0.5, 0.9, 0.99, 1.0))
+def _quantiles(values: Any) -> list[str]:
+    return [f"{np.quantile(values, q):.2g}" for q in QUANTILES.values()]
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def chained(step: Step, stepper: Stepper, inputs: Arrays, state: Arrays, dtype: 
     return {name: np.stack([row[name] for row in rows]) for name in step.spec.result_names}
 
 
-def drawn(step: Step, steps: int, rows: int, silence: float | None = None) -> Arrays:
+def drawn(step: Step, steps: int, rows: int, mask_value: float | None = None) -> Arrays:
     """Arrays `[steps, rows, ...]` for the inputs of a step, a third of the time steps silent."""
     generator = np.random.default_rng(5)
     arrays: Arrays = {}
@@ -126,8 +126,8 @@ def drawn(step: Step, steps: int, rows: int, silence: float | None = None) -> Ar
             arrays[t.name] = generator.integers(0, t.tokens or 2, shape, np.int32)
         else:
             arrays[t.name] = generator.standard_normal(shape).astype(np.float32)
-            if silence is not None:
-                arrays[t.name][generator.random((steps, rows)) < 1 / 3] = silence
+            if mask_value is not None:
+                arrays[t.name][generator.random((steps, rows)) < 1 / 3] = mask_value
     return arrays
 
 
@@ -166,7 +166,7 @@ def derived(model: keras.Model, folder: Path) -> tuple[Step, dict[str, Callable[
     assert prove(step) is not None
     steppers = write_all(step, folder)
     for rows in (1, 3):
-        inputs = drawn(step, 50, rows, step.silence)
+        inputs = drawn(step, 50, rows, step.mask_value)
         errors = largest_error(step, steppers, inputs, first_state(step, rows))
         assert max(errors.values()) <= PROFILES["float32"].units, errors
     return step, steppers
@@ -245,17 +245,17 @@ class Case:
     name: str
     build: Callable[[], keras.Model]
     states: str
-    silence: float | None = None  # the value of a masked time step
+    mask_value: float | None = None  # the value of a masked time step
 
 
 CASES: list[Case] = []
 
 
-def case(states: str, silence: float | None = None) -> Callable[[Any], Any]:
+def case(states: str, mask_value: float | None = None) -> Callable[[Any], Any]:
     """Add a function that builds a model to CASES."""
 
     def add(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-        CASES.append(Case(build.__name__, build, states, silence))
+        CASES.append(Case(build.__name__, build, states, mask_value))
         return build
 
     return add
@@ -574,7 +574,7 @@ def dilated_residuals() -> keras.Model:
 # Masks.
 
 
-@case("a_h a_c b_h c_h", silence=-1.0)
+@case("a_h a_c b_h c_h", mask_value=-1.0)
 def masking() -> keras.Model:
     return sequence(
         layers.Masking(-1.0),
@@ -584,7 +584,7 @@ def masking() -> keras.Model:
     )
 
 
-@case("a_cell_0_h a_cell_1_h a_cell_1_c b_s b_last", silence=0.0)
+@case("a_cell_0_h a_cell_1_h a_cell_1_c b_s b_last", mask_value=0.0)
 def masking_of_any_cell() -> keras.Model:
     return sequence(
         layers.Masking(),
@@ -593,7 +593,7 @@ def masking_of_any_cell() -> keras.Model:
     )
 
 
-@case("a_h a_c b_h b_c b_last c_h c_c", silence=0.0)
+@case("a_h a_c b_h b_c b_last c_h c_c", mask_value=0.0)
 def masking_and_zero_output_and_initial_state() -> keras.Model:
     """At a masked step before any other Keras puts out zeros, and not the initial state."""
 

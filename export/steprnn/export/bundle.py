@@ -17,15 +17,18 @@ from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, FileRecord, Mani
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import ParityError, UsageError
 from steprnn.runtime.files import GOLDEN, INITIAL, MANIFEST, PARITY, PARITY_FORMAT, VOCABULARY, write_record
+from steprnn.runtime.parity.findings import Finding, Level
 from steprnn.runtime.parity.measure import Measures
 
-from .check.judge import artefact_candidate, judge_candidate, reference_runs, transform
+from .check.judge import artefact_candidate, judge_candidate, transform
+from .check.runs import Runs, reference_runs
 from .formats import onnx, saved_model, tflite
 from .formats.frozen import freeze
 from .inspect import inspect
 from .report.record import conditions, record
 from .source import Source, open_source
-from .step.derive import Step, derive
+from .step.contract import Step
+from .step.derive import derive
 
 FORMATS: dict[str, tuple[Any, str]] = {
     "saved_model": (saved_model, "saved_model"),
@@ -60,61 +63,84 @@ def export(
     same, and then nothing is written at all; `CheckpointError` and `UsageError` as their names say.
     """
     out = Path(out)
+    _check(out, formats, variants)
+    source = _opened(source, vocabulary, trust)
+    step = source.model if isinstance(source.model, Step) else derive(source.model)
+    taken = (t.name for t in (*step.spec.inputs, *step.spec.states))
+    say(f"step: {', '.join(taken)} -> {', '.join(step.spec.result_names)}")
+    proved = transform(step)
+    say(f"the chained step is the whole model, which is causal: {proved.summary}")
+    runs = reference_runs(
+        step, text=text, vocabulary=source.vocabulary, steps=chained_steps, seeds=1, kinds=1
+    )
+    findings = [proved]
+    with new_folder(out) as folder:
+        artefacts = []
+        for variant in variants:
+            for format in formats:
+                if variant not in FORMATS[format][0].METHODS:
+                    continue
+                artefact = _write_artefact(step, folder, format, variant)
+                found = _judge_artefact(step, folder, artefact, runs)
+                findings += found
+                artefacts.append(artefact)
+                chained = next(f.measures for f in found if f.level is Level.CHAINED)
+                say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
+        runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
+        return _write_bundle(folder, step, source, artefacts, findings)
+
+
+def _check(out: Path, formats: Sequence[str], variants: Sequence[str]) -> None:
+    """Refuse what cannot be meant before anything is opened."""
     for given, known in ((formats, tuple(FORMATS)), (variants, VARIANTS)):
         for name in given:
             if name not in known:
                 raise UsageError(f"{name!r} is unknown; expected one of: {', '.join(known)}")
     if out.exists() and not (out / MANIFEST).is_file():
         raise UsageError(f"{out} exists and is not a bundle; choose another --out, nothing was changed")
+
+
+def _opened(
+    source: Path | str | keras.Model | Step | Source, vocabulary: Vocabulary | None, trust: bool
+) -> Source:
     if isinstance(source, Path | str):
-        source = open_source(Path(source), trust=trust)
-    elif not isinstance(source, Source):
-        source = Source(source, vocabulary)
-    step = source.model if isinstance(source.model, Step) else derive(source.model)
-    taken = (t.name for t in (*step.spec.inputs, *step.spec.states))
-    say(f"step: {', '.join(taken)} -> {', '.join(step.spec.result_names)}")
-    proved = transform(step)
-    say(f"the chained step is the whole model, which is causal: {proved.summary}")
-    tokens = source.vocabulary
-    stages = reference_runs(step, text=text, vocabulary=tokens, steps=chained_steps, seeds=1, kinds=1)
-    *_, (_, runs) = stages
-    findings = [proved]
-    with new_folder(out) as folder:
-        artefacts = []
-        for variant in variants:
-            for format in formats:
-                module, pattern = FORMATS[format]
-                if variant not in module.METHODS:
-                    continue
-                path = pattern.format("" if variant == "float32" else f".{variant}")
-                module.write(step, folder / path, variant)
-                artefact = Artefact(f"{format}-{variant}", format, variant, module.METHODS[variant], path)
-                candidate = artefact_candidate(folder / path, artefact, step.spec)
-                found = list(judge_candidate(candidate, runs))
-                for finding in found:
-                    if not finding.passed:
-                        without = (
-                            ""
-                            if variant == "float32"
-                            else f"; to export without it, leave {variant} out of --quantize"
-                        )
-                        raise ParityError(f"{finding}{without}")
-                findings += found
-                artefacts.append(artefact)
-                chained = next(f.measures for f in found if f.level.startswith("chained"))
-                say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
-        if source.vocabulary:
-            source.vocabulary.write(folder / VOCABULARY)
-        if step.initial:
-            np.savez(folder / INITIAL, **step.initial)  # type: ignore[arg-type]
-        runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
-        write_record(folder / PARITY, PARITY_FORMAT, record(findings))
-        files = {p.relative_to(folder).as_posix(): FileRecord.of(p) for p in folder.rglob("*") if p.is_file()}
-        about = source.about | {"versions": conditions()["versions"], "proofs": proved.figures or None}
-        read = {a.name: weights.per_step for a in artefacts if (weights := inspect(folder / a.path).weights)}
-        counted = {name: size for name, size in read.items() if size is not None}
-        manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted)
-        manifest.write(folder)
+        return open_source(Path(source), trust=trust)
+    return source if isinstance(source, Source) else Source(source, vocabulary)
+
+
+def _write_artefact(step: Step, folder: Path, format: str, variant: str) -> Artefact:
+    module, pattern = FORMATS[format]
+    path = pattern.format("" if variant == "float32" else f".{variant}")
+    module.write(step, folder / path, variant)
+    return Artefact(f"{format}-{variant}", format, variant, module.METHODS[variant], path)
+
+
+def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) -> list[Finding]:
+    """Every level; raises `ParityError` where one does not pass."""
+    found = list(judge_candidate(artefact_candidate(folder / artefact.path, artefact, step.spec), runs))
+    for finding in found:
+        if not finding.passed:
+            without = f"; to export without it, leave {artefact.variant} out of --quantize"
+            raise ParityError(f"{finding}{'' if artefact.variant == 'float32' else without}")
+    return found
+
+
+def _write_bundle(
+    folder: Path, step: Step, source: Source, artefacts: Sequence[Artefact], findings: Sequence[Finding]
+) -> Manifest:
+    """The files beside the graphs and the golden run, and at last the manifest."""
+    if source.vocabulary:
+        source.vocabulary.write(folder / VOCABULARY)
+    if step.initial:
+        np.savez(folder / INITIAL, **step.initial)  # type: ignore[arg-type]
+    write_record(folder / PARITY, PARITY_FORMAT, record(findings))
+    files = {p.relative_to(folder).as_posix(): FileRecord.of(p) for p in folder.rglob("*") if p.is_file()}
+    proofs = next(f.figures for f in findings if f.level is Level.TRANSFORM)
+    about = source.about | {"versions": conditions()["versions"], "proofs": proofs or None}
+    read = {a.name: weights.per_step for a in artefacts if (weights := inspect(folder / a.path).weights)}
+    counted = {name: size for name, size in read.items() if size is not None}
+    manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted)
+    manifest.write(folder)
     return manifest
 
 

@@ -18,7 +18,7 @@ from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import BundleError, CheckpointError, ExportError
 from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY, read_record
 
-from .step.derive import Step
+from .step.contract import Step
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import keras
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.parity.levels import Finding
+from steprnn.runtime.parity.findings import Finding
 from steprnn.runtime.parity.profiles import PROFILES
 
-from .check.judge import STEPS, candidates_of, judge_all
+from .check.judge import candidates_of, judge_all
+from .check.runs import STEPS
 from .source import Source, open_source
-from .step.derive import Step, derive
+from .step.contract import Step
+from .step.derive import derive
 
 SEEDS = 2
 

@@ -12,9 +12,10 @@ import pytest
 from steprnn.runtime import Vocabulary
 from steprnn.runtime.bundle.manifest import Artefact
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.parity.levels import Candidate, Finding
-from steprnn.runtime.parity.measure import Reference
+from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.reference import Reference
 
 keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
@@ -24,11 +25,13 @@ from keras import layers  # noqa: E402
 
 import steprnn.export as package  # noqa: E402
 from steprnn.export import assert_parity  # noqa: E402
-from steprnn.export.check.judge import Runs, artefact_candidate, judge_candidate, reference_runs  # noqa: E402
+from steprnn.export.check.judge import artefact_candidate, judge_candidate  # noqa: E402
 from steprnn.export.check.mistakes import mutated  # noqa: E402
 from steprnn.export.check.reference import FunctionEngine, Oracle  # noqa: E402
+from steprnn.export.check.runs import Runs, reference_runs  # noqa: E402
 from steprnn.export.formats import onnx as onnx_format  # noqa: E402
-from steprnn.export.step.derive import Step, derive  # noqa: E402
+from steprnn.export.step.contract import Step  # noqa: E402
+from steprnn.export.step.derive import derive  # noqa: E402
 
 TOKENS, FEATURES = 11, 4
 
@@ -60,8 +63,8 @@ def signal_model() -> Any:
 
 
 def runs_of(step: Step, **options: Any) -> tuple[list[str], Runs]:
-    stages = list(reference_runs(step, steps=64, seeds=2, **options))
-    return [name for name, _ in stages], stages[-1][1]
+    said: list[str] = []
+    return said, reference_runs(step, steps=64, seeds=2, say=said.append, **options)
 
 
 def written(step: Step, path: Path) -> Candidate:

@@ -17,9 +17,10 @@ import pytest
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import open_engine
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.levels import Candidate, Finding
-from steprnn.runtime.parity.measure import Reference
+from steprnn.runtime.parity.findings import Finding, Label, Level
+from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.reference import Reference
 
 jsonschema = pytest.importorskip("jsonschema")
 pytest.importorskip("matplotlib")
@@ -202,10 +203,10 @@ def test_the_page_has_its_pictures_and_no_identifier_twice(page: Page) -> None:
 
 
 def test_a_page_of_a_candidate_that_never_ran() -> None:
-    from steprnn.export.report.page import page as make
+    from steprnn.export.report.html_page import html_page
 
-    finding = Finding("structure", "theirs.onnx in onnx", False, "broke", "it does not run: no")
-    text = Page(make([finding], [], "theirs.onnx", {})).text
+    finding = Finding(Level.STRUCTURE, Label("theirs.onnx", "onnx"), False, "broke", "it does not run: no")
+    text = Page(html_page([finding], [], "theirs.onnx", {})).text
     assert "it does not run: no" in text
     assert "theirs.onnx in onnx  broke !  " in "\n".join(table([finding])).replace("    ", "  ")
 

@@ -40,9 +40,9 @@ def test_supported(case: Case, tmp_path: Path) -> None:
     model = shaken(case.build())
     step, steppers = derived(model, tmp_path)
     assert " ".join(t.name for t in step.spec.states) == case.states
-    assert step.silence == case.silence
+    assert step.mask_value == case.mask_value
     rows = model.inputs[0].shape[0] or 3
-    inputs = drawn(step, model.inputs[0].shape[1] or STEPS, rows, case.silence)
+    inputs = drawn(step, model.inputs[0].shape[1] or STEPS, rows, case.mask_value)
     # Keras computes this one in 16 bits, the step in 32.
     atol = 4e-3 if case.name == "mixed_float16" else 1e-5
     same_as_keras(model, step, steppers, inputs, atol=atol)

@@ -44,7 +44,8 @@ BLOCKS = st.one_of(
     st.tuples(st.just("gru before reset"), WIDTHS),
     st.tuples(
         st.just("stack"),
-        st.lists(st.tuples(st.sampled_from(["LSTM", "GRU"]), WIDTHS), min_size=1, max_size=3),
+        # Keras itself does not run a masked RNN of a list of one cell.
+        st.lists(st.tuples(st.sampled_from(["LSTM", "GRU"]), WIDTHS), min_size=2, max_size=3),
     ),
     st.tuples(st.just("leaky"), WIDTHS),
     st.tuples(st.just("conv"), st.tuples(WIDTHS, st.integers(1, 4), st.integers(1, 3), st.booleans())),
@@ -142,5 +143,5 @@ def test_a_random_causal_model_has_a_step(description: dict[str, Any]) -> None:
     model = shaken(build(description))
     with tempfile.TemporaryDirectory() as folder:
         step, steppers = derived(model, Path(folder))
-        same_as_keras(model, step, steppers, drawn(step, 7, 2, step.silence), atol=2e-5)
+        same_as_keras(model, step, steppers, drawn(step, 7, 2, step.mask_value), atol=2e-5)
     assert any(t.shape == (description["memory"]["units"],) for t in step.spec.states)

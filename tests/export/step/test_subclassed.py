@@ -85,7 +85,7 @@ def book() -> tuple[RNNModel, Step]:
         flat, _ = net(arrays["x"], net.begin_state(rows))
         return {"y": np.moveaxis(flat.numpy().reshape(steps, rows, V), 0, 1)}
 
-    return net, Step(spec, step, whole=whole)
+    return net, Step(spec, step, on_sequences=whole)
 
 
 def net_state(batch: int) -> Any:
@@ -107,7 +107,7 @@ def tutorial() -> tuple[Tutorial, Step]:
         y, (h,) = model.gru.cell(model.embedding(t["x"]), [t["h"]])
         return {"y": model.dense(y), "next_h": h}
 
-    return model, Step(spec, step, whole=lambda arrays: {"y": model(arrays["x"]).numpy()})
+    return model, Step(spec, step, on_sequences=lambda arrays: {"y": model(arrays["x"]).numpy()})
 
 
 def chained(bundle: Path, tokens: Any, engine: str) -> tuple[Any, Any]:
@@ -178,7 +178,11 @@ def test_without_the_whole_model_there_is_no_proof_and_export_says_so(tmp_path: 
     _, step = tutorial()
     said: list[str] = []
     manifest = export(
-        replace(step, whole=None), tmp_path / "b", formats=("onnx",), variants=("float32",), say=said.append
+        replace(step, on_sequences=None),
+        tmp_path / "b",
+        formats=("onnx",),
+        variants=("float32",),
+        say=said.append,
     )
     assert manifest.about["proofs"] is None
     assert [line for line in said if "no whole-sequence model" in line], said

@@ -16,10 +16,11 @@ from steprnn.runtime import BundleError, StepSpec
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import ENGINES, Engine, Runner, open_engine
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.levels import Candidate, Finding, Greedy, attempt
-from steprnn.runtime.parity.measure import Reference, chain
-from steprnn.runtime.parity.mutants import Mutant, mistakes, sensitivity, swappable
+from steprnn.runtime.parity.findings import Finding, Level, attempt
+from steprnn.runtime.parity.levels import Candidate, Greedy
+from steprnn.runtime.parity.mutants import Mistake, Mutant, mistakes, sensitivity, swappable
 from steprnn.runtime.parity.profiles import PROFILES, Profile
+from steprnn.runtime.parity.reference import Reference, chain
 from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.spec import TensorSpec
 
@@ -242,7 +243,7 @@ def test_a_wrong_shape_is_refused_and_not_broadcast(tiny: Path, tmp_path: Path, 
     candidate = candidate_of(changed(tiny / "step.onnx", tmp_path, narrow_state), "onnx", spec)
     with pytest.raises(RuntimeError, match="next_h"):
         levels.structure(candidate)
-    finding = attempt("structure", candidate, partial(levels.structure, candidate))
+    finding = attempt(Level.STRUCTURE, candidate.label, partial(levels.structure, candidate))
     assert not finding.passed
     assert finding.failure.startswith("it does not run: ")
     assert "next_h" in finding.failure
@@ -274,7 +275,8 @@ def test_an_engine_that_raises_is_a_finding_and_no_traceback(
     tiny: Path, spec: StepSpec, reference: Reference
 ) -> None:
     candidate = Candidate("broken", "onnx", spec, PROFILES["float32"], lambda threads: Raising())
-    finding = attempt("chained", candidate, lambda: levels.chained(candidate, Raising(), reference), "text")
+    chained = partial(levels.chained, candidate, Raising(), reference)
+    finding = attempt(Level.CHAINED, candidate.label, chained, "text")
     assert (finding.passed, finding.title) == (False, "chained, text")
     assert str(finding) == (
         "broken in onnx fails at the level 'chained, text': it does not run: line one and two"
@@ -397,14 +399,14 @@ def test_mutants_make_their_mistake_and_nothing_else(tiny: Path, spec: StepSpec)
     engine = open_engine("onnx", tiny / "step.onnx", spec)
     inputs = {"x": np.arange(12, dtype=np.int32)[:, None]}
     right = chain(engine.runner(1), inputs)
-    swapped = chain(Mutant(engine.runner(1), "two states swapped", spec), inputs)
+    swapped = chain(Mutant(engine.runner(1), Mistake.SWAPPED, spec), inputs)
     np.testing.assert_array_equal(swapped["y"][0], right["y"][0])
     np.testing.assert_array_equal(swapped["next_h"][0], right["next_c"][0])
-    zeroed = chain(Mutant(engine.runner(1), "state zeroed", spec), inputs)
+    zeroed = chain(Mutant(engine.runner(1), Mistake.ZEROED, spec), inputs)
     for t in range(12):
         alone = chain(engine.runner(1), {"x": inputs["x"][t : t + 1]})
         np.testing.assert_array_equal(zeroed["y"][t], alone["y"][0])
-    shifted = chain(Mutant(engine.runner(1), "vocabulary shifted by one", spec), inputs)
+    shifted = chain(Mutant(engine.runner(1), Mistake.SHIFTED, spec), inputs)
     np.testing.assert_array_equal(
         shifted["y"], chain(engine.runner(1), {"x": np.arange(1, 13, dtype=np.int32)[:, None]})["y"]
     )

@@ -13,8 +13,9 @@ import pytest
 from steprnn.runtime import BundleError, StepSpec
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Runner, open_engine
-from steprnn.runtime.parity.measure import Arrays, Reference, chain, measure, units_of
+from steprnn.runtime.parity.measure import measure
 from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.reference import Arrays, Reference, chain, units_of
 
 onnx = pytest.importorskip("onnx")
 

@@ -20,10 +20,11 @@ from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.files import GOLDEN
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.levels import Candidate, Finding, attempt
-from steprnn.runtime.parity.measure import Reference
+from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, attempt
+from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import sensitivity
 from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.reference import Reference
 from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.quiet import quiet
 from steprnn.runtime.spec import StepSpec
@@ -135,11 +136,11 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
     if not candidates:
         held = ", ".join(a.name for a in manifest.artefacts)
         raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
-    findings = [Finding("structure", "the bundle", True, f"{len(manifest.files)} files as listed")]
+    findings = [Finding(Level.STRUCTURE, BUNDLE, True, f"{len(manifest.files)} files as listed")]
     for candidate in candidates:
         found = list(golden_levels(candidate, reference))
         findings += found
-        say(told(candidate, found))
+        say(told(candidate.label, found))
     return Judged(findings, candidates)
 
 
@@ -156,19 +157,19 @@ def artefact_in(
 
 def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Finding]:
     """The levels that need nothing but a recorded run; where the structure is wrong, that alone."""
-    found = attempt("structure", candidate, partial(levels.structure, candidate))
+    found = attempt(Level.STRUCTURE, candidate.label, partial(levels.structure, candidate))
     yield found
     if not found.passed:
         return
     engine = candidate.open(1)
-    judgements: dict[str, Callable[[], Finding]] = {
-        "one step": lambda: levels.one_step(candidate, engine, reference, None),
-        "chained": lambda: levels.chained(candidate, engine, reference),
-        "batch": lambda: levels.batch(candidate, engine, reference),
-        "semantics": lambda: semantics(candidate, engine, reference),
+    judgements: dict[Level, Callable[[], Finding]] = {
+        Level.ONE_STEP: lambda: levels.one_step(candidate, engine, reference, None),
+        Level.CHAINED: lambda: levels.chained(candidate, engine, reference),
+        Level.BATCH: lambda: levels.batch(candidate, engine, reference),
+        Level.SEMANTICS: lambda: semantics(candidate, engine, reference),
     }
     for level, judged in judgements.items():
-        yield attempt(level, candidate, judged)
+        yield attempt(level, candidate.label, judged)
     yield from sensitivity(candidate, engine, reference)
 
 
@@ -183,7 +184,8 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
     text = read_text(arguments.text) if arguments.text else None
     say("starting TensorFlow")
     from ..source import open_source
-    from ..step.derive import Step, derive
+    from ..step.contract import Step
+    from ..step.derive import derive
     from .judge import candidates_of, judge_all
 
     logging.disable(logging.WARNING)

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steprnn.runtime.parity.measure import Reference, chain
+from steprnn.runtime.parity.mutants import Mistake
 from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.reference import Reference, chain
 from steprnn.runtime.spec import NEXT
 
 from ..formats.frozen import freeze
-from ..step.derive import Step
+from ..step.contract import Step
 from .reference import FunctionEngine
 
 PLAIN = 4 * (PROFILES["float32"].units or 0.0)  # units at which nobody takes a mistake for rounding
 STEPS = 64
 
 
-def mutated(step: Step, run: Reference) -> dict[str, FunctionEngine]:
-    """Engines by the name of the mistake; without those that the step has no weights for."""
-    found = {"one weight off by 1 %": _one_percent(step, run), "gates permuted": _permuted(step, run)}
-    return {name: engine for name, engine in found.items() if engine is not None}
+def mutated(step: Step, run: Reference) -> dict[Mistake, FunctionEngine]:
+    """Engines by the mistake; without those that the step has no weights for."""
+    found = {Mistake.ONE_PERCENT: _one_percent(step, run), Mistake.PERMUTED: _permuted(step, run)}
+    return {mistake: engine for mistake, engine in found.items() if engine is not None}
 
 
 def _one_percent(step: Step, run: Reference) -> FunctionEngine | None:
@@ -33,11 +34,11 @@ def _one_percent(step: Step, run: Reference) -> FunctionEngine | None:
     """
     matrices: list[tuple[bool, int]] = []
 
-    def survey(weights: NDArray[Any], factor: str | None) -> None:
+    def collect(weights: NDArray[Any], factor: str | None) -> None:
         if weights.ndim == 2 and weights.dtype == np.float32 and weights.any():
             matrices.append((factor is None, len(matrices)))
 
-    freeze(step, change=survey)
+    freeze(step, change=collect)
     part = run.part(slice(0, STEPS), slice(0, 1))
     best: tuple[float, FunctionEngine | None] = (0.0, None)
     for _, chosen in sorted(matrices):

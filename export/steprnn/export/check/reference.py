@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from steprnn.runtime.engines import Runner, Tensors
 from steprnn.runtime.errors import ParityError
 from steprnn.runtime.parity.levels import Greedy
-from steprnn.runtime.parity.measure import Arrays, Reference, chain, units_of
+from steprnn.runtime.parity.reference import Arrays, Reference, chain, units_of
 from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT, StepSpec
 
 from ..formats.frozen import freeze
-from ..step.derive import Step
+from ..step.contract import Step
 
 
 class FunctionEngine:
@@ -144,8 +144,8 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
         for t in step.spec.inputs
     }
     for t in step.spec.inputs:
-        if step.silence is not None and t.dtype != "int32":
-            inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.silence
+        if step.mask_value is not None and t.dtype != "int32":
+            inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.mask_value
     return inputs
 
 

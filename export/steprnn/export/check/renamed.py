@@ -15,8 +15,8 @@ from steprnn.runtime.engines import Engine, Runner, Tensors
 from steprnn.runtime.errors import UsageError
 from steprnn.runtime.pairing import Declared
 from steprnn.runtime.parity.levels import Candidate
-from steprnn.runtime.parity.measure import Arrays
 from steprnn.runtime.parity.profiles import Profile
+from steprnn.runtime.parity.reference import Arrays
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
 from ..formats import saved_model

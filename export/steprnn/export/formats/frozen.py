@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from ..step.derive import Step
+from ..step.contract import Step
 from . import operators
 
 # Graphs are float32 even where the model computes in 16 bits (mixed_float16), as its weights are float32 and

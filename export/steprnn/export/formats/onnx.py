@@ -20,7 +20,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 
 from steprnn.runtime.atomic import write_bytes
 
-from ..step.derive import Step
+from ..step.contract import Step
 from . import operators
 from .frozen import freeze
 

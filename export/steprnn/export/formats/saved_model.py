@@ -11,7 +11,7 @@ import tensorflow as tf
 from steprnn.runtime.errors import UsageError
 from steprnn.runtime.pairing import Declared
 
-from ..step.derive import Step
+from ..step.contract import Step
 from . import operators
 from .frozen import freeze
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from steprnn.runtime.atomic import write_bytes
 from steprnn.runtime.errors import ExportError
 
-from ..step.derive import Step
+from ..step.contract import Step
 from . import operators, saved_model
 
 METHODS = {

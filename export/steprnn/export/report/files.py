@@ -10,9 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from steprnn.runtime.atomic import write_bytes, write_text
-from steprnn.runtime.parity.levels import Candidate, Finding
+from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.levels import Candidate
 
-from .page import page
+from .html_page import html_page
 from .record import conditions, record
 from .variants import measured
 
@@ -26,15 +27,20 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = [
-        replace(f, candidate=_plain(f.candidate), case=_plain(f.case), failure=_plain(f.failure))
+        replace(
+            f,
+            candidate=replace(f.candidate, artefact=_plain(f.candidate.artefact)),
+            case=_plain(f.case),
+            failure=_plain(f.failure),
+        )
         for f in findings
     ]
     variants = measured(candidates)
     told = record(findings)
-    told["variants"] = [vars(v) for v in variants]
+    told["variants"] = [vars(v) | {"label": str(v.label)} for v in variants]
     write_text(folder / "report.json", json.dumps(told, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     write_bytes(folder / "junit.xml", junit(findings))
-    write_text(folder / "report.html", page(findings, variants, name, conditions()))
+    write_text(folder / "report.html", html_page(findings, variants, name, conditions()))
 
 
 def junit(findings: Sequence[Finding]) -> bytes:
@@ -43,11 +49,11 @@ def junit(findings: Sequence[Finding]) -> bytes:
     root.attrib |= _counts(findings)
     for candidate in dict.fromkeys(f.candidate for f in findings):
         own = [f for f in findings if f.candidate == candidate]
-        suite = ElementTree.SubElement(root, "testsuite", name=_plain(candidate))
+        suite = ElementTree.SubElement(root, "testsuite", name=_plain(str(candidate)))
         suite.attrib |= _counts(own)
         for finding in own:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=_plain(candidate), name=_plain(finding.title), time="0"
+                suite, "testcase", classname=_plain(str(candidate)), name=_plain(finding.title), time="0"
             )
             if not finding.passed:
                 words = _plain(finding.failure)

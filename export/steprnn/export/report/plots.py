@@ -15,7 +15,7 @@ import numpy as np
 matplotlib.use("svg")
 from matplotlib.figure import Figure
 
-from steprnn.runtime.parity.levels import Finding
+from steprnn.runtime.parity.findings import Finding, Label, Level
 from steprnn.runtime.parity.profiles import PROFILES
 
 from .table import candidates_in, main_run
@@ -40,7 +40,7 @@ LEAST = 1e-3  # what a logarithmic axis of units begins at
 BAND = PROFILES["float32"].units or 0.0
 
 
-def colour(findings: Sequence[Finding], candidate: str) -> str:
+def colour(findings: Sequence[Finding], candidate: Label) -> str:
     """The colour of a candidate, the same in every picture and table."""
     return COLOURS[candidates_in(findings).index(candidate) % len(COLOURS)]
 
@@ -82,7 +82,7 @@ def _svg(figure: Figure, label: str) -> str:
 def _errors(findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """Error over the steps, one picture for each kind of input."""
     made = []
-    runs = [f for f in findings if f.level == "chained" and f.measures and f.measures.series]
+    runs = [f for f in findings if f.level is Level.CHAINED and f.measures and f.measures.series]
     for kind in dict.fromkeys(f.case for f in runs):
         figure, ((axes,),) = _figure()
         axes.axhspan(LEAST, BAND, color="#009E73", alpha=0.10, lw=0)
@@ -159,7 +159,7 @@ def _top(findings: Sequence[Finding]) -> tuple[str, str] | None:
     least = min(s for _, s in shares)
     low = next(x for x in (99.0, 95.0, 90.0, 50.0, 0.0) if least >= x or x == 0)
     axes.set_xlim(low, 100 + (100 - low) * 0.22)
-    names = [c.rpartition(" in ")[0] or c for c, _ in shares]
+    names = [c.artefact for c, _ in shares]
     tints = [colour(findings, c) for c, _ in shares]
     _bars(axes, names, [s for _, s in shares], tints, [f"{s:.2f}" for _, s in shares])
     axes.set_xticks(np.linspace(low, 100, 3))
@@ -169,10 +169,10 @@ def _top(findings: Sequence[Finding]) -> tuple[str, str] | None:
 
 def _ranges(findings: Sequence[Finding]) -> tuple[str, str] | None:
     """What each state reached, on each kind of input."""
-    first = next((f for f in findings if f.level == "chained" and f.measures and f.measures.ranges), None)
+    first = next((f for f in findings if f.level is Level.CHAINED and f.measures and f.measures.ranges), None)
     if first is None:
         return None
-    runs = [f for f in findings if f.level == "chained" and f.candidate == first.candidate and f.measures]
+    runs = [f for f in findings if f.level is Level.CHAINED and f.candidate == first.candidate and f.measures]
     rows = [
         (f"{state}, {f.case}" if f.case else state, *f.measures.ranges[state])
         for state in first.measures.ranges  # type: ignore[union-attr]
@@ -208,7 +208,7 @@ def _tradeoff(findings: Sequence[Finding], variants: Sequence[Variant]) -> tuple
     if not variants:
         return None
     figure, (panels,) = _figure(1, 3, height=1.0 + 0.32 * len(variants))
-    names = [v.label.rpartition(" in ")[0] or v.label for v in variants]
+    names = [v.label.artefact for v in variants]
     tints = [colour(findings, v.label) for v in variants]
     quality = [_quality(main_run(findings, v.label)) for v in variants]
     called = next((name for name, _ in quality if name), "quality")

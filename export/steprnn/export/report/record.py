@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steprnn.runtime.files import PARITY_FORMAT
-from steprnn.runtime.parity.levels import Finding
+from steprnn.runtime.parity.findings import Finding
 
 
 def record(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -21,9 +21,9 @@ def record(findings: Sequence[Finding]) -> dict[str, Any]:
         "conditions": conditions(),
         "findings": [
             {
-                "level": f.level,
+                "level": str(f.level),
                 "case": f.case,
-                "candidate": f.candidate,
+                "candidate": str(f.candidate),
                 "passed": f.passed,
                 "summary": f.summary,
                 "failure": f.failure,

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steprnn.runtime.parity.levels import Candidate, Finding
+from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Label, Level
 
-COLUMNS = ("structure", "one step", "chained", "batch", "free run", "semantics", "sensitivity")
-MODEL = "the step"
-BUNDLE = "the bundle"
+COLUMNS = tuple(level for level in Level if level is not Level.TRANSFORM)
 
 
-def candidates_in(findings: Sequence[Finding]) -> list[str]:
-    """Labels of the candidates, in order."""
-    return [c for c in dict.fromkeys(f.candidate for f in findings) if c not in (MODEL, BUNDLE)]
+def candidates_in(findings: Sequence[Finding]) -> list[Label]:
+    """The artefacts that were judged, in order."""
+    return [c for c in dict.fromkeys(f.candidate for f in findings) if c not in (STEP, BUNDLE)]
 
 
-def cell(findings: Sequence[Finding], candidate: str, level: str) -> tuple[str, bool]:
+def cell(findings: Sequence[Finding], candidate: Label, level: Level) -> tuple[str, bool]:
     """The worst of a level in a few words, and whether all of it passed."""
     found = [f for f in findings if f.candidate == candidate and f.level == level]
     if not found:
         return "", True
     passed = [f.passed for f in found]
-    if level == "sensitivity":
+    if level is Level.SENSITIVITY:
         return f"{sum(passed)} of {len(found)}", all(passed)
     worst = max(found, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0))
     return worst.summary, all(passed)
 
 
-def main_run(findings: Sequence[Finding], candidate: str) -> Finding | None:
+def main_run(findings: Sequence[Finding], candidate: Label) -> Finding | None:
     """The chained run on the input in use."""
-    runs = (f for f in findings if f.candidate == candidate and f.level == "chained" and f.measures)
+    runs = (f for f in findings if f.candidate == candidate and f.level is Level.CHAINED and f.measures)
     return next(runs, None)
 
 
 def table(findings: Sequence[Finding]) -> list[str]:
     """A row for each candidate, a column for each level; below it what belongs to none."""
     levels = [c for c in COLUMNS if any(f.level == c and f.candidate != BUNDLE for f in findings)]
-    rows = [["", *levels, "same-top-1", "mean KL", "verdict"]]
+    rows = [["", *map(str, levels), "same-top-1", "mean KL", "verdict"]]
     for candidate in candidates_in(findings):
         cells = []
         for level in levels:
@@ -48,18 +46,18 @@ def table(findings: Sequence[Finding]) -> list[str]:
         kl = run.measures.mean_kl if run and run.measures else None
         cells += ["" if top is None else f"{top:.2%}", "" if kl is None else f"{abs(kl):.1e}"]
         passed = all(f.passed for f in findings if f.candidate == candidate)
-        rows.append([candidate, *cells, "passed" if passed else "FAILED"])
+        rows.append([str(candidate), *cells, "passed" if passed else "FAILED"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     for f in findings:
-        if f.candidate in (MODEL, BUNDLE):
+        if f.candidate in (STEP, BUNDLE):
             lines.append(f"{f.candidate}, {f.level}: {f.summary}{'' if f.passed else ' FAILED'}")
     return lines
 
 
-def told(candidate: Candidate, found: Sequence[Finding]) -> str:
+def told(candidate: Label, found: Sequence[Finding]) -> str:
     """One line when a candidate is through."""
     failed = sum(not f.passed for f in found)
-    return f"{candidate.label}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}"
+    return f"{candidate}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}"

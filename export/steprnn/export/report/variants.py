@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steprnn.runtime.engines import Runner
+from steprnn.runtime.parity.findings import Label
 from steprnn.runtime.parity.levels import Candidate, begin
 
 SECONDS, BLOCK, BLOCKS = 0.5, 100, 21
@@ -17,7 +18,7 @@ SECONDS, BLOCK, BLOCKS = 0.5, 100, 21
 class Variant:
     """One artefact in one engine; None where it could not be measured."""
 
-    label: str
+    label: Label
     bytes: int | None
     microseconds: float | None  # a step at batch 1 with one thread, greedy where it writes text
 

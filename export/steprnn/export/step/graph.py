@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers, tree
 
-Visit = Callable[..., Any]
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operation in a walk.
+
+    Every walk of a graph meets its calls in the same order, and `key` counts them: equal keys are the same
+    call, also of a layer that is called twice.
+    """
+
+    key: int
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self) -> Any:
+        """What the operation gives on these arguments."""
+        return self.op(*self.args, **self.kwargs)
+
+    def output_spec(self) -> Any:
+        """The shapes and dtypes of that, of symbolic arguments."""
+        return self.op.compute_output_spec(*self.args, **self._taken)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by the names of the operation's own signature."""
+        return dict(inspect.signature(self.op.call).bind(*self.args, **self._taken).arguments)
+
+    @property
+    def _taken(self) -> dict[str, Any]:
+        """Without what Keras gives to every layer (`training`, `mask`) and this one does not take."""
+        parameters = inspect.signature(self.op.call).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return self.kwargs
+        return {name: value for name, value in self.kwargs.items() if name in parameters}
 
 
 def functional_graph(model: Any) -> Any:
@@ -23,26 +58,31 @@ def functional_graph(model: Any) -> Any:
     return model if hasattr(model, "_run_through_graph") and model.inputs else None
 
 
-def walk(graph: Any, inputs: list[Any], visit: Visit) -> list[Any]:
-    """Run `visit(op, *args, **kwargs)` for every operation in order, nested models too; flat outputs."""
+def walk(graph: Any, inputs: list[Any], visit: Callable[[Call], Any]) -> list[Any]:
+    """Run `visit` for every call in order, those of nested models too; the graph's outputs, flat."""
+    keys = itertools.count()
 
     def operation(op: Any) -> Callable[..., Any]:
         inner = functional_graph(op)
         if inner is not None:
             return lambda *args, **kwargs: nested(inner, tree.flatten(args), kwargs.get("mask"))
-        return lambda *args, **kwargs: visit(op, *args, **kwargs)
+        return lambda *args, **kwargs: visit(Call(next(keys), op, args, kwargs))
 
     def nested(inner: Any, inputs: list[Any], mask: Any) -> list[Any]:
         for tensor, own in zip(inputs, tree.flatten(mask), strict=False):
             if own is not None:
                 tensor._keras_mask = own
-        return walk(inner, inputs, visit)
+        return run(inner, inputs)
 
-    outputs: list[Any] = tree.flatten(graph._run_through_graph(inputs, operation_fn=operation))
-    return outputs
+    def run(graph: Any, inputs: list[Any]) -> list[Any]:
+        outputs: list[Any] = tree.flatten(graph._run_through_graph(inputs, operation_fn=operation))
+        return outputs
+
+    return run(graph, inputs)
 
 
 def operations(graph: Any) -> list[Any]:
+    """Every operation, those of nested models in place of the model."""
     found = []
     for op in graph.operations:
         inner = functional_graph(op)
@@ -55,7 +95,13 @@ def makes_mask(op: Any) -> bool:
     return isinstance(op, layers.Masking) or bool(getattr(op, "mask_zero", False))
 
 
+def mask_of(tensor: Any) -> Any:
+    """The mask that Keras hangs on a tensor, `[batch, time]`; None where all time steps count."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def consumers(graph: Any, tensor: Any) -> list[Any]:
+    """The operations that read a tensor, in nested models too."""
     found = []
     for op in graph.operations:
         for node in op._inbound_nodes:
@@ -79,10 +125,6 @@ def token_count(graph: Any, tensor: Any) -> int | None:
     return None
 
 
-def is_token(graph: Any, tensor: Any) -> bool:
-    return token_count(graph, tensor) is not None
-
-
 def is_final_state(tensor: Any) -> bool:
     """Whether an output of the model is a state that its recurrent layer returns: `next_` says it already."""
     op, _, index = tensor._keras_history
@@ -90,18 +132,5 @@ def is_final_state(tensor: Any) -> bool:
 
 
 def output_name(graph: Any, i: int) -> str:
+    """The name of a model's output, as a tensor of a step may have it."""
     return re.sub(r"\W", "_", graph.output_names[i])
-
-
-def bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by the names of the operation's own signature."""
-    bound = inspect.signature(op.call).bind(*args, **taken(op, kwargs))
-    return dict(bound.arguments)
-
-
-def taken(op: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Without what Keras takes for every layer (`training`, `mask`) and this one's `call` does not."""
-    parameters = inspect.signature(op.call).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return kwargs
-    return {name: value for name, value in kwargs.items() if name in parameters}

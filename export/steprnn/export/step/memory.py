@@ -1,45 +1,48 @@
-"""What a layer remembers from one time step to the next, as states that the caller holds."""
+"""The parts that remember: what a layer keeps from one time step to the next is a state of the caller's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops, tree
-from numpy.typing import NDArray
 
 from steprnn.runtime.spec import NEXT, TensorSpec
 
-Tensors = dict[str, Any]
+from .graph import Call, mask_of
+from .moment import Moment
+from .parts import Part
+
 DTYPE = "float32"  # of every state, whatever the model computes in
 
 
-class Memory(Protocol):
-    """One layer's states, and its step."""
+class Recurrent(Part):
+    """An `RNN` of any cell: `h` and `c` of an LSTM, `h` of a GRU or SimpleRNN, else `s0`, `s1`, ...
 
-    states: tuple[TensorSpec, ...]
-    initial: dict[str, NDArray[np.float32]]  # states that do not begin at zero
+    `begins` is the initial state of the call, flat: constants, or inputs of the model, or nothing where it
+    is zero. `masked` tells whether time steps may be left out.
+    """
 
-    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
-        """One time step on x `[batch, ...]`: its output, its final states, and the next states by name."""
+    remembers = True
 
-
-class RecurrentMemory:
-    """An `RNN` of any cell: `h` and `c` of an LSTM, `h` of a GRU or SimpleRNN, else `s0`, `s1`, ..."""
-
-    def __init__(self, op: layers.RNN, prefix: str, masked: bool, initial: list[Any]) -> None:
-        self._op = op
+    def __init__(self, op: layers.RNN, timed: bool, masked: bool, begins: list[Any]) -> None:
+        super().__init__(timed)
+        self.op = op
+        self._masked = masked
+        self._begins = begins
         structure = op.get_initial_state(batch_size=1)
         self._structure = list(structure) if tree.is_nested(structure) else [structure]
+
+    def take_names(self, prefix: str) -> None:
+        """Give the states their names, with `prefix` before each."""
         begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(self._structure)]
-        if initial and not any(isinstance(s, keras.KerasTensor) for s in initial):
-            begin = [np.asarray(ops.convert_to_numpy(s)) for s in initial]
-        names = [prefix + name for name in _state_names(op.cell)]
-        self._names = names
+        if self._begins and not any(isinstance(s, keras.KerasTensor) for s in self._begins):
+            begin = [np.asarray(ops.convert_to_numpy(s)) for s in self._begins]
+        self._names = names = [prefix + name for name in _state_names(self.op.cell)]
         self.states = tuple(
             TensorSpec(name, DTYPE, tuple(int(n) for n in array.shape[1:]))
             for name, array in zip(names, begin, strict=True)
@@ -47,50 +50,77 @@ class RecurrentMemory:
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
         # At a masked step Keras repeats the last output, which for its own cells is a state already,
         # but for one: before the first output it puts out zeros, and not the initial state.
-        own = None if initial else _output_state(op.cell)
+        own = None if self._begins else _output_state(self.op.cell)
         self._last = prefix + (own or "last")
-        if masked and self._last not in names:
-            size = getattr(op.cell, "output_size", None) or op.cell.state_size  # as `RNN` itself has it
+        if self._masked and self._last not in names:
+            cell = self.op.cell
+            size = getattr(cell, "output_size", None) or cell.state_size  # as `RNN` itself has it
             self.states += (TensorSpec(self._last, DTYPE, (int(tree.flatten(size)[0]),)),)
 
-    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
-        """Call the cell once; at a masked step keep the states and repeat the last output."""
-        before = [tensors[name] for name in self._names]
+    def shapes(self, call: Call) -> Any:
+        """Those of the whole sequence."""
+        return self.op.compute_output_spec(next(iter(call.arguments.values())))
+
+    def step(self, call: Call, moment: Moment) -> Any:
+        """Call the cell once; the output, and behind it the final states where the layer returns them."""
+        arguments = call.arguments
+        sequence, mask = next(iter(arguments.values())), arguments.get("mask")
+        if mask is None and arguments.get("initial_state") is None:  # handed on with the sequence
+            mask = mask_of(sequence)
+        counts = None if mask is None else moment.drop_time(mask)
+        y, after = self._cell(moment.drop_time(sequence), counts, moment)
+        if self.op.return_sequences:
+            y = moment.add_time(y)
+            y._keras_mask = mask
+        return [y, *after] if self.op.return_state else y
+
+    def _cell(self, x: Any, mask: Any, moment: Moment) -> tuple[Any, list[Any]]:
+        """The output and the states after x `[batch, ...]`; where masked, the last ones again."""
+        before = [moment.tensors[name] for name in self._names]
         if hasattr(x, "_keras_mask"):  # the mask is applied below, and the cell would warn of it
             x = tf.identity(x)
-        with _without_dropout(self._op.cell):
-            y, after = self._op.cell(x, tree.pack_sequence_as(self._structure, before))
+        with _without_dropout(self.op.cell):
+            y, after = self.op.cell(x, tree.pack_sequence_as(self._structure, before))
         after = tree.flatten(after)
-        keeps_output = len(self.states) > len(self._names)
         if mask is not None:
-            last = tensors[self._last]
+            last = moment.tensors[self._last]
             y = _where(
-                mask, y, ops.zeros_like(y) if self._op.zero_output_for_mask else ops.cast(last, y.dtype)
+                mask, y, ops.zeros_like(y) if self.op.zero_output_for_mask else ops.cast(last, y.dtype)
             )
             after = [
                 _where(mask, new, ops.cast(old, new.dtype)) for new, old in zip(after, before, strict=True)
             ]
-        following = {NEXT + name: state for name, state in zip(self._names, after, strict=True)}
-        if keeps_output:
-            following[NEXT + self._last] = y
-        return y, after, following
+        moment.following |= {NEXT + name: state for name, state in zip(self._names, after, strict=True)}
+        if len(self.states) > len(self._names):
+            moment.following[NEXT + self._last] = y
+        return y, after
 
 
-class ConvolutionMemory:
-    """A causal convolution: `past`, the last (kernel - 1) * dilation inputs, oldest first."""
+class Convolution(Part):
+    """A causal convolution over time: `past`, the last (kernel - 1) * dilation inputs, oldest first."""
 
-    initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written: padding is zeros)
+    remembers = True
 
-    def __init__(self, op: Any, prefix: str, channels: int) -> None:
-        self._op = op
-        reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
+    def __init__(self, op: Any, timed: bool) -> None:
+        super().__init__(timed)
+        self.op = op
+
+    def take_names(self, prefix: str) -> None:
+        """Give the state its name, with `prefix` before it."""
         self._name = f"{prefix}past"
-        self.states: tuple[TensorSpec, ...] = (TensorSpec(self._name, DTYPE, (reach, channels)),)
+        self.states = (TensorSpec(self._name, DTYPE, (reach(self.op), self._channels)),)
 
-    def step(self, x: Any, mask: Any, tensors: Tensors) -> tuple[Any, list[Any], Tensors]:
+    def shapes(self, call: Call) -> Any:
+        """As many time steps as it reads."""
+        sequence = call.args[0]
+        self._channels = int(sequence.shape[-1])
+        width = self.op.compute_output_spec(sequence).shape[-1]
+        return keras.KerasTensor((*sequence.shape[:-1], width), sequence.dtype)
+
+    def step(self, call: Call, moment: Moment) -> Any:
         """Convolve the one window that ends at this time step."""
-        op = self._op
-        past = ops.cast(tensors[self._name], x.dtype)
+        op, x = self.op, moment.drop_time(call.args[0])
+        past = ops.cast(moment.tensors[self._name], x.dtype)
         window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
         kernel = ops.cast(op.kernel, x.dtype)
         if isinstance(op, layers.DepthwiseConv1D):
@@ -105,7 +135,18 @@ class ConvolutionMemory:
             y = ops.add(y, ops.cast(op.bias, x.dtype))
         if op.activation is not None:
             y = op.activation(y)
-        return y, [], {NEXT + self._name: window[:, 1:]}
+        moment.following[NEXT + self._name] = window[:, 1:]
+        return moment.add_time(y)
+
+
+Memory = Recurrent | Convolution
+
+
+def reach(op: Any) -> int:
+    """How many past inputs a convolution over time needs; 0 of anything else."""
+    if isinstance(op, layers.Conv1D | layers.DepthwiseConv1D):
+        return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
+    return 0
 
 
 @contextmanager

@@ -7,17 +7,18 @@ recorded, or is being made, by whoever calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engines import Engine, Runner, Tensors
 from ..spec import NEXT, StepSpec
-from .measure import Arrays, Measures, Reference, chain, measure
+from .findings import Finding, Label, Level
+from .measure import measure
 from .profiles import Profile
+from .reference import Arrays, Reference, chain
 
 BATCH, BATCH_STEPS = 3, 128
 
@@ -42,41 +43,9 @@ class Candidate:
     path: Path | None = None  # the file or folder, for its size
 
     @property
-    def label(self) -> str:
-        """As a person would call it."""
-        return f"{self.name} in {self.engine}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one level found of one candidate."""
-
-    level: str
-    candidate: str
-    passed: bool
-    summary: str  # a few words
-    failure: str = ""  # the first breach in words; empty if passed
-    figures: dict[str, Any] = field(default_factory=dict)
-    measures: Measures | None = field(default=None, repr=False)
-    case: str = ""  # which of several of this level: a kind of input, or a mistake
-
-    @property
-    def title(self) -> str:
-        """The level and the case."""
-        return f"{self.level}, {self.case}" if self.case else self.level
-
-    def __str__(self) -> str:
-        """A failure in words."""
-        return f"{self.candidate} fails at the level '{self.title}': {self.failure}"
-
-
-def attempt(level: str, candidate: Candidate, judged: Callable[[], Finding], case: str = "") -> Finding:
-    """What is found, or a failed finding with the engine's own words where it raises."""
-    try:
-        return judged()
-    except Exception as error:  # each engine raises its own classes
-        words = " ".join(str(error).split())[:500] or type(error).__name__
-        return Finding(level, candidate.label, False, "broke", f"it does not run: {words}", case=case)
+    def label(self) -> Label:
+        """Who it is in findings."""
+        return Label(self.name, self.engine)
 
 
 @dataclass(frozen=True)
@@ -104,7 +73,7 @@ def run_chained(candidate: Candidate, runner: Callable[[int], Runner], reference
 
 
 def judge(
-    level: str,
+    level: Level,
     candidate: Candidate,
     reference: Reference,
     results: Arrays,
@@ -124,7 +93,7 @@ def judge(
 def structure(candidate: Candidate) -> Finding:
     """What the file declares, and what one step gives: every name, its shape and dtype, at batch 1 and 3."""
     problems = candidate.look() or _strange_results(candidate)
-    return Finding("structure", candidate.label, not problems, "ok", "; ".join(problems))
+    return Finding(Level.STRUCTURE, candidate.label, not problems, "ok", "; ".join(problems))
 
 
 def _strange_results(candidate: Candidate) -> list[str]:
@@ -147,7 +116,7 @@ def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: st
     """The whole run, each seed fed with the candidate's own states."""
     results = run_chained(candidate, engine.runner, reference)
     seeds = [f"seed {r}" for r in range(reference.batch)]
-    return judge("chained", candidate, reference, results, seeds, kind)
+    return judge(Level.CHAINED, candidate, reference, results, seeds, kind)
 
 
 def one_step(
@@ -165,13 +134,13 @@ def one_step(
     )
     together = {n: np.concatenate([r[n] for r in results], axis=1) for n in results[0]}
     rows = [f"the state before step {t} of seed 0" for t in starts]
-    found = judge("one step", candidate, joined, together, rows)
+    found = judge(Level.ONE_STEP, candidate, joined, together, rows)
     if saturated is None or not found.passed:
         return found
     # Where nobody goes there are limits of their own, and quantized weights must only stay finite.
     far_candidate = replace(candidate, profile=Profile(units=candidate.profile.saturated))
     far = judge(
-        "one step",
+        Level.ONE_STEP,
         far_candidate,
         saturated,
         run_chained(candidate, engine.runner, saturated),
@@ -192,7 +161,7 @@ def batch(candidate: Candidate, engine: Engine, reference: Reference) -> Finding
         {n: np.concatenate([(p.state or {})[n] for p in parts]) for n in parts[0].state or {}},
     )
     called = [f"row {r} of {BATCH}, cut from step {1 + r * length} of seed 0" for r in range(BATCH)]
-    return judge("batch", candidate, rows, chain(engine.runner(BATCH), rows.inputs, rows.state), called)
+    return judge(Level.BATCH, candidate, rows, chain(engine.runner(BATCH), rows.inputs, rows.state), called)
 
 
 def free_run(candidate: Candidate, engine: Engine, greedy: Greedy, error: float) -> Finding:
@@ -219,7 +188,7 @@ def free_run(candidate: Candidate, engine: Engine, greedy: Greedy, error: float)
     left = [d for d in departures if d is not None]
     summary = "same" if not left else f"leaves at {min(left)}"
     figures = {"departures": departures, "steps": len(greedy.tokens), "error": error}
-    return Finding("free run", candidate.label, not failure, summary, failure, figures)
+    return Finding(Level.FREE_RUN, candidate.label, not failure, summary, failure, figures)
 
 
 def _departure(runner: Runner, tokens: NDArray[np.int32], greedy: Greedy) -> int | None:

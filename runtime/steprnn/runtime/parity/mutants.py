@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
 
 from ..engines import Engine, Runner, Tensors
 from ..spec import StepSpec
-from .levels import Candidate, Finding, attempt
-from .measure import Arrays, Reference, chain, measure
+from .findings import Finding, Level, Words, attempt
+from .levels import Candidate
+from .measure import measure
+from .reference import Arrays, Reference, chain
 
 STEPS = 256
+
+
+class Mistake(Words):
+    """A mistake that people make, as a person reads it."""
+
+    SWAPPED = "two states swapped"
+    STALE = "state one step stale"
+    ZEROED = "state zeroed"
+    SHIFTED = "vocabulary shifted by one"
+    ONE_PERCENT = "one weight off by 1 %"
+    PERMUTED = "gates permuted"
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether it changes more than weights of 8 bits do, so that every profile must see it."""
+        return self is not Mistake.ONE_PERCENT
 
 
 class Mutant:
     """A runner that makes one mistake with its states or its tokens; everything else is the real one's."""
 
-    def __init__(self, runner: Runner, mistake: str, spec: StepSpec) -> None:
+    def __init__(self, runner: Runner, mistake: Mistake, spec: StepSpec) -> None:
         self._runner = runner
         self._mistake = mistake
         self._swap = swappable(spec)
@@ -29,17 +47,17 @@ class Mutant:
 
     def run(self) -> None:
         """Take one time step, with the mistake."""
-        if self._mistake == "vocabulary shifted by one" and self._tokens:
+        if self._mistake is Mistake.SHIFTED and self._tokens:
             (x,) = self.inputs.values()
             x[...] = (x + 1) % self._tokens
         state = self._runner.get_state()
-        if self._mistake == "state zeroed":
+        if self._mistake is Mistake.ZEROED:
             self._runner.set_state({n: np.zeros_like(a) for n, a in state.items()})
-        elif self._mistake == "state one step stale":
+        elif self._mistake is Mistake.STALE:
             self._runner.set_state(self._before)
             self._before = state
         self._runner.run()
-        if self._mistake == "two states swapped" and self._swap:
+        if self._mistake is Mistake.SWAPPED and self._swap:
             state, (a, b) = self._runner.get_state(), self._swap
             self._runner.set_state(state | {a: state[b], b: state[a]})
 
@@ -64,18 +82,21 @@ def swappable(spec: StepSpec) -> tuple[str, str] | None:
     return next(pairs, None)
 
 
-def mistakes(spec: StepSpec) -> list[str]:
+def mistakes(spec: StepSpec) -> list[Mistake]:
     """The mistakes that a model of this contract can suffer."""
-    found = ["state one step stale", "state zeroed"] if spec.states else []
+    found = [Mistake.STALE, Mistake.ZEROED] if spec.states else []
     if swappable(spec):
-        found.insert(0, "two states swapped")
+        found.insert(0, Mistake.SWAPPED)
     if spec.is_language_model:
-        found.append("vocabulary shifted by one")
+        found.append(Mistake.SHIFTED)
     return found
 
 
 def sensitivity(
-    candidate: Candidate, engine: Engine, reference: Reference, graphs: dict[str, Engine] | None = None
+    candidate: Candidate,
+    engine: Engine,
+    reference: Reference,
+    graphs: Mapping[Mistake, Engine] | None = None,
 ) -> Iterator[Finding]:
     """Each mistake must be rejected by the very judgement that passes the candidate; else it is void.
 
@@ -83,7 +104,7 @@ def sensitivity(
     """
     part = reference.part(slice(0, STEPS), slice(0, 1))
 
-    def finding(mistake: str) -> Finding:
+    def finding(mistake: Mistake) -> Finding:
         graph = (graphs or {}).get(mistake)
         runner = graph.runner(1) if graph else Mutant(engine.runner(1), mistake, candidate.spec)
         results = chain(runner, part.inputs, part.state)
@@ -94,14 +115,14 @@ def sensitivity(
         )
         summary = f"{measures.largest:.1e} u"
         return Finding(
-            "sensitivity",
+            Level.SENSITIVITY,
             candidate.label,
             not measures.passed,
             summary,
             failure if measures.passed else "",
             measures.to_record(),
-            case=mistake,
+            case=str(mistake),
         )
 
     for mistake in [*mistakes(candidate.spec), *(graphs or {})]:
-        yield attempt("sensitivity", candidate, partial(finding, mistake), mistake)
+        yield attempt(Level.SENSITIVITY, candidate.label, partial(finding, mistake), str(mistake))

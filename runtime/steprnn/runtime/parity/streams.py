@@ -6,8 +6,9 @@ import numpy as np
 
 from ..engines import Engine, Tensors
 from ..spec import NEXT
-from .levels import BATCH, Candidate, Finding, begin, judge
-from .measure import Arrays, Reference, chain
+from .findings import Finding, Level
+from .levels import BATCH, Candidate, begin, judge
+from .reference import Arrays, Reference, chain
 
 STEPS = 48
 
@@ -36,11 +37,15 @@ def semantics(candidate: Candidate, engine: Engine, reference: Reference) -> Fin
     if candidate.batched:
         same("beside other rows", *_beside_rows(engine, part, other))
     results = chain(candidate.open(2).runner(1), part.inputs, part.state)
-    two = judge("semantics", candidate, part, results, ["seed 0"])
+    two = judge(Level.SEMANTICS, candidate, part, results, ["seed 0"])
     if not two.passed:
         failures.append(f"with two threads: {two.failure}")
     return Finding(
-        "semantics", candidate.label, not failures, "ok" if not failures else "FAILED", "; ".join(failures)
+        Level.SEMANTICS,
+        candidate.label,
+        not failures,
+        "ok" if not failures else "FAILED",
+        "; ".join(failures),
     )
 
 

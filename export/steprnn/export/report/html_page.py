@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from steprnn.runtime.parity.levels import Finding
+from steprnn.runtime.parity.findings import Finding, Label, Level
 
 from .plots import BAND, colour, pictures
 from .table import COLUMNS, candidates_in, cell, main_run
@@ -54,7 +54,7 @@ summary { cursor: pointer; }
 """
 
 
-def page(
+def html_page(
     findings: Sequence[Finding], variants: Sequence[Variant], name: str, conditions: dict[str, Any]
 ) -> str:
     """The whole page."""
@@ -91,7 +91,7 @@ def page(
 
 def _breach(finding: Finding) -> str:
     """A failure in words: which artefact, level, tensor, step, seed, got, expected, how many units."""
-    where = f"{escape(finding.candidate)}, {escape(finding.title)}"
+    where = f"{escape(str(finding.candidate))}, {escape(finding.title)}"
     return f'<div class="breach"><strong>{where}</strong><br>{escape(finding.failure)}</div>'
 
 
@@ -107,9 +107,9 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -
     return f'<table class="{style}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _dot(findings: Sequence[Finding], candidate: str) -> str:
+def _dot(findings: Sequence[Finding], candidate: Label) -> str:
     tint = colour(findings, candidate)
-    return f'<span><span class="dot" style="background:{tint}"></span>{escape(candidate)}</span>'
+    return f'<span><span class="dot" style="background:{tint}"></span>{escape(str(candidate))}</span>'
 
 
 def _verdicts(findings: Sequence[Finding]) -> str:
@@ -134,11 +134,11 @@ def _verdicts(findings: Sequence[Finding]) -> str:
             ]
         )
     others = "; ".join(
-        f"{escape(f.candidate)}, {escape(f.level)}: {escape(f.summary)} {_verdict(f.passed)}"
+        f"{escape(str(f.candidate))}, {escape(str(f.level))}: {escape(f.summary)} {_verdict(f.passed)}"
         for f in findings
         if f.candidate not in candidates_in(findings)
     )
-    return _rows(["", *levels, "same-top-1", "mean KL", "verdict"], rows) + f"<p>{others}</p>"
+    return _rows(["", *map(str, levels), "same-top-1", "mean KL", "verdict"], rows) + f"<p>{others}</p>"
 
 
 def _verdict(passed: bool) -> str:
@@ -152,7 +152,7 @@ def _plot(picture: tuple[str, str]) -> str:
 
 def _sensitivity(findings: Sequence[Finding]) -> str:
     """Each mistake against each candidate: how far it is off, and whether it was rejected."""
-    mutants = [f for f in findings if f.level == "sensitivity"]
+    mutants = [f for f in findings if f.level is Level.SENSITIVITY]
     if not mutants:
         return ""
     candidates = [c for c in candidates_in(findings) if any(f.candidate == c for f in mutants)]
@@ -168,7 +168,8 @@ def _sensitivity(findings: Sequence[Finding]) -> str:
         rows.append(cells)
     return (
         "<h2>Sensitivity</h2><p>The same judgement on artefacts with a known mistake. One that is not "
-        "rejected makes the check void, and so fails.</p>" + _rows(["mistake", *candidates], rows, "wide")
+        "rejected makes the check void, and so fails.</p>"
+        + _rows(["mistake", *map(str, candidates)], rows, "wide")
     )
 
 
@@ -185,7 +186,7 @@ def _conditions(conditions: dict[str, Any]) -> str:
 
 def _all(findings: Sequence[Finding]) -> str:
     rows = [
-        [escape(f.candidate), escape(f.title), escape(f.summary), _verdict(f.passed), escape(f.failure)]
+        [escape(str(f.candidate)), escape(f.title), escape(f.summary), _verdict(f.passed), escape(f.failure)]
         for f in findings
     ]
     table = _rows(["artefact", "level", "found", "verdict", "in words"], rows, "wide")

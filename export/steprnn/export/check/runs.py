@@ -1,0 +1,109 @@
+"""The runs of the reference that all candidates of a model are judged against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steprnn.runtime.bundle.vocabulary import Vocabulary
+from steprnn.runtime.errors import UsageError
+from steprnn.runtime.parity.levels import Greedy
+from steprnn.runtime.parity.mutants import Mistake
+from steprnn.runtime.parity.reference import Arrays, Reference
+
+from ..step.contract import Step
+from .mistakes import mutated
+from .reference import FunctionEngine, Oracle, input_run, own_text
+
+STEPS, SEEDS = 1024, 8
+GREEDY_STEPS, PROMPT = 256, 4
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What all candidates of a model are judged against, made once."""
+
+    chained: dict[str, Reference]  # kind of input -> run of all seeds; the first is the one in use
+    saturated: Reference
+    greedy: Greedy | None
+    graphs: dict[Mistake, FunctionEngine] = field(default_factory=dict)  # with a mistake in their weights
+
+    @property
+    def main(self) -> Reference:
+        """The run on text, or on noise for a signal."""
+        return next(iter(self.chained.values()))
+
+
+def reference_runs(
+    step: Step,
+    *,
+    text: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    steps: int = STEPS,
+    seeds: int = SEEDS,
+    kinds: int | None = None,
+    say: Say = lambda line: None,
+) -> Runs:
+    """The oracle's runs: `seeds` streams of `steps` steps of each kind of input, or of the first `kinds`.
+
+    `say` is told each as it is made. Raises `UsageError` where there is a text and no vocabulary for it, or
+    too little of it.
+    """
+    oracle = Oracle(step)
+    chained: dict[str, Reference] = {}
+    for kind, inputs in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
+        chained[kind] = oracle.run(inputs)
+        say(f"reference on {kind}")
+    main = next(iter(chained.values()))
+    greedy = None
+    if step.spec.is_language_model:
+        (tokens,) = main.inputs.values()
+        greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), min(GREEDY_STEPS, steps))
+        say("reference, greedy")
+    return Runs(chained, oracle.saturated(main), greedy, mutated(step, main))
+
+
+def _inputs(
+    oracle: Oracle, text: str | None, vocabulary: Vocabulary | None, steps: int, seeds: int
+) -> Iterator[tuple[str, Arrays]]:
+    step = oracle.step
+    if step.spec.is_language_model:
+        (x,) = step.spec.inputs
+        tokens = own_text(oracle, steps, seeds) if text is None else _rows_of(text, vocabulary, steps, seeds)
+        yield "text" if text else "its own text", {x.name: tokens}
+    uniform = input_run(step, steps, seeds)
+    yield "uniform tokens" if step.spec.inputs[0].tokens else "noise", uniform
+    one = {n: np.broadcast_to(a[:1], a.shape).copy() for n, a in uniform.items()}
+    yield "one token repeated" if step.spec.inputs[0].tokens else "a constant signal", one
+    if not step.spec.inputs[0].tokens:
+        yield "silence", {n: np.zeros_like(a) for n, a in uniform.items()}
+        yield "steps", {n: np.repeat(a[::64], 64, axis=0)[:steps] for n, a in uniform.items()}
+        yield "a swelling tone", {n: _tones(a) for n, a in uniform.items()}
+
+
+def _rows_of(text: str, vocabulary: Vocabulary | None, steps: int, seeds: int) -> NDArray[np.int32]:
+    if vocabulary is None:
+        raise UsageError(
+            "a text needs a vocabulary, and a bare Keras file has none; give the checkpoint folder"
+        )
+    tokens = vocabulary.encode(text, unknown="skip")
+    if len(tokens) < steps:
+        raise UsageError(f"the text has {len(tokens):,} known characters; expected at least {steps:,}")
+    starts = np.linspace(0, len(tokens) - steps, seeds).astype(int)
+    return np.stack([np.array(tokens[s : s + steps], np.int32) for s in starts], axis=1)
+
+
+def _tones(like: NDArray[Any]) -> NDArray[Any]:
+    """Two tones that swell and fade, with a little noise: what a recording looks like to a model."""
+    if like.dtype.kind != "f":
+        return like
+    t = np.arange(len(like)).reshape(-1, *(1,) * (like.ndim - 1))
+    wave = np.sin(t / 9.0) + 0.5 * np.sin(t / 2.3)
+    envelope = 0.5 * (1 - np.cos(2 * np.pi * t / 256))
+    return (wave * envelope + 0.05 * like).astype(np.float32)

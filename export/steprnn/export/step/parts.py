@@ -1,0 +1,144 @@
+"""What one call of a layer is in the step: for each kind one rule, in shapes and in numbers."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops, tree
+from numpy.typing import NDArray
+
+from steprnn.runtime.spec import TensorSpec
+
+from .graph import Call, mask_of
+from .layers import TIMELESS, refusal
+from .moment import Moment
+
+
+class Part:
+    """A call that remembers nothing. It runs as it is, on a time axis of length 1 where it has one.
+
+    `timed` tells whether it does. A part that remembers has `states`, once they have names, and of those
+    that do not begin at zero `initial`, without the batch axis.
+    """
+
+    remembers = False
+    states: tuple[TensorSpec, ...] = ()
+    initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written here)
+
+    def __init__(self, timed: bool) -> None:
+        self.timed = timed
+
+    def shapes(self, call: Call) -> Any:
+        """The symbolic results on a free time axis; raises `ExportError` where there are none."""
+        try:
+            result = call.output_spec()
+        except Exception as error:  # each layer has its own complaint about a free time axis
+            raise refusal(
+                call.op,
+                f"does not take a free time axis ({error})",
+                "leave it out, or wrap it in TimeDistributed",
+            ) from error
+        for t in tree.flatten(result):
+            if None in t.shape[2:]:
+                raise refusal(call.op, "moves the time axis", "keep time at axis 1")
+        return result
+
+    def step(self, call: Call, moment: Moment) -> Any:
+        """The results at one time step; raises `ExportError` where the layer does not run on one."""
+        try:
+            return self._run(call, moment)
+        except Exception as error:
+            raise refusal(
+                call.op, "does not run on a single time step", "it must act on each time step alone"
+            ) from error
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return call.run()
+
+
+class Timeless(Part):
+    """Gives the same without a time axis, and then leaves no reshapes in the graph."""
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        arguments = (tree.map_structure(moment.drop_time_if_any, a) for a in call.args)
+        return _with_mask(call, moment.add_time(call.op(*arguments)))
+
+
+class Distributed(Part):
+    """`TimeDistributed`: its layer, without the time axis."""
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return _with_mask(call, moment.add_time(call.op.layer(moment.drop_time(call.args[0]))))
+
+
+class Encoded(Part):
+    """`CategoryEncoding`, which drops an axis of length 1 by itself."""
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        encoded = call.run()
+        return moment.add_time(encoded) if call.args[0].shape.rank == 2 else encoded
+
+
+class Reshaped(Part):
+    """A `Reshape` of the features of each time step."""
+
+    def shapes(self, call: Call) -> Any:
+        """Refused where a time step is not made of one time step alone."""
+        (tensor,) = call.args
+        before, after = tensor.shape[2:], tuple(int(n) for n in call.op.target_shape[1:])
+        if -1 in after:
+            after = tuple(prod(before) // -prod(after) if n == -1 else n for n in after)
+        if prod(before) != prod(after):
+            raise refusal(
+                call.op, "reshapes time into the features", "keep time at axis 1: Reshape((-1, ...))"
+            )
+        self._features = after
+        return keras.KerasTensor((*tensor.shape[:2], *after), tensor.dtype)
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return ops.reshape(call.args[0], (-1, 1, *self._features))
+
+
+class Padding(Part):
+    """`ZeroPadding1D` on the left, which the convolution behind it takes up."""
+
+    def shapes(self, call: Call) -> Any:
+        """As if nothing were padded; refused on the right, where it is the future."""
+        self.left, right = (int(n) for n in call.op.padding)
+        if right:
+            raise refusal(call.op, "pads the future", "pad on the left alone")
+        return keras.KerasTensor(call.args[0].shape, call.args[0].dtype)
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return call.args[0]
+
+
+def part_of(op: Any, timed: bool) -> Part:
+    """The part of a layer that remembers nothing."""
+    kinds: dict[type, type[Part]] = {
+        layers.TimeDistributed: Distributed,
+        layers.CategoryEncoding: Encoded,
+        layers.Reshape: Reshaped,
+        layers.ZeroPadding1D: Padding,
+    }
+    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds), Timeless if _is_timeless(op) else Part)
+    return kind(timed) if timed else Part(timed)
+
+
+def _is_timeless(op: Any) -> bool:
+    if type(op).__name__ in TIMELESS:
+        return True
+    if isinstance(op, layers.Concatenate | layers.Softmax):
+        return bool(op.axis == -1)
+    return isinstance(op, layers.LayerNormalization) and list(tree.flatten(op.axis)) == [-1]
+
+
+def _with_mask(call: Call, result: Any) -> Any:
+    """Hang the mask on the result of a layer that was run without its time axis, as Keras does."""
+    op, inputs = call.op, call.args[0]
+    if isinstance(op, layers.Layer) and op.supports_masking:
+        result._keras_mask = op.compute_mask(inputs, tree.map_structure(mask_of, inputs))
+    return result

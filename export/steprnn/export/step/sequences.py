@@ -1,0 +1,75 @@
+"""The original model on whole sequences: what the chained step must equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from steprnn.runtime.parity.reference import Arrays
+
+from .analysis import Analysis
+
+
+class SequenceModel:
+    """Runs a Keras model on whole sequences by the step's names, whatever batch size it was built for.
+
+    `fixed_steps` is the sequence length that it was built for, None where it is free.
+    """
+
+    def __init__(self, model: keras.Model, analysis: Analysis) -> None:
+        self._model = model
+        self._analysis = analysis
+        first = analysis.spec.inputs[0]
+        shape = model.inputs[analysis.inputs[first.name]].shape
+        self.fixed_steps = shape[1] if len(shape) == len(first.shape) + 2 else None
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Inputs `[batch, steps, ...]` by name; outputs by name, `[batch, steps, ...]` or `[batch, ...]`.
+
+        Initial states that the model takes as inputs are zero. A stateful model begins from zero and
+        gets its own states back afterwards.
+        """
+        rows = len(next(iter(inputs.values())))
+        size = self._model.inputs[0].shape[0] or rows
+        pieces = [
+            self._run({n: a[start : start + size] for n, a in inputs.items()})
+            for start in range(0, rows, size)
+        ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        """At most as many rows as the model was built for."""
+        rows = len(next(iter(inputs.values())))
+        given = self.given(inputs)
+        stateful = [layer for layer in self._model._flatten_layers() if getattr(layer, "stateful", False)]
+        kept = [[ops.convert_to_numpy(v) for v in tree.flatten(layer.states)] for layer in stateful]
+        for layer in stateful:
+            layer.reset_state()
+        structure = getattr(self._model, "_inputs_struct", None)
+        packed = given[0] if structure is None else tree.pack_sequence_as(structure, given)
+        outputs = tree.flatten(self._model(packed, training=False))
+        for layer, values in zip(stateful, kept, strict=True):
+            for variable, value in zip(tree.flatten(layer.states), values, strict=True):
+                variable.assign(value)
+        return {
+            name: np.asarray(ops.convert_to_numpy(outputs[i]), np.float64)[:rows]
+            for name, i in self._analysis.outputs.items()
+        }
+
+    def steps_of(self, inputs: Arrays) -> int:
+        """Time steps of inputs `[batch, steps, ...]`."""
+        return int(inputs[self._analysis.spec.inputs[0].name].shape[1])
+
+    def given(self, inputs: Arrays) -> list[Any]:
+        """The model's inputs in their order, with the rows repeated up to the batch size it was built for."""
+        names = {position: name for name, position in self._analysis.inputs.items()}
+        rows = len(next(iter(inputs.values())))
+        given = []
+        for i, tensor in enumerate(self._model.inputs):
+            array = inputs[names[i]] if i in names else np.zeros((rows, *tensor.shape[1:]))
+            size = tensor.shape[0] or rows
+            given.append(ops.convert_to_tensor(np.resize(array, (size, *array.shape[1:])), tensor.dtype))
+        return given

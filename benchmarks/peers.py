@@ -13,7 +13,7 @@ import numpy as np
 from book import Book, Write, writer
 from graphs import keras_predict, litert_signature, onnxruntime_run, openvino, tf_function
 
-from steprnn.runtime.bench.turns import LONGEST
+from steprnn.runtime.bench.rounds import MOST_STEPS
 
 
 def numpy(book: Book) -> Write:
@@ -57,7 +57,7 @@ def jax(book: Book) -> Write:
             carry, following = step(carry, token)
             return carry, following, tokens.at[place].set(token)
 
-        return lax.fori_loop(0, length, one, (carry, following[-1], jnp.zeros(LONGEST, jnp.int32)))[-1]
+        return lax.fori_loop(0, length, one, (carry, following[-1], jnp.zeros(MOST_STEPS, jnp.int32)))[-1]
 
     def write(prompt: Sequence[int], length: int) -> list[int]:
         return np.asarray(run(np.array(prompt, np.int32), length))[:length].tolist()  # type: ignore[no-any-return]

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
+from cost import Cost, Size
 
 matplotlib.use("svg")
 
 from matplotlib import pyplot
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-if TYPE_CHECKING:
-    from sizes import Cost, Size
-
-# Stand-in in the drawing -> name of the colour -> on light, on dark. Blue and orange differ for every eye.
+# On light, which is drawn, and on dark. Blue and orange differ for every eye.
 COLOURS = {
-    "#000001": ("page", "#ffffff", "#161b22"),
-    "#000002": ("ink", "#1d2733", "#e6ebf1"),
-    "#000003": ("line", "#d5dbe3", "#333d4a"),
-    "#000004": ("litert", "#1f6fb8", "#6cb2f0"),
-    "#000005": ("onnx", "#c2570c", "#f5a15a"),
+    "page": ("#ffffff", "#161b22"),
+    "ink": ("#1d2733", "#e6ebf1"),
+    "line": ("#d5dbe3", "#333d4a"),
+    "litert": ("#1f6fb8", "#6cb2f0"),
+    "onnx": ("#c2570c", "#f5a15a"),
 }
-OF = {name: stand_in for stand_in, (name, _, _) in COLOURS.items()}
+LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 DRAWN_WITH = "DejaVu Sans"  # comes with matplotlib, and is wide: other fonts need no more room
 SHOWN_WITH = "system-ui, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif"
 PANELS = {"hidden": "hidden units", "layers": "layers", "vocabulary": "vocabulary"}
@@ -40,14 +38,14 @@ def draw(costs: list[Cost], book: Size) -> str:
         "svg.hashsalt": "steprnn",  # the same file from the same figures
         "font.family": DRAWN_WITH,
         "font.size": 10,
-        "text.color": OF["ink"],
-        "axes.labelcolor": OF["ink"],
-        "axes.edgecolor": OF["line"],
-        "axes.facecolor": OF["page"],
-        "figure.facecolor": OF["page"],
-        "xtick.color": OF["ink"],
-        "ytick.color": OF["ink"],
-        "grid.color": OF["line"],
+        "text.color": LIGHT["ink"],
+        "axes.labelcolor": LIGHT["ink"],
+        "axes.edgecolor": LIGHT["line"],
+        "axes.facecolor": LIGHT["page"],
+        "figure.facecolor": LIGHT["page"],
+        "xtick.color": LIGHT["ink"],
+        "ytick.color": LIGHT["ink"],
+        "grid.color": LIGHT["line"],
     }
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(1, 3, figsize=(9.6, 4.1), sharey=True, layout="constrained")
@@ -79,11 +77,11 @@ def _panel(axis: Any, costs: list[Cost], along: str, book: Size) -> None:
         for variant, (line, marker) in STYLES.items():
             of = [c for c in here if (c.engine, c.variant) == (engine, variant)]
             x = [getattr(c.size, along) for c in of]
-            look = {"color": OF[engine], "linestyle": line, "marker": marker, "markersize": 5}
+            look = {"color": LIGHT[engine], "linestyle": line, "marker": marker, "markersize": 5}
             axis.plot(x, [c.us.median for c in of], label=f"{name} {variant}", **look)
     for variant, line in FLOORS.items():  # of both engines nearly the same
         of = [c for c in here if (c.engine, c.variant) == ("litert", variant)]
-        look = {"color": OF["ink"], "linestyle": line, "linewidth": 1.3}
+        look = {"color": LIGHT["ink"], "linestyle": line, "linewidth": 1.3}
         x = [getattr(c.size, along) for c in of]
         axis.plot(x, [c.floor_us for c in of], label=f"floor {variant}", **look)
     ticks = sorted({getattr(c.size, along) for c in here})
@@ -100,12 +98,14 @@ def _panel(axis: Any, costs: list[Cost], along: str, book: Size) -> None:
 
 
 def _coloured(svg: str, book: Size) -> str:
-    """With the reader's font, and colours by name with what each means on light and on dark."""
+    """With the reader's font, and other colours on dark; a viewer without style sheets shows the light."""
     svg = svg.replace(f"'{DRAWN_WITH}'", SHOWN_WITH)
-    for stand_in, (name, _, _) in COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{name})")
-    light, dark = ("; ".join(f"--{c[0]}: {c[i]}" for c in COLOURS.values()) for i in (1, 2))
-    style = f"<style>svg {{ {light} }} @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
+    rules = " ".join(
+        f"[style*='{part}: {light}'] {{ {part}: {dark} !important }}"
+        for light, dark in COLOURS.values()
+        for part in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {rules} }}</style>"
     title = "<title>What a step costs</title>"
     title += (
         "<desc>Microseconds a step against hidden units, layers and vocabulary, the others being "

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from steprnn.runtime import Model, load
+from steprnn.runtime.markdown import table
 
 END = b"0\r\n\r\n"  # of a chunked body
 
@@ -114,13 +115,13 @@ def measure(arguments: argparse.Namespace) -> int:
                     compared += len(single)
                     differing += sum(a != b for a, b in zip(single, texts, strict=False))
     sys.stdout.write(f"{model.engine} {model.artefact.variant}, texts of {arguments.tokens} tokens\n\n")
-    sys.stdout.write("| | tokens/s | of plain | of one client | CPU us a token |\n")
-    sys.stdout.write("| --- | ---: | ---: | ---: | ---: |\n")
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    rows = []
     for name, rate in medians.items():
-        ratios = f"{rate / medians['plain']:.1f} | {rate / medians['one client']:.1f}"
-        cost = statistics.median(costs[name]) * 1e6
-        sys.stdout.write(f"| {name} | {rate:,.0f} | {ratios} | {cost:.1f} |\n")
+        ratios = (f"{rate / medians[other]:.1f}" for other in ("plain", "one client"))
+        rows.append([name, f"{rate:,.0f}", *ratios, f"{statistics.median(costs[name]) * 1e6:.1f}"])
+    head = ["", "tokens/s", "of plain", "of one client", "CPU us a token"]
+    sys.stdout.write("\n".join(table(head, rows)) + "\n")
     sys.stdout.write(f"\n{compared - differing} of {compared} texts are the same to one client and to all\n")
     return 0
 

@@ -12,25 +12,26 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from cost import Cost, Size
 from readme import put
 
 from steprnn.export.formats import onnx, tflite
+from steprnn.export.inspect import inspect
 from steprnn.export.step.derive import derive
 from steprnn.runtime import engines
 from steprnn.runtime.bench.machine import pinned, read_seconds
-from steprnn.runtime.bench.turns import Spread, take_turns
-from steprnn.runtime.bench.weights import read_per_step
+from steprnn.runtime.bench.rounds import Spread, time_rounds
 from steprnn.runtime.engines import Runner
+from steprnn.runtime.markdown import table
 from steprnn.runtime.quiet import quiet
 from steprnn.runtime.spec import StepSpec
 from steprnn.train.model import build
@@ -39,27 +40,6 @@ from steprnn.train.settings import Settings
 HIDDEN, LAYERS, VOCABULARY = (128, 256, 512, 1024), (1, 2, 3), (100, 300, 1027, 4000, 20000)
 FORMATS: dict[str, ModuleType] = {"litert": tflite, "onnx": onnx}
 VARIANTS = ("float32", "int8")
-
-
-@dataclass(frozen=True, order=True)
-class Size:
-    """The book's model has the middle of each."""
-
-    hidden: int = 256
-    layers: int = 1
-    vocabulary: int = 1027
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Microseconds a step, greedy, of one engine and variant at one size."""
-
-    size: Size
-    engine: str
-    variant: str
-    read_bytes: int
-    floor_us: float
-    us: Spread
 
 
 def sizes() -> list[Size]:
@@ -74,18 +54,17 @@ def costs(size: Size, folder: Path, rounds: int, seconds: float) -> Iterator[Cos
     """Write the graphs of an untrained model, and let their engines take turns."""
     keras.utils.set_random_seed(0)
     step = derive(build(size.vocabulary, Settings(units=size.hidden, layers=size.layers)))
-    works, floors = {}, {}
+    workloads, reads = {}, {}
     for engine, module in FORMATS.items():
         for variant in VARIANTS:
-            path = folder / f"{engine}.{variant}"
+            path = folder / f"{variant}.{engines.ENGINES[engine]}"
             module.write(step, path, variant)
             runner = engines.open_engine(engine, path, step.spec).runner(1)
-            works[engine, variant] = partial(greedy, runner, step.spec)
-            floors[engine, variant] = read_per_step(path, engines.ENGINES[engine])
-    times = take_turns({" ".join(key): work for key, work in works.items()}, rounds, seconds)
-    for engine, variant in works:
-        read = floors[engine, variant]
-        spread = Spread.of(times[f"{engine} {variant}"])
+            workloads[engine, variant] = partial(greedy, runner, step.spec)
+            reads[engine, variant] = inspect(path).weights.per_step
+    times = time_rounds(workloads, rounds, seconds)
+    for (engine, variant), read in reads.items():
+        spread = Spread.of(times[engine, variant])
         yield Cost(size, engine, variant, read, read_seconds(read) * 1e6, spread)
 
 
@@ -100,20 +79,19 @@ def greedy(runner: Runner, spec: StepSpec, length: int) -> None:
         token = logits.argmax()
 
 
-def table(found: list[Cost]) -> list[str]:
+def lines(found: list[Cost]) -> list[str]:
     """A row for each size, a column for each engine and variant, with the floor in brackets."""
     names = [(engine, variant) for engine in FORMATS for variant in VARIANTS]
-    lines = [
-        "Microseconds a step, greedy, the engine alone; in brackets the floor, its weights read once.",
-        "",
-        f"| hidden | layers | vocabulary | {' | '.join(' '.join(name) for name in names)} |",
-        "| ---: | ---: | ---: |" + " ---: |" * len(names),
-    ]
+    rows = []
     for size in dict.fromkeys(cost.size for cost in found):
         of = {(c.engine, c.variant): c for c in found if c.size == size}
         cells = [f"{of[n].us.median:,.1f} ({of[n].floor_us:,.1f})" for n in names]
-        lines.append(f"| {size.hidden:,} | {size.layers} | {size.vocabulary:,} | {' | '.join(cells)} |")
-    return lines
+        rows.append([f"{size.hidden:,}", str(size.layers), f"{size.vocabulary:,}", *cells])
+    return [
+        "Microseconds a step, greedy, the engine alone; in brackets the floor, its weights read once.",
+        "",
+        *table(["hidden", "layers", "vocabulary", *map(" ".join, names)], rows, words=()),
+    ]
 
 
 def main() -> None:
@@ -128,7 +106,9 @@ def main() -> None:
     parser.add_argument("--read", metavar="FILE", type=Path, help="print and draw figures written before")
     arguments = parser.parse_args()
     if arguments.read:
-        found = [revived(record) for record in json.loads(arguments.read.read_text(encoding="utf-8"))]
+        found = [
+            Cost.from_record(record) for record in json.loads(arguments.read.read_text(encoding="utf-8"))
+        ]
     else:
         found = []
         with pinned(), quiet() as terminal:
@@ -138,21 +118,16 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     pace = (5, 0.002) if arguments.quick else (21, 0.02)
                     found += costs(size, Path(folder), *pace)
-    print("\n".join(table(found)))
+    print("\n".join(lines(found)))
     if arguments.json:
         text = json.dumps([asdict(cost) for cost in found], indent=1) + "\n"
         arguments.json.write_text(text, encoding="utf-8")
     if arguments.readme:
-        put(arguments.readme, {"sizes": table(found)})
+        put(arguments.readme, {"sizes": lines(found)})
     if arguments.picture:
-        from picture import draw
+        from picture import draw  # matplotlib, which nothing else here needs
 
         arguments.picture.write_text(draw(found, Size()), encoding="utf-8")
-
-
-def revived(record: dict[str, Any]) -> Cost:
-    """A cost from its JSON."""
-    return Cost(**record | {"size": Size(**record["size"]), "us": Spread(**record["us"])})
 
 
 if __name__ == "__main__":

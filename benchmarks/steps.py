@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import time
@@ -30,16 +29,18 @@ from book import Book, Write
 from peers import PEERS
 from readme import put
 
+from steprnn.export.inspect import inspect
 from steprnn.export.source import open_source
 from steprnn.runtime import Model, engines, load
 from steprnn.runtime.bench.machine import pinned, read_seconds
 from steprnn.runtime.bench.measure import FULL, QUICK, Pace, measure, runnable
-from steprnn.runtime.bench.report import markdown
-from steprnn.runtime.bench.turns import Spread, Work, take_turns
-from steprnn.runtime.bench.weights import read_per_step
-from steprnn.runtime.bench.works import works_of
+from steprnn.runtime.bench.rounds import Spread, Workload, time_rounds
+from steprnn.runtime.bench.tables import markdown
+from steprnn.runtime.bench.workloads import workloads_of
 from steprnn.runtime.bundle.manifest import Manifest
-from steprnn.runtime.files import PARITY
+from steprnn.runtime.errors import BundleError
+from steprnn.runtime.files import PARITY, PARITY_FORMAT, read_record
+from steprnn.runtime.markdown import table
 from steprnn.runtime.quiet import quiet
 
 Say = Callable[[str], None]
@@ -105,64 +106,70 @@ def compare(bundle: Path, checkpoint: Path, pace: Pace, say: Say) -> tuple[list[
         name for name, (_, at) in found.items() if at is not None and (name in PEERS or "float32" in name)
     ]
 
-    works: dict[str, Work] = {name: partial(write, prompt) for name, (write, _) in found.items()}
-    works |= {f"{name}, engine alone": works_of(model)["raw"] for name, model in models.items()}
+    workloads: dict[str, Workload] = {name: partial(write, prompt) for name, (write, _) in found.items()}
+    workloads |= {f"{name}, engine alone": workloads_of(model)["raw"] for name, model in models.items()}
     began, worked = time.perf_counter(), time.process_time()
-    times = take_turns(works, pace.rounds, pace.seconds, lambda n: say(f"round {n + 1} of {pace.rounds}"))
+    times = time_rounds(
+        workloads, pace.rounds, pace.seconds, lambda n: say(f"round {n + 1} of {pace.rounds}")
+    )
     share = min(1.0, (time.process_time() - worked) / (time.perf_counter() - began))
     floors = {
-        name: read_seconds(read_per_step(bundle / a.path, a.format)) * 1e6
+        name: read_seconds(inspect(bundle / a.path).weights.per_step) * 1e6
         for name, (_, a) in candidates.items()
     }
     texts = {
         name: "same" if at is None else f"another from character {at + 1}" for name, (_, at) in found.items()
     }
-    lines = table({name: Spread.of(values) for name, values in times.items()}, texts, floors)
+    lines = compared({name: Spread.of(values) for name, values in times.items()}, texts, floors)
     noise = f"The core was ours {share:.0%} of the time; medians of {pace.rounds} rounds taken in turn. "
     return [noise + lines[0], *lines[1:]], wrong
 
 
-def table(spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mapping[str, float]) -> list[str]:
+def compared(
+    spreads: Mapping[str, Spread], texts: Mapping[str, str], floors: Mapping[str, float]
+) -> list[str]:
     """A paragraph, and a row for each contender, the slowest first."""
     fastest = min((name for name in spreads if name in PEERS), key=lambda name: spreads[name].median)
     float32 = min(us for name, us in floors.items() if "float32" in name)
-    lines = [
-        "In brackets: the best round, and what nine of ten rounds are below. "
-        f"The fastest float32 peer here is {fastest}.",
-        "",
-        "| | us a step | speed, fastest peer = 1 | times its floor | greedy text |",
-        "| --- | ---: | ---: | ---: | --- |",
-    ]
+    rows = []
     for name, spread in sorted(spreads.items(), key=lambda item: -item[1].median):
         own = max((candidate for candidate in floors if candidate in name), key=len, default=None)
         floor = floors[own] if own else float32
-        lines.append(
-            f"| {name} | {spread.median:,.1f} ({spread.least:,.1f}, {spread.p90:,.1f}) "
-            f"| {spreads[fastest].median / spread.median:.3g} | {spread.median / floor:,.1f} "
-            f"| {texts.get(name, '')} |"
-        )
-    return lines + [
-        f"| floor of {name}: its weights read once | {us:,.1f} | | | |" for name, us in floors.items()
+        time_of = f"{spread.median:,.1f} ({spread.least:,.1f}, {spread.p90:,.1f})"
+        speed = f"{spreads[fastest].median / spread.median:.3g}"
+        rows.append([name, time_of, speed, f"{spread.median / floor:,.1f}", texts.get(name, "")])
+    for name, us in floors.items():
+        rows.append([f"floor of {name}: its weights read once", f"{us:,.1f}", "", "", ""])
+    head = ["", "us a step", "speed, fastest peer = 1", "times its floor", "greedy text"]
+    return [
+        "In brackets: the best round, and what nine of ten rounds are below. "
+        f"The fastest float32 peer here is {fastest}.",
+        "",
+        *table(head, rows, words=(0, 4)),
     ]
 
 
 def variants(bundle: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each variant costs, and what its artefact was found to say when it was written."""
-    record = json.loads((bundle / PARITY).read_text(encoding="utf-8"))
+    record = read_record(bundle / PARITY, PARITY_FORMAT, BundleError, "export again")
     chained = {f["candidate"]: f["figures"] for f in reversed(record["findings"]) if f["level"] == "chained"}
-    lines = [
-        "| | bytes | us a step | tokens/s, 64 at once | same-top-1 | mean KL, nats | perplexity |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    cells = []
     for row in rows:
         artefact = f"{engines.ENGINES[row['engine']]}-{row['variant']} in {row['engine']}"
         said = chained[artefact]
-        lines.append(
-            f"| {row['engine']} {row['variant']} | {row['bytes']:,} | {row['generate_us']:,.1f} "
-            f"| {row['generate_64_tokens_per_second']:,.0f} | {said['same_top_1']:.2%} "
-            f"| {said['mean_kl']:.1e} | {said['perplexity']:+.3%} |"
+        cells.append(
+            [
+                f"{row['engine']} {row['variant']}",
+                f"{row['bytes']:,}",
+                f"{row['generate_us']:,.1f}",
+                f"{row['generate_64_tokens_per_second']:,.0f}",
+                f"{said['same_top_1']:.2%}",
+                f"{said['mean_kl']:.1e}",
+                f"{said['perplexity']:+.3%}",
+            ]
         )
-    return lines
+    head = ["bytes", "us a step", "tokens/s, 64 at once", "same-top-1", "mean KL, nats", "perplexity"]
+    return table(["", *head], cells)
 
 
 def main() -> int:
@@ -180,7 +187,7 @@ def main() -> int:
         talk = partial(say, file=terminal)
         lines, wrong = compare(arguments.bundle, arguments.checkpoint, pace, talk)
     told["steps"] = lines
-    print("\n\n".join("\n".join(table) for table in told.values()))
+    print("\n\n".join("\n".join(part) for part in told.values()))
     if arguments.readme:
         put(arguments.readme, told)
     for name in wrong:

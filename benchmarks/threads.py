@@ -20,8 +20,9 @@ from readme import put
 
 from steprnn.runtime import Model, load
 from steprnn.runtime.bench.measure import runnable
-from steprnn.runtime.bench.works import works_of
+from steprnn.runtime.bench.workloads import workloads_of
 from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.markdown import table
 
 THREADS = (1, 2, 4, 8)
 MOST = THREADS[-1]
@@ -36,21 +37,27 @@ def main() -> None:
     parser.add_argument("--readme", metavar="FILE", type=Path, help="also write the table there")
     arguments = parser.parse_args()
     candidates, _ = runnable(Manifest.read(arguments.bundle))
-    lines = heading()
+    rows = []
     for name, (engine, artefact) in candidates.items():
         print(name, file=sys.stderr, flush=True)
         model = load(arguments.bundle, engine=engine, variant=artefact.variant)
-        lines.append(row(name, rates(works(model))))
+        rows.append(row(name, rates(workloads(model))))
+    lines = [
+        f"Characters a second of all texts together, greedy, {os.cpu_count()} cores; "
+        f"in brackets, times one thread. Medians of {ROUNDS} rounds taken in turn.",
+        "",
+        *table(["", "one thread", *(f"{n} threads" for n in THREADS[1:]), BARE, BATCH], rows),
+    ]
     print("\n".join(lines))
     if arguments.readme:
         put(arguments.readme, {"threads": lines})
 
 
-def works(model: Model) -> dict[str, tuple[int, Callable[[], object]]]:
-    """How many texts each work writes, and the work."""
+def workloads(model: Model) -> dict[str, tuple[int, Callable[[], object]]]:
+    """How many texts each workload writes, and the workload."""
     assert model.vocabulary is not None
     prompt = model.vocabulary.tokens[0]
-    write, bare = partial(model.generate, prompt, LENGTH), partial(works_of(model)["raw"], LENGTH)
+    write, bare = partial(model.generate, prompt, LENGTH), partial(workloads_of(model)["raw"], LENGTH)
     found: dict[str, tuple[int, Callable[[], object]]] = {
         str(n): (n, partial(at_once, n, write)) for n in THREADS
     }
@@ -60,44 +67,32 @@ def works(model: Model) -> dict[str, tuple[int, Callable[[], object]]]:
     }
 
 
-def at_once(count: int, work: Callable[[], object]) -> None:
-    """Do the work in so many threads."""
-    threads = [threading.Thread(target=work) for _ in range(count)]
+def at_once(count: int, workload: Callable[[], object]) -> None:
+    """Do it in so many threads."""
+    threads = [threading.Thread(target=workload) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def rates(works: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, float]:
+def rates(workloads: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, float]:
     """Characters a second of all threads together; medians."""
-    found: dict[str, list[float]] = {name: [] for name in works}
+    found: dict[str, list[float]] = {name: [] for name in workloads}
     for number in range(ROUNDS + 1):
-        for name, (texts, work) in works.items():
+        for name, (texts, workload) in workloads.items():
             began = time.perf_counter()
-            work()
+            workload()
             if number:  # the first round makes the runners
                 found[name].append(texts * LENGTH / (time.perf_counter() - began))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def heading() -> list[str]:
-    """What stands above the rows."""
-    some = [f"{n} threads" for n in THREADS[1:]]
-    return [
-        f"Characters a second of all texts together, greedy, {os.cpu_count()} cores; "
-        f"in brackets, times one thread. Medians of {ROUNDS} rounds taken in turn.",
-        "",
-        f"| | one thread | {' | '.join(some)} | {BARE} | {BATCH} |",
-        "| --- |" + " ---: |" * (len(THREADS) + 2),
-    ]
-
-
-def row(name: str, rates: dict[str, float]) -> str:
+def row(name: str, rates: dict[str, float]) -> list[str]:
     """Rates, and their ratio to that of one thread."""
     one = rates["1"]
     rest = [f"{rate:,.0f} ({rate / one:.2f} x)" for label, rate in rates.items() if label != "1"]
-    return f"| {name} | {one:,.0f} | {' | '.join(rest)} |"
+    return [name, f"{one:,.0f}", *rest]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
+from steprnn.runtime.markdown import table
 from steprnn.train import corpus
 from steprnn.train.model import build
 from steprnn.train.settings import Settings
@@ -172,10 +173,10 @@ def main() -> None:
         except ImportError as error:
             print(f"{name} is left out: {error}; run: pip install 'steprnn[bench]'", file=sys.stderr)
 
-    rows = []
+    results = []
     for name, seconds, reached in take_turns(contenders, epochs, arguments.goal):
         typical = statistics.median(seconds[1:])
-        rows.append(
+        results.append(
             {
                 "name": name,
                 "characters_per_second": windows.characters / typical,
@@ -184,24 +185,23 @@ def main() -> None:
                 "first_epoch_seconds": seconds[0],
             }
         )
-    first = rows[0]
+    first = results[0]
     print(
         f"{text.name}: {len(text.text):,} characters, {len(vocabulary):,} distinct; {os.cpu_count()} cores\n"
     )
     goal = arguments.goal
-    print(f"| | characters/s | steprnn is | first epoch, s | s (epochs) to {goal} | steprnn is |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
+    rows = []
+    for row in results:
         speed = first["characters_per_second"] / row["characters_per_second"]
         spent = f"{row['seconds_to_goal']:.1f} ({row['epochs_to_goal']})" if row["epochs_to_goal"] else "-"
         mine, theirs = first["seconds_to_goal"], row["seconds_to_goal"]
         sooner = f"{theirs / mine:.2f} x" if mine and theirs else "-"
-        print(
-            f"| {row['name']} | {row['characters_per_second']:,.0f} | {speed:.2f} x "
-            f"| {row['first_epoch_seconds']:.1f} | {spent} | {sooner} |"
-        )
+        rate, warm_up = f"{row['characters_per_second']:,.0f}", f"{row['first_epoch_seconds']:.1f}"
+        rows.append([row["name"], rate, f"{speed:.2f} x", warm_up, spent, sooner])
+    head = ["", "characters/s", "steprnn is", "first epoch, s", f"s (epochs) to {goal}", "steprnn is"]
+    print("\n".join(table(head, rows)))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

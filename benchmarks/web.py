@@ -24,9 +24,12 @@ from typing import Any
 from readme import put
 
 from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.markdown import table
 from steprnn.runtime.package import web
 
 VISITS, TIMES, LENGTH = 4, 5, 1500  # characters of a text
+HEAD = ["`--variant`", "model, MB", "all, MB", "all, gzipped", "us a character, greedy", "drawn"]
+HEAD += ["characters a second", "load, ms"]
 DRAWN = "temperature: 0.8, topK: 40, topP: 0.95, seed: 7"
 SCRIPT = f"""const [address, variant, done] = arguments;
 (async () => {{
@@ -76,18 +79,13 @@ def main() -> None:
                 if "error" in found:
                     raise SystemExit(f"{variant}: {found['error']}")
                 seen[variant].append(found)
-        lines = [
-            "| `--variant` | model, MB | all, MB | all, gzipped | us a character, greedy | drawn "
-            "| characters a second | load, ms |",
-            "| --- |" + " ---: |" * 7,
-            *(row(variant, pages[variant], seen[variant]) for variant in variants),
-        ]
+        lines = table(HEAD, [row(variant, pages[variant], seen[variant]) for variant in variants])
     print("\n".join(lines))
     if arguments.readme:
         put(arguments.readme, {"web": lines})
 
 
-def row(variant: str, page: Path, seen: list[dict[str, float]]) -> str:
+def row(variant: str, page: Path, seen: list[dict[str, float]]) -> list[str]:
     """The bytes of a page, the best of all times, and the median of the times to load."""
     files = [path.read_bytes() for path in page.rglob("*") if path.is_file()]
     model = sum(path.stat().st_size for path in (page / "model").glob("*.onnx"))
@@ -95,7 +93,7 @@ def row(variant: str, page: Path, seen: list[dict[str, float]]) -> str:
     greedy, drawn = (min(found[name] for found in seen) for name in ("greedy", "drawn"))
     cells = [f"{size / 1e6:.1f}" for size in sizes] + [f"{greedy:.1f}", f"{drawn:.1f}"]
     cells += [f"{1e6 / greedy:,.0f}", f"{statistics.median(found['loaded'] for found in seen):,.0f}"]
-    return f"| `{variant}` | {' | '.join(cells)} |"
+    return [f"`{variant}`", *cells]
 
 
 def serve(folder: Path) -> str:

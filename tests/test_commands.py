@@ -15,14 +15,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steprnn.runtime import Model, cli
+from steprnn.runtime import BundleError, Model, cli
 from steprnn.runtime.bundle.manifest import FileRecord
+from steprnn.runtime.commands import demo
 
 COMMANDS = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")
@@ -115,8 +116,6 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "the following arguments are required: COMMAND; `steprnn --help` tells the flags"),
-        (["sing"], "argument COMMAND: invalid choice: 'sing'"),
         (
             ["generate", "b"],
             "the following arguments are required: -p/--prompt; `steprnn generate --help` tells",
@@ -128,6 +127,46 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(
 )
 def test_usage_is_told_in_one_line(refusal: Callable[..., str], argv: list[str], words: str) -> None:
     assert refusal(2, *argv).startswith(words)
+
+
+@pytest.mark.parametrize("name", ["sing", "engine", "_engine", "__init__", "__main__", "generate.py", ""])
+def test_what_is_no_command_is_told_with_those_that_are(refusal: Callable[..., str], name: str) -> None:
+    line = refusal(2, name)
+    assert line.startswith(f"argument COMMAND: invalid choice: {name!r} (choose from ")
+    assert re.findall(r"\w+", line.partition("choose from")[2].partition(")")[0]) == list(COMMANDS)
+
+
+def test_every_module_of_commands_is_one() -> None:
+    """So that no other is taken for one: they are found by their names."""
+    folder = Path(cli.__file__).parent / "commands"
+    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    listed = {point.value for point in entry_points(group=cli.GROUP)}
+    assert {f"steprnn.runtime.commands.{name}" for name in files} <= listed
+
+
+def test_no_command_at_all_prints_the_help(capfd: Capture) -> None:
+    assert help_of("steprnn").startswith("usage: steprnn [-h] [--version] COMMAND ...")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert not ended.value.code
+    assert capfd.readouterr() == (help_of("steprnn"), "")
+
+
+def test_the_version(steprnn: Run) -> None:
+    result = steprnn("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"steprnn {version('steprnn')}\n", "")
+
+
+@pytest.mark.parametrize("argv", [["--version"], [], ["models", "--help"], ["sing"]])
+def test_python_m_is_the_same_command(steprnn: Run, argv: list[str]) -> None:
+    command = [sys.executable, "-m", "steprnn.runtime", *argv]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+    expected = steprnn(*argv)
+    assert (result.returncode, result.stdout, result.stderr) == (
+        expected.returncode,
+        expected.stdout,
+        expected.stderr,
+    )
 
 
 # generate
@@ -534,6 +573,15 @@ def test_ctrl_c_during_export(checkpoint: Path, tiny_copy: Path) -> None:
     assert err.splitlines()[-1] == b"steprnn: interrupted; nothing half-written was left behind"
     assert b"Traceback" not in err
     assert tree(tiny_copy.parent) == before
+
+
+# demo
+
+
+def test_the_table_of_demo_reads_the_record_of_parity(tiny_copy: Path) -> None:
+    (tiny_copy / "parity.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"parity\.json is not JSON \(.*\); export again$"):
+        demo.summary(tiny_copy)
 
 
 # README

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -90,6 +91,21 @@ def test_imports_point_one_way(name: str) -> None:
     for path in files:
         package = ".".join(["steprnn", *path.parent.relative_to(source).parts])
         assert of(FORBIDDEN[name], imports(path, package)) == set(), path
+
+
+def test_no_module_of_the_runtime_imports_one_that_imports_it() -> None:
+    """Not for a type checker either: what imports in a circle cannot be read, or taken out, alone."""
+    source = ROOT / "runtime" / "steprnn"
+    found = {}
+    for path in sorted(source.rglob("*.py")):
+        package = ".".join(["steprnn", *path.parent.relative_to(source).parts])
+        name = package if path.stem == "__init__" else f"{package}.{path.stem}"
+        found[name] = imports(path, package)
+    del found["steprnn.runtime"]  # what users import from; a module's parent is named in its own imports
+    graph = {name: {n for n in names if n in found and n != name} for name, names in found.items()}
+    assert "steprnn.runtime.session" in graph["steprnn.runtime.model"]
+    assert graph["steprnn.runtime.session"] & {"steprnn.runtime.model", "steprnn.runtime.foreign"} == set()
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_no_root_has_an_init_file_of_the_namespace() -> None:

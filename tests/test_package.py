@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def test_a_wheel_holds_one_engines_graphs_and_what_they_need(
     kept = {"golden.npz", "manifest.json", "parity.json", "vocabulary.json"}
     assert files == kept | {f"step.{graph}", f"step.int8.{graph}"}
     model = load(tmp_path / "site" / "tiny_verse" / "bundle")
+    assert model.manifest.read_bytes.keys() == {f"{graph}-float32", f"{graph}-int8"}
     assert model.generate("分开", 20) == models[engine].generate("分开", 20)
     run = [sys.executable, "-m", "twine", "check", "--strict", str(path)]
     result = subprocess.run(run, capture_output=True, text=True, check=False)
@@ -192,6 +194,26 @@ def test_the_model_card(package: Any, tmp_path: Path, tiny_copy: Path, edit_mani
     assert "In the file TERMS.txt." in card
     with zipfile.ZipFile(path) as file:
         assert file.read("tiny_verse-1.0.dist-info/licenses/LICENSE") == b"Sing it.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", r"parity\.json is not JSON \(.*\); export again"),
+        ("[]", r'parity\.json is not a record of parity: expected "format": "steprnn\.parity"'),
+        ('{"format": "steprnn.parity", "version": 2}', r"parity\.json has format version 2 and this steprnn"),
+    ],
+)
+def test_a_record_of_parity_that_is_none(
+    tiny_copy: Path, tmp_path: Path, edit_manifest: Any, capfd: Capture, content: str, words: str
+) -> None:
+    """Its hash is right, so nothing but the card finds it."""
+    (tiny_copy / "parity.json").write_text(content, encoding="utf-8")
+    edit_manifest(tiny_copy)
+    argv = ["package", str(tiny_copy), "--as", "wheel", *NAMED, "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == 1
+    assert re.fullmatch(rf"steprnn: \S*{words}.*\n", capfd.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_licence_no_index_takes_it(package: Any) -> None:

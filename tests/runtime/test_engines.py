@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from steprnn.runtime import BundleError, MissingExtra, UsageError, engines
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Engine, Runner, open_engine
-from steprnn.runtime.parity.measure import chain
+from steprnn.runtime.parity.reference import chain
 
 FILES = {("litert", "float32"): "step.tflite", ("onnx", "float32"): "step.onnx"}
 INT8 = {("litert", "int8"): "step.int8.tflite", ("onnx", "int8"): "step.int8.onnx"}
@@ -113,6 +114,38 @@ def test_states_are_copied_in(engine: Engine) -> None:
     result(runner, state)
     assert (state["h"] == 0.5).all()
     assert (state["c"] == 0.5).all()
+
+
+def move_what_is_private(monkeypatch: pytest.MonkeyPatch, interpreter: Any) -> None:
+    """Make a LiteRT whose public invoke() alone knows how to run a graph."""
+    wrapper = type(interpreter._interpreter)
+    invoke = wrapper.Invoke
+
+    def public(self: Any) -> None:
+        self._ensure_safe()
+        invoke(self._interpreter)
+
+    monkeypatch.setattr(type(interpreter), "invoke", public)
+    monkeypatch.delattr(wrapper, "Invoke")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", ["step.tflite", "step.int8.tflite"])
+def test_litert_without_what_is_private_gives_the_same_bits(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str, batch: int
+) -> None:
+    litert = importlib.import_module("steprnn.runtime.engines.litert")
+    engine = open_engine("litert", tiny / name, Manifest.read(tiny).step)
+    inputs = {"x": np.random.default_rng(3).integers(0, 21, (200, batch)).astype(np.int32)}
+    runner = engine.runner(batch)
+    assert isinstance(runner, litert.LiteRTRunner)
+    expected = chain(runner, inputs)
+    move_what_is_private(monkeypatch, litert.Interpreter(str(tiny / name)))
+    runner = engine.runner(batch)
+    assert isinstance(runner, litert.DynamicRunner)
+    results = chain(runner, inputs)
+    for result_name, array in expected.items():
+        np.testing.assert_array_equal(results[result_name], array, err_msg=result_name)
 
 
 def test_an_unknown_engine_and_no_threads_are_refused(tiny: Path) -> None:

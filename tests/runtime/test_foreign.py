@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from steprnn.runtime import BundleError, Model, State, StateError, UsageError, load
 from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.engines.litert import DynamicRunner
+from steprnn.runtime.foreign import load_graph
 from steprnn.runtime.pairing import Declared, pairs_by_name
 
 UNITS, WIDTH = 128, 64
@@ -138,6 +139,21 @@ def test_an_onnx_step_with_a_state_of_its_own_shape_is_numpys(vad: Path) -> None
         np.testing.assert_allclose(y, expected.step(frame), rtol=0, atol=1e-5, err_msg=f"step {t}")
         np.testing.assert_allclose(session.state.tensors["state"], expected.state, rtol=0, atol=1e-5)
     assert session.state.tensors["state"].shape == (2, 1, UNITS)
+
+
+def test_its_one_graph_is_every_variant_that_may_be_asked_for(vad: Path) -> None:
+    for variant in ("auto", "float32"):
+        model = load(vad, states=STATES, constants=CONSTANTS, variant=variant)
+        assert model.artefact.variant == "float32"
+    assert repr(model) == f"<Model {model.manifest.model[:8]} onnx float32: input -> output, 1 state>"
+    assert repr(model.session()) == f"<Session of model {model.manifest.model[:8]}, batch 1>"
+
+
+def test_a_graph_is_loaded_into_parts_with_names(leaky: Path) -> None:
+    graph = load_graph(leaky, "auto", "auto", 1, LEAKY["states"], LEAKY["constants"], None)
+    assert (graph.engine, graph.artefact.name) == ("litert", "leaky.tflite")
+    assert [t.name for t in graph.manifest.step.states] == list(graph.initial_state) == ["h_in", "c_in"]
+    assert graph.opened.runner(1).inputs["gain"] == 2
 
 
 def test_a_constant_reaches_every_step(vad: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import Model, UnknownToken, UsageError
+from steprnn.runtime.hooks import AnyOf
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -152,6 +153,17 @@ def test_a_cancel_ends_the_reading_of_a_long_prompt(model: Model) -> None:
     with counted(model, 2) as steps:
         assert model.generate([prompt, prompt], 5, cancel=event) == [prompt, prompt]
     assert len(steps) == 1
+
+
+def test_any_of_several_cancels() -> None:
+    first, second = threading.Event(), threading.Event()
+    either = AnyOf(first, second)
+    assert not either.is_set()
+    second.set()
+    assert either.is_set()
+    first.set()
+    second.clear()
+    assert either.is_set()
 
 
 @pytest.mark.parametrize("n", [None, 4])

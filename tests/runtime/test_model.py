@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import inspect
+import itertools
 import math
+import pydoc
 import shutil
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steprnn.runtime import MissingExtra, Model, Sampling, UnknownToken, UsageError, load
+from steprnn.runtime import (
+    MissingExtra,
+    Model,
+    Options,
+    Sampling,
+    SteprnnError,
+    UnknownToken,
+    UsageError,
+    load,
+)
+from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
+from steprnn.runtime.cli import main
+from steprnn.runtime.commands import serve
+from steprnn.runtime.engines import ENGINES
+from steprnn.runtime.model import choose
+from steprnn.runtime.options import Filters
+from steprnn.runtime.package.ort import engine_files
 from steprnn.runtime.sampling import Sampler
 
 SETTINGS: list[dict[str, Any]] = [
@@ -208,6 +230,140 @@ def test_what_a_bundle_or_machine_lacks_is_told(tiny: Path, monkeypatch: pytest.
         load(tiny, variant="int4")
     with pytest.raises(UsageError, match="threads is 0; expected at least 1"):
         load(tiny, threads=0)
+
+
+def keep(*names: str) -> Any:
+    """A change of a manifest that leaves these artefacts."""
+    return lambda record: record.update(artefacts=[a for a in record["artefacts"] if a["name"] in names])
+
+
+def test_a_bundle_of_int8_alone_is_loaded_without_naming_it(
+    tiny_copy: Path, edit_manifest: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_manifest(tiny_copy, keep("tflite-int8", "onnx-int8"))
+    assert load(tiny_copy).artefact.name == "tflite-int8"
+    assert load(tiny_copy, engine="onnx").artefact.name == "onnx-int8"
+    assert load(tiny_copy).generate("分开", 5) == load(tiny_copy, variant="int8").generate("分开", 5)
+    with pytest.raises(UsageError) as raised:
+        load(tiny_copy, variant="float32")
+    held = "it holds tflite-int8, onnx-int8"
+    assert str(raised.value) == f"the bundle has no float32 graph for engine auto; {held}"
+    assert main(["generate", str(tiny_copy), "-p", "分开", "-n", "5"]) == 0
+    assert "greedy, litert int8, 5 characters" in capsys.readouterr().err
+
+
+def test_the_order_of_exactness_has_every_variant() -> None:
+    assert VARIANTS == ("float32", "float16", "int8-weights", "int8")
+
+
+@pytest.mark.parametrize("hidden", [None, "ai_edge_litert", "onnxruntime"])
+def test_auto_is_the_most_exact_graph_of_an_engine_that_can_be_had(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, hidden: str | None
+) -> None:
+    """Every bundle of up to three of the eight graphs there may be, and each wish for an engine."""
+    if hidden is not None:
+        monkeypatch.setitem(sys.modules, hidden, None)
+    gone = {"ai_edge_litert": "litert", "onnxruntime": "onnx", None: None}[hidden]
+    whole = Manifest.read(tiny)
+    graphs = [
+        Artefact(f"{format}-{variant}", format, variant, "", format)
+        for format in ENGINES.values()
+        for variant in VARIANTS
+    ]
+    for held in itertools.chain.from_iterable(itertools.combinations(graphs, n) for n in (1, 2, 3)):
+        manifest = replace(whole, artefacts=held)
+        for engine in ("auto", *ENGINES):
+            fit = [
+                (VARIANTS.index(a.variant), list(ENGINES).index(e), e, a.name)
+                for a in held
+                for e, format in ENGINES.items()
+                if a.format == format and engine in ("auto", e)
+            ]
+            had = [found for found in fit if found[2] != gone]
+            if had:
+                chosen, artefact = choose(manifest, engine, "auto")
+                assert (chosen, artefact.name) == min(had)[2:]
+            else:
+                with pytest.raises(MissingExtra if fit else UsageError) as raised:
+                    choose(manifest, engine, "auto")
+                assert str(raised.value) == (
+                    f"the engine '{gone}' is not installed; run: pip install 'steprnn[{gone}]'"
+                    if fit
+                    else "the bundle has no float32 or float16 or int8-weights or int8 graph for engine "
+                    f"{engine}; it holds {', '.join(a.name for a in held)}"
+                )
+
+
+@pytest.mark.parametrize(
+    ("held", "variant", "expected"),
+    [
+        (["tflite-float32", "onnx-float32", "onnx-int8"], "auto", "float32"),
+        (["tflite-float32", "onnx-int8"], "auto", "int8"),
+        (["onnx-float32", "onnx-int8"], "int8", "int8"),
+    ],
+)
+def test_the_page_of_a_server_runs_the_most_exact_onnx_graph(
+    tiny_copy: Path, edit_manifest: Any, held: list[str], variant: str, expected: str
+) -> None:
+    try:
+        engine_files()
+    except SteprnnError as error:
+        pytest.skip(f"there is no onnxruntime-web to make a page with: {error}")
+    edit_manifest(tiny_copy, keep(*held))
+    with contextlib.ExitStack() as stack:
+        page = serve._page(argparse.Namespace(bundle=str(tiny_copy), variant=variant, ort=None), stack)
+        assert f'data-variant="{expected}"' in (page / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_page_needs_an_onnx_graph(tiny_copy: Path, edit_manifest: Any) -> None:
+    edit_manifest(tiny_copy, keep("tflite-int8"))
+    asked = argparse.Namespace(bundle=str(tiny_copy), variant="auto", ort=None)
+    with contextlib.ExitStack() as stack, pytest.raises(UsageError, match="has no float32 graph in ONNX"):
+        serve._page(asked, stack)
+
+
+def test_what_is_printed_of_a_model(tiny: Path, models: dict[str, Model]) -> None:
+    assert repr(models["litert"]) == "<Model 2b9effb9 litert float32: x -> y, 2 states>"
+    assert str(load(tiny, engine="onnx", variant="int8")) == "<Model 2b9effb9 onnx int8: x -> y, 2 states>"
+
+
+# The options of generate, stream and astream
+
+
+def test_an_option_that_there_is_not_is_refused_before_anything_runs(model: Model) -> None:
+    seen: list[Any] = []
+    options: dict[str, Any] = {"bogus": 3, "logits_processor": lambda logits, tokens: seen.append(tokens)}
+    for call in (
+        lambda: model.generate("分开", 5, **options),
+        lambda: model.generate("分开", 5, n=2, **options),
+        lambda: model.generate(["分开"], 5, **options),
+        lambda: model.stream("分开", 5, **options),  # at the call, not at the first piece
+        lambda: model.astream("分开", 5, **options),
+    ):
+        with pytest.raises(TypeError, match="got an unexpected keyword argument 'bogus'"):
+            call()
+    assert seen == []
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_help_tells_every_option(method: str) -> None:
+    text = pydoc.render_doc(getattr(Model, method), renderer=pydoc.plaintext)
+    assert {name for name in Options.__annotations__ if name not in text} == set()
+
+
+def test_options_are_the_same_wherever_they_stand() -> None:
+    """Names, types and defaults."""
+    stream = inspect.signature(Model.stream).parameters
+    named = {name for name, parameter in stream.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    assert named == set(Options.__annotations__)
+    types = get_type_hints(Model.stream)
+    assert get_type_hints(Options) == {name: types[name] for name in named}
+    assert set(Filters.__annotations__) == {field.name for field in fields(Sampling)}
+    defaults = {name: parameter.default for name, parameter in stream.items()}
+    assert all(defaults[field.name] == field.default for field in fields(Sampling))
+    for name, parameter in inspect.signature(Model._generate_rows).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            assert parameter.default == defaults[name]
 
 
 def test_without_a_vocabulary_a_model_only_steps(tiny_copy: Path, edit_manifest: Any) -> None:

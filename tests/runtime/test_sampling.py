@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from steprnn.runtime import Sampling, UsageError
-from steprnn.runtime.sampling import RowSampler, Sampler
+from steprnn.runtime.sampling import RowSampler, Sampler, choose_each
 
 # Halves are exact in float32 and make ties common.
 logit_lists = st.lists(st.integers(-20, 20).map(lambda n: n / 2), min_size=1, max_size=30)
@@ -214,6 +214,24 @@ def test_recent_tokens_are_those_given_and_those_chosen() -> None:
     sampler = Sampler(Sampling(repeat_penalty=10.0, repeat_last_n=2), 0, [2])
     logits = as_logits([3.0, 2.0, 4.0, 1.0])
     assert [sampler.choose(logits) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_token_that_is_no_longer_recent_has_its_own_logit_again() -> None:
+    """One of both signs: what a positive logit is multiplied by is not what a negative one is."""
+    sampling = Sampling(repeat_penalty=2.0, repeat_last_n=1)
+    for values, tokens in (([-1.0, -1.05], [0, 1, 0, 1]), ([1.05, 1.0], [0, 1, 0, 1])):
+        logits = as_logits([values, values])
+        alone, rows = Sampler(sampling, 0), RowSampler(sampling, 0, [[], []], 2)
+        each = [Sampler(sampling, 0), Sampler(Sampling(), 0)]
+        assert [alone.choose(logits[0]) for _ in range(4)] == tokens
+        assert [rows.choose(np.arange(2), logits).tolist() for _ in range(4)] == [[t, t] for t in tokens]
+        assert [choose_each(each, logits).tolist() for _ in range(4)] == [[t, 0] for t in tokens]
+
+
+def test_a_token_is_recent_until_its_last_place_is_forgotten() -> None:
+    """Twice among the latest three: forgotten once, it is still there."""
+    sampler = Sampler(Sampling(repeat_penalty=2.0, repeat_last_n=3), 0, [0, 1, 0])
+    assert [sampler.choose(as_logits([3.0, 3.2, 2.0])) for _ in range(4)] == [2, 1, 1, 0]
 
 
 LOGITS = [1.5, -0.5, 2.0, 0.25, 1.75, -2.0, 0.0, 1.0]

@@ -183,6 +183,14 @@ def test_a_state_of_another_shape_is_refused(model: Model, tensors: dict[str, An
     assert "expected {'h': ('float32', (" in str(raised.value)
 
 
+def test_what_is_printed_of_a_session_and_a_state(model: Model) -> None:
+    session = model.session(batch=3)
+    assert repr(session) == "<Session of model 2b9effb9, batch 3>"
+    assert repr(session.state) == "<State of model 2b9effb9: h [3, 8], c [3, 8]>"
+    assert repr(session.fork()) == repr(session)
+    assert repr(State("0123456789", {})) == "<State of model 01234567: none>"
+
+
 def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

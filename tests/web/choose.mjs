@@ -1,4 +1,4 @@
-// Runs the page's sampling, npz and sha256 in Node: JSON in, JSON out. `node choose.mjs SITE < cases.json`
+// Runs the page's sampling, npz, sha256 and manifests in Node: JSON in, JSON out. `node choose.mjs SITE < cases.json`
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
@@ -7,6 +7,7 @@ const { Sampler, DEFAULTS } = await import(new URL("sampling.js", site));
 const { Random } = await import(new URL("random.js", site));
 const { plain } = await import(new URL("sha256.js", site));
 const { readNpz } = await import(new URL("npz.js", site));
+const { Bundle } = await import(new URL("bundle.js", site));
 const { until } = await import(new URL("stops.js", site));
 
 const JOBS = {
@@ -24,6 +25,11 @@ const JOBS = {
   async npz({ hex }) {
     const arrays = await readNpz(Uint8Array.from(Buffer.from(hex, "hex")), "file.npz");
     return Object.fromEntries([...arrays].map(([name, { shape, data }]) => [name, [shape, [...data]]]));
+  },
+  async manifest({ record }) {
+    globalThis.fetch = async () => new Response(JSON.stringify(record));
+    const { manifest } = await Bundle.open(new URL("http://page.test/model/"));
+    return Object.keys(manifest.files);
   },
   async until({ pieces, stops }) {
     const text = [];

@@ -1,4 +1,4 @@
-"""The page's scripts in Node, against Python: the random numbers, the draw, npz files and hashes."""
+"""The page's scripts in Node, against Python: the random numbers, the draw, npz files, hashes, names."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from steprnn.runtime.package.web import SITE
 from steprnn.runtime.sampling import Sampler
 from steprnn.runtime.stops import until
 
+HOSTILE = json.loads((Path(__file__).parents[1] / "hostile_names.json").read_text(encoding="utf-8"))
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (all off|`.*?) \| ?(\d*) \| ([\d ]+) \|$", re.MULTILINE)
 NAMES = {
@@ -178,3 +179,21 @@ def test_stop_strings_end_a_text_where_they_do_in_python(node: Callable[..., lis
         stops = ["".join(generator.choices("ab𠮷", k=generator.randint(1, 4))) for _ in range(2)]
         jobs.append({"job": "until", "pieces": pieces, "stops": stops})
     assert node(jobs) == ["".join(until(job["pieces"], job["stops"])) for job in jobs]
+
+
+def with_file(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """A job that opens the manifest with one more file in it."""
+    files = manifest["files"] | {name: {"bytes": 1, "sha256": "0"}}
+    return {"job": "manifest", "record": manifest | {"files": files}}
+
+
+def test_a_name_outside_the_bundle_is_refused_as_in_python(
+    node: Callable[..., list[Any]], tiny: Path
+) -> None:
+    manifest = json.loads((tiny / "manifest.json").read_text(encoding="utf-8"))
+    found = node([with_file(manifest, name) for name in HOSTILE])
+    words = "manifest.json names the file {}, outside the bundle; do not trust it"
+    assert found == [{"error": "BundleError", "message": words.format(json.dumps(name))} for name in HOSTILE]
+    inside = ["a/b.c", "..a", "a..", "saved_model/variables/x.data-00000-of-00001", "字"]
+    for name, files in zip(inside, node([with_file(manifest, name) for name in inside]), strict=True):
+        assert sorted(files) == sorted([*manifest["files"], name])

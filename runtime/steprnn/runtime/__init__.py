@@ -5,6 +5,8 @@
 >>> model.generate("分开", length=50)
 """
 
+from typing import TYPE_CHECKING
+
 from .bundle.vocabulary import Vocabulary
 from .errors import (
     BundleError,
@@ -18,7 +20,9 @@ from .errors import (
     UnknownToken,
     UsageError,
 )
+from .hooks import LogitsProcessor
 from .model import Model, Score, load
+from .options import Options
 from .sampling import Sampling
 from .session import Session, State
 from .spec import StepSpec, TensorSpec
@@ -28,8 +32,10 @@ __all__ = [
     "CheckpointError",
     "CorpusError",
     "ExportError",
+    "LogitsProcessor",
     "MissingExtra",
     "Model",
+    "Options",
     "ParityError",
     "Sampling",
     "Score",
@@ -44,3 +50,18 @@ __all__ = [
     "Vocabulary",
     "load",
 ]
+
+__version__: str
+
+if not TYPE_CHECKING:  # a checker would take every misspelt name for one that this gives
+
+    def __getattr__(name: str) -> str:
+        """Look the version up when it is asked for: that takes longer than the rest of the import."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("steprnn")
+        except PackageNotFoundError:  # run from a folder that nobody installed
+            return "0+unknown"

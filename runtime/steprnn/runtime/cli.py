@@ -29,7 +29,7 @@ class Command(Protocol):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failed) or 2 (usage, or a missing extra)."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         arguments = _parser(argv).parse_args(argv)
         for module, extra in arguments.needs.items():
@@ -61,10 +61,11 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         description="Turn a trained Keras recurrent model into a verified single step, and run it.",
         epilog="`steprnn COMMAND --help` has the flags and an example.",
     )
-    found = _commands(argv[0] if argv else "")
+    parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
+    found = _commands(argv[0])
     names = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    asked = [argv[0]] if argv and argv[0] in found else names  # import only the one that runs
+    asked = [argv[0]] if argv[0] in found else names  # import only the one that runs
     for name in asked:
         module: Command = importlib.import_module(found[name])
         command = commands.add_parser(
@@ -82,10 +83,11 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 def _commands(asked: str) -> dict[str, str]:
     """Names of commands and their modules; only the one asked for, where it is the runtime's own.
 
-    Looking through the entry points of all installed packages takes longer than a short text.
+    Every module in commands/ is one, but for those that begin with `_`. Looking through the entry points
+    of all installed packages takes longer than a short text.
     """
     own = f"{__package__}.commands.{asked}"
-    if asked.isidentifier() and importlib.util.find_spec(own):
+    if asked.isidentifier() and not asked.startswith("_") and importlib.util.find_spec(own):
         return {asked: own}
     from importlib.metadata import entry_points
 
@@ -95,6 +97,14 @@ def _commands(asked: str) -> dict[str, str]:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` tells the flags")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        from importlib.metadata import version  # as slow as the entry points
+
+        sys.stdout.write(f"steprnn {version('steprnn')}\n")
+        parser.exit()
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

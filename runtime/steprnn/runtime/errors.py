@@ -14,6 +14,10 @@ SteprnnError                 1
 A message is one line: what, got, expected, and the fix.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class SteprnnError(Exception):
     """What the command line prints as one line, without a traceback."""
@@ -36,6 +40,22 @@ class MissingExtra(UsageError):  # noqa: N818 (it reads as what it says)
 
 class UnknownToken(UsageError):  # noqa: N818
     """A text holds characters that are not in the vocabulary."""
+
+    def __init__(self, characters: Sequence[str], size: int) -> None:
+        super().__init__(characters, size)
+        self.characters = tuple(characters)  # each once, in the order of the text
+        self.size = size  # of the vocabulary
+
+    @property
+    def problem(self) -> str:
+        """The message without what to do, which depends on who asked."""
+        more = " ..." if len(self.characters) > 10 else ""
+        named = " ".join(map(repr, self.characters[:10]))
+        return f"{named}{more} not among the {self.size} characters of the vocabulary"
+
+    def __str__(self) -> str:
+        """The message."""
+        return f"{self.problem}; choose others, or skip them with --unknown skip"
 
 
 class CorpusError(SteprnnError):

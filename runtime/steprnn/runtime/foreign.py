@@ -15,11 +15,9 @@ from .bundle.manifest import Artefact, FileRecord, Manifest
 from .engines import Engine, Graph, Runner
 from .errors import UsageError
 from .pairing import Declared, agree, pairs_by_name, shape_text
-from .session import KINDS
-from .spec import StepSpec, TensorSpec
+from .spec import KINDS, StepSpec, TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
-Parts = tuple[Manifest, Artefact, str, Engine, None, Arrays]
 
 
 class WholeSpec(TensorSpec):
@@ -50,6 +48,17 @@ class ForeignEngine:
         return runner
 
 
+@dataclass(frozen=True)
+class LoadedGraph:
+    """What a `Model` is made of, but for a vocabulary."""
+
+    manifest: Manifest
+    artefact: Artefact
+    engine: str  # its name
+    opened: Engine
+    initial_state: Arrays  # zeros, by name
+
+
 def load_graph(
     path: Path,
     engine: str,
@@ -58,8 +67,8 @@ def load_graph(
     states: Mapping[str, str] | None,
     constants: Mapping[str, ArrayLike] | None,
     shapes: Mapping[str, Sequence[int]] | None,
-) -> Parts:
-    """What a `Model` is made of, from an `.onnx` or `.tflite` file of any maker.
+) -> LoadedGraph:
+    """Load an `.onnx` or `.tflite` file of any maker.
 
     `states` maps each state to the output it comes back as. `constants` maps inputs to the value that
     they have at every step. Every other input is the caller's to give; its array has the graph's own
@@ -72,7 +81,7 @@ def load_graph(
     name = engines.ENGINE_OF[path.suffix[1:]]
     if engine not in ("auto", name):
         raise UsageError(f"{path} is for the engine {name}, not {engine}")
-    if variant != "float32":
+    if variant not in ("auto", "float32"):
         raise UsageError(f"{path} is one graph and has no {variant} variant beside it")
     graph = engines.open_graph(name, path, threads)
     states, constants, shapes = _checked_names(path, graph, states, constants or {}, shapes or {})
@@ -96,9 +105,9 @@ def load_graph(
     opened = ForeignEngine(graph.engine(StepSpec(inputs, kept, outputs, dict(states))), fixed)
     step = StepSpec(tuple(t for t in inputs if t.name not in fixed), kept, outputs, dict(states))
     record = FileRecord.of(path)
-    artefact = Artefact(path.name, path.suffix[1:], variant, "as its maker left it", path.name)
+    artefact = Artefact(path.name, path.suffix[1:], "float32", "as its maker left it", path.name)
     manifest = Manifest(record.sha256, step, (artefact,), {path.name: record}, {"source": path.name})
-    return manifest, artefact, name, opened, None, {n: arrays[n] for n in states}
+    return LoadedGraph(manifest, artefact, name, opened, {n: arrays[n] for n in states})
 
 
 def _checked_names(

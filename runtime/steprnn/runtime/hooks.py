@@ -19,7 +19,7 @@ from .sampling import RowSampler, Sampler
 
 T = TypeVar("T")
 
-LogitsProcessor = Callable[[NDArray[np.float32], Sequence[int]], "NDArray[np.float32] | None"]
+LogitsProcessor = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float32] | None]
 """A function of the logits of one step, float32 `[vocabulary]`, and the tokens so far, with the prompt's.
 
 It changes the logits in place and returns None, or returns others of the same shape. -inf bans a token;
@@ -82,7 +82,7 @@ def _processed(
     return logits
 
 
-def unless(cancel: Cancel, items: Iterable[T]) -> Iterator[T]:
+def until_cancelled(cancel: Cancel, items: Iterable[T]) -> Iterator[T]:
     """The items until `cancel` is set."""
     for item in items:
         if cancel.is_set():
@@ -90,21 +90,18 @@ def unless(cancel: Cancel, items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def either(cancel: Cancel | None) -> tuple[threading.Event, Cancel]:
-    """An event of one's own, and what is set where it or `cancel` is."""
-    own = threading.Event()
-    return own, own if cancel is None else _Either(own, cancel)
+class AnyOf:
+    """A cancel that is set where one of several is."""
 
-
-class _Either:
     def __init__(self, *cancels: Cancel) -> None:
         self._cancels = cancels
 
     def is_set(self) -> bool:
+        """Whether to stop."""
         return any(cancel.is_set() for cancel in self._cancels)
 
 
-async def drip(pieces: Iterator[str], left: threading.Event) -> AsyncIterator[str]:
+async def for_event_loop(pieces: Iterator[str], left: threading.Event) -> AsyncIterator[str]:
     """The pieces for an event loop; `left` is set when nobody wants any more."""
     import asyncio  # it takes as long to import as the rest of the runtime
 

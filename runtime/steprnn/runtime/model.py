@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import engines
-from .bundle.manifest import Artefact, Manifest
+from . import engines, rows
+from .bundle.manifest import VARIANTS, Artefact, Manifest
 from .bundle.open import open_bundle
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
 from .errors import MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
-from .hooks import Cancel, HookedRows, HookedSampler, LogitsProcessor, drip, either, unless
+from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
+from .options import Filters, Options
 from .sampling import RowSampler, Sampler, Sampling
 from .session import Session, State
-from .stops import until
+from .stops import checked_stops, until
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ def load(
     path: str | Path,
     *,
     engine: str = "auto",
-    variant: str = "float32",
+    variant: str = "auto",
     threads: int = 1,
     states: Mapping[str, str] | None = None,
     constants: Mapping[str, ArrayLike] | None = None,
@@ -48,7 +53,8 @@ def load(
     """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is that of the graph, such as "int8". Raises `BundleError`
+    for which the bundle has a graph. `variant` is that of the graph, such as "int8", or "auto": the first
+    of float32, float16, int8-weights and int8 that the bundle has for such an engine. Raises `BundleError`
     where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
     `MissingExtra` where the engine is not installed.
 
@@ -59,7 +65,15 @@ def load(
         if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
             from . import foreign  # a bundle needs none of it
 
-            return Model(*foreign.load_graph(folder, engine, variant, threads, states, constants, shapes))
+            graph = foreign.load_graph(folder, engine, variant, threads, states, constants, shapes)
+            return Model(
+                manifest=graph.manifest,
+                artefact=graph.artefact,
+                engine=graph.engine,
+                opened=graph.opened,
+                vocabulary=None,
+                initial_state=graph.initial_state,
+            )
         if not (states is constants is shapes is None):
             raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
         manifest = Manifest.read(folder)
@@ -85,15 +99,15 @@ def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact
     names = list(engines.ENGINES) if engine == "auto" else [engine]
     if engine != "auto" and engine not in engines.ENGINES:
         raise UsageError(f"engine {engine!r} is unknown; expected auto, {', '.join(engines.ENGINES)}")
-    fitting = {n: a for n in names if (a := manifest.artefact(engines.ENGINES[n], variant))}
+    variants = VARIANTS if variant == "auto" else (variant,)
+    fitting = [(n, a) for v in variants for n in names if (a := manifest.artefact(engines.ENGINES[n], v))]
     if not fitting:
-        held = ", ".join(a.name for a in manifest.artefacts)
-        raise UsageError(f"the bundle has no {variant} graph for engine {engine}; it holds {held}")
-    for name, artefact in fitting.items():
+        wanted, held = " or ".join(variants), ", ".join(a.name for a in manifest.artefacts)
+        raise UsageError(f"the bundle has no {wanted} graph for engine {engine}; it holds {held}")
+    for name, artefact in fitting:
         if name in installed:
             return name, artefact
-    first = next(iter(fitting))
-    raise MissingExtra(f"the engine {first!r}", first)
+    raise MissingExtra(f"the engine {fitting[0][0]!r}", fitting[0][0])
 
 
 class Model:
@@ -120,6 +134,13 @@ class Model:
         # Batch size -> runners that nobody is using. The first shows at once that the engine takes the file.
         self._idle: dict[int, list[Runner]] = {1: [opened.runner(1)]}
 
+    def __repr__(self) -> str:
+        step = self.manifest.step
+        inputs, outputs = (", ".join(t.name for t in part) for part in (step.inputs, step.outputs))
+        states = f"{len(step.states)} state{'' if len(step.states) == 1 else 's'}"
+        graph = f"{self.manifest.model[:8]} {self.engine} {self.artefact.variant}"
+        return f"<Model {graph}: {inputs} -> {outputs}, {states}>"
+
     @contextmanager
     def runner(self, batch: int = 1) -> Iterator[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
@@ -137,21 +158,32 @@ class Model:
         """A stream of its own, from a state or from zero. Cheap: it holds its states and nothing else."""
         return Session(self, state, batch)
 
+    @overload  # a str is a Sequence[str] as well: for it the first that fits is meant
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: str, length: int = 50, *, n: None = None, **options: Unpack[Options]
+    ) -> str: ...
     @overload
-    def generate(self, prompt: str, length: int = 50, *, n: None = None, **options: Any) -> str: ...
-    @overload
-    def generate(self, prompt: str, length: int = 50, *, n: int, **options: Any) -> list[str]: ...
+    def generate(self, prompt: str, length: int = 50, *, n: int, **options: Unpack[Options]) -> list[str]: ...
     @overload
     def generate(
-        self, prompt: Sequence[str], length: int = 50, *, n: int | None = None, **options: Any
+        self, prompt: Sequence[str], length: int = 50, *, n: int | None = None, **options: Unpack[Options]
     ) -> list[str]: ...
     def generate(
-        self, prompt: str | Sequence[str], length: int = 50, *, n: int | None = None, **options: Any
+        self,
+        prompt: str | Sequence[str],
+        length: int = 50,
+        *,
+        n: int | None = None,
+        **options: Unpack[Options],
     ) -> str | list[str]:
         """The prompt and `length` characters that follow it, fewer where a stop string comes first.
 
         With `n`, a list of n texts made together in one batch, and with several prompts, n (or one) of
-        each; text i of the list is what its prompt gives alone with `seed + i`. Options as for `stream`.
+        each; text i of the list is what its prompt gives alone with `seed + i`.
+
+        The options are those of `stream`, which tells what they mean: `seed`, `stop`, `unknown`,
+        `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
+        and `cancel`.
         """
         if n is not None and n < 1:
             raise UsageError(f"n is {n}; expected at least 1")
@@ -191,26 +223,27 @@ class Model:
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n)
         tokens = self._encode(prompt, unknown)
-        stops = _checked_stops(stop)
+        stops = checked_stops(stop)
         _check_length(length)
-        sampler = Sampler(sampling, int.from_bytes(os.urandom(4), "little") if seed is None else seed, tokens)
+        sampler = Sampler(sampling, _new_seed() if seed is None else seed, tokens)
         chooser = HookedSampler(sampler, logits_processor, tokens) if logits_processor else sampler
         decode = self._vocabulary.tokens
-        read = tokens if cancel is None else unless(cancel, tokens)
+        read = tokens if cancel is None else until_cancelled(cancel, tokens)
         pieces: Iterator[str] = (decode[token] for token in self._follow(read, length, chooser))
         if cancel is not None:
-            pieces = unless(cancel, pieces)
+            pieces = until_cancelled(cancel, pieces)
         return until(pieces, stops) if stops else pieces
 
-    def astream(self, prompt: str, length: int = 50, **options: Any) -> AsyncIterator[str]:
-        """`stream` for an event loop, with the same options; `async for` over it.
+    def astream(self, prompt: str, length: int = 50, **options: Unpack[Options]) -> AsyncIterator[str]:
+        """`stream` for an event loop, with the same options, as `generate` lists them; `async for` over it.
 
         The prompt is read in a worker thread. Then steps are taken in the loop, which has its turn after
         each: a step takes microseconds, and a change of threads longer. Whoever leaves the `async for`,
         or is cancelled in it, ends the stream.
         """
-        left, cancel = either(options.pop("cancel", None))
-        return drip(self.stream(prompt, length, cancel=cancel, **options), left)
+        left, cancel = threading.Event(), options.get("cancel")
+        options["cancel"] = left if cancel is None else AnyOf(left, cancel)
+        return for_event_loop(self.stream(prompt, length, **options), left)
 
     def score(self, text: str) -> Score:
         """Log-probability and perplexity of a text of at least two characters."""
@@ -290,80 +323,22 @@ class Model:
         unknown: str = "error",
         logits_processor: LogitsProcessor | None = None,
         cancel: Cancel | None = None,
-        **filters: Any,
+        **filters: Unpack[Filters],
     ) -> list[str]:
-        """One text a row. Rows read and write at their own pace, and leave when they are done."""
-        sampling, stops = Sampling(**filters), _checked_stops(stop)
+        """One text a row, its prompt first."""
+        sampling, stops = Sampling(**filters), checked_stops(stop)
         _check_length(length)
         read = [self._encode(prompt, unknown) for prompt in prompts]
-        first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-        sampler = RowSampler(sampling, first, read, len(self._vocabulary))
+        sampler = RowSampler(sampling, _new_seed() if seed is None else seed, read, len(self._vocabulary))
         chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
-        begins = np.array([len(tokens) for tokens in read])
-        ends = begins + length
-        table = np.zeros((len(read), max(ends, default=0)), np.int32)  # row -> its prompt, then its text
-        for row, tokens in enumerate(read):
-            table[row, : len(tokens)] = tokens
-        rows = np.arange(len(read)) if length else np.arange(0)  # the rows in the batch, in its order
-        state: Mapping[str, NDArray[np.float32]] = self.initial_state
-        time = 0
-        while len(rows):
-            with self.runner(len(rows)) as runner:
-                runner.set_state(state)
-                (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-                going = np.ones(len(rows), np.bool_)
-                # A row that is done is stepped along until half are: a smaller batch is not free.
-                while 2 * going.sum() > len(rows):
-                    x[...] = table[rows, time]
-                    runner.run()
-                    time += 1
-                    (speaking,) = (going & (begins[rows] <= time)).nonzero()
-                    if len(speaking):
-                        logits = y if len(speaking) == len(rows) else y[speaking]
-                        table[rows[speaking], time] = chooser.choose(rows[speaking], logits)
-                        if stops:
-                            self._stop_rows(table, begins, ends, rows[speaking], time, stops)
-                    going &= ends[rows] > time + 1
-                    if cancel is not None and cancel.is_set():
-                        ends = np.minimum(ends, np.maximum(begins, time + 1))
-                        going[:] = False
-                state = {name: array[going] for name, array in runner.get_state().items()}
-            rows = rows[going]
-        decode = self._vocabulary.decode
-        texts = (decode(table[i, begins[i] : ends[i]].tolist()) for i in range(len(prompts)))
-        return [prompt + _before(text, stops) for prompt, text in zip(prompts, texts, strict=True)]
-
-    def _stop_rows(
-        self,
-        table: NDArray[np.int32],
-        begins: NDArray[np.intp],
-        ends: NDArray[np.intp],
-        rows: NDArray[np.intp],
-        time: int,
-        stops: Sequence[str],
-    ) -> None:
-        """End the rows whose text holds a stop string by now."""
-        longest = max(len(s) for s in stops)
-        for row in rows:
-            tail = self._vocabulary.decode(
-                table[row, max(begins[row], time + 1 - longest) : time + 1].tolist()
-            )
-            if any(s in tail for s in stops):
-                ends[row] = time + 1
+        written = rows.write(self, self._vocabulary, read, length, chooser, stops, cancel)
+        return [prompt + text for prompt, text in zip(prompts, written, strict=True)]
 
 
-def _before(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stop strings."""
-    return text[: min((i for s in stops if (i := text.find(s)) >= 0), default=len(text))]
+def _new_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def _check_length(length: int) -> None:
     if length < 0:
         raise UsageError(f"length is {length}; expected at least 0")
-
-
-def _checked_stops(stop: str | Sequence[str]) -> list[str]:
-    stops = [stop] if isinstance(stop, str) else list(stop)
-    if not all(stops):
-        raise UsageError("a stop string is empty; expected at least one character")
-    return stops

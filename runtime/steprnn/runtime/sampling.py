@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .recent import Recent
 
 multiply, exp = np.multiply, np.exp  # looked up once
 
@@ -77,16 +77,16 @@ class Sampler:
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
         self._next_random = random.Random(seed).random
-        self._penalised = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
-        self._smaller = np.minimum if sampling.repeat_penalty > 1.0 else np.maximum
-        self._recent: deque[int] = deque(recent, maxlen=sampling.repeat_last_n)
+        penalised = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
+        self._recent = Recent(sampling.repeat_penalty, sampling.repeat_last_n, recent) if penalised else None
         self._size = 0
         self._weights = np.empty(0, np.float32)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """The next token for logits `[vocabulary]`, which are left as they are."""
-        if self._penalised:
-            logits = self._penalise(logits)
+        recent = self._recent
+        if recent is not None:
+            logits = recent.penalise(logits)
         token = int(logits.argmax())
         if not self._greedy:
             u, weights = self._next_random(), self._weights
@@ -98,49 +98,15 @@ class Sampler:
                 likeliest = False
             if not likeliest:
                 token = self._draw(logits, token, u)
-        if self._penalised:
-            self._remember(token)
+        if recent is not None:
+            recent.remember(token)
         return token
 
-    def _allocate(
-        self,
-        size: int,
-        divisors: NDArray[np.float32] | None = None,
-        factors: NDArray[np.float32] | None = None,
-    ) -> None:
+    def _allocate(self, size: int) -> None:
         self._size = size
         self._largest = LARGEST_EXPONENT / self._inverse
-        self._weights, self._other = np.empty(size, np.float32), np.empty(size, np.float32)
-        self._above, self._ones = np.empty(size, np.bool_), np.ones(size, np.float32)
-        self._counts = [0] * size
-        # What a logit is multiplied by if it is positive, and if it is not: 1 for tokens that are not recent.
-        self._divisors = np.ones(size, np.float32) if divisors is None else divisors
-        self._factors = np.ones(size, np.float32) if factors is None else factors
-        recent, self._recent = self._recent, deque(maxlen=self._recent.maxlen)
-        for token in recent:
-            self._remember(token)
-
-    def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Recent tokens divided by the penalty where positive, multiplied where not: the smaller of both."""
-        if len(logits) != self._size:
-            self._allocate(len(logits))
-        np.multiply(logits, self._divisors, self._weights)
-        np.multiply(logits, self._factors, self._other)
-        return self._smaller(self._weights, self._other, out=self._other)
-
-    def _remember(self, token: int) -> None:
-        if not self._recent.maxlen:
-            return
-        if len(self._recent) == self._recent.maxlen:
-            oldest = self._recent[0]
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                self._divisors[oldest] = self._factors[oldest] = 1.0
-        self._recent.append(token)
-        self._counts[token] += 1
-        if self._counts[token] == 1:
-            self._divisors[token] = 1.0 / self._sampling.repeat_penalty
-            self._factors[token] = self._sampling.repeat_penalty
+        self._weights, self._ones = np.empty(size, np.float32), np.ones(size, np.float32)
+        self._above = np.empty(size, np.bool_)
 
     def _draw(self, logits: NDArray[np.float32], best: int, u: float) -> int:
         """A draw with weights relative to that of the likeliest token, `best`, which is 1."""
@@ -237,42 +203,41 @@ class RowSampler:
     def __init__(self, sampling: Sampling, seed: int, recent: Sequence[Sequence[int]], size: int) -> None:
         self._rows = [Sampler(sampling, seed + i, tokens) for i, tokens in enumerate(recent)]
         self._first = Sampler(sampling, seed)
-        if self._first._penalised:
-            self._divisors = np.ones((len(recent), size), np.float32)
-            self._factors = np.ones((len(recent), size), np.float32)
-            for row, divisors, factors in zip(self._rows, self._divisors, self._factors, strict=True):
-                row._allocate(size, divisors, factors)
+        self._recent = [row._recent for row in self._rows if row._recent is not None]  # all of them or none
+        if self._recent:
+            self._divisors, self._factors = np.ones((2, len(recent), size), np.float32)
+            for row, divisors, factors in zip(self._recent, self._divisors, self._factors, strict=True):
+                row.keep_in(divisors, factors)
         # For the weights of a draw, and for penalised logits: made once, as large arrays are slow to make.
         self._weights, self._other = np.empty((2, len(recent), size), np.float32)
 
     def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
         """The next token of each of these rows, for logits `[len(rows), vocabulary]`."""
         first, samplers = self._first, [self._rows[row] for row in rows.tolist()]
-        if first._penalised:
+        if self._recent:
             logits = self._penalise(rows, logits)
         tokens: NDArray[np.intp] = logits.argmax(axis=1)
         if not first._greedy:
             _draw_rows(samplers, logits, tokens, first._sharpness, self._weights[: len(rows)])
-        if first._penalised:
-            for sampler, token in zip(samplers, tokens.tolist(), strict=True):
-                sampler._remember(token)
+        if self._recent:
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                self._recent[row].remember(token)
         return tokens
 
     def _penalise(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.float32]:
         weights, other = self._weights[: len(rows)], self._other[: len(rows)]
         for into, values in ((weights, self._divisors), (other, self._factors)):
             np.multiply(logits, values if len(rows) == len(values) else values[rows], into)
-        return self._first._smaller(weights, other, out=other)
+        return self._recent[0].smaller(weights, other, out=other)
 
 
 def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
     """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone."""
     if len(samplers) == 1:  # less to set up
         return np.array([samplers[0].choose(logits[0])])
-    if any(sampler._penalised for sampler in samplers):
-        logits = np.stack(
-            [s._penalise(row) if s._penalised else row for s, row in zip(samplers, logits, strict=True)]
-        )
+    recent = [sampler._recent for sampler in samplers]
+    if any(recent):
+        logits = np.stack([r.penalise(row) if r else row for r, row in zip(recent, logits, strict=True)])
     tokens: NDArray[np.intp] = logits.argmax(axis=1)
     drawn = [i for i, sampler in enumerate(samplers) if not sampler._greedy]
     if drawn:
@@ -284,9 +249,9 @@ def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDA
             chosen = tokens[drawn]
             _draw_rows(drawing, logits[drawn], chosen, sharpness)
             tokens[drawn] = chosen
-    for sampler, token in zip(samplers, tokens.tolist(), strict=True):
-        if sampler._penalised:
-            sampler._remember(token)
+    for one, token in zip(recent, tokens.tolist(), strict=True):
+        if one:
+            one.remember(token)
     return tokens
 
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .bundle.manifest import Manifest
+from .engines import Runner
 from .errors import StateError, UsageError
-from .spec import TensorSpec
+from .spec import KINDS, TensorSpec
 
-if TYPE_CHECKING:
-    from .model import Model
 
-# Kind of an input's dtype -> kinds that it takes, in NumPy's letters and in words.
-KINDS = {
-    "f": ("fiub", "numbers"),
-    "i": ("iu", "whole numbers"),
-    "u": ("iu", "whole numbers"),
-    "b": ("b", "truth values"),
-}
+class Steppable(Protocol):
+    """What a session needs of a `Model`."""
+
+    manifest: Manifest
+    initial_state: Mapping[str, NDArray[np.float32]]  # `[size...]` by name, for one row
+
+    def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
+        """Borrow a runner of the engine; its states are whatever the last borrower left."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class State:
 
     model: str  # sha256 of the weights, as in the manifest
     tensors: Mapping[str, NDArray[np.float32]]
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name} {list(array.shape)}" for name, array in self.tensors.items())
+        return f"<State of model {self.model[:8]}: {held or 'none'}>"
 
     def to_bytes(self) -> bytes:
         """An npz file of the tensors and the model's hash; `from_bytes` reads it back exactly."""
@@ -60,7 +66,7 @@ class State:
 class Session:
     """Steps a model with a state of its own; made by `Model.session`. For one thread at a time."""
 
-    def __init__(self, model: Model, state: State | None = None, batch: int = 1) -> None:
+    def __init__(self, model: Steppable, state: State | None = None, batch: int = 1) -> None:
         if batch < 1:
             raise UsageError(f"batch is {batch}; expected at least 1")
         if state is not None:
@@ -73,6 +79,9 @@ class Session:
         self.reset()
         if state is not None:
             self.state = state
+
+    def __repr__(self) -> str:
+        return f"<Session of model {self._model.manifest.model[:8]}, batch {self._batch}>"
 
     @property
     def state(self) -> State:
@@ -103,11 +112,14 @@ class Session:
         """A session that goes on from here on its own."""
         return Session(self._model, self.state)
 
-    def step(self, x: ArrayLike | Mapping[str, ArrayLike]) -> Any:
+    def step(
+        self, x: ArrayLike | Mapping[str, ArrayLike]
+    ) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
         """Take one time step; return `y`, or a dict by name where the model has several outputs.
 
         A token model takes a token index, or `[batch]` of them; a signal model takes `[batch, features...]`;
-        a model of several inputs takes a dict by name. `y` is float32 `[batch, ...]`, a copy.
+        a model of several inputs takes a dict by name. `y` is float32 `[batch, ...]`, a copy. Which of both
+        comes back is the model's, not the call's: `isinstance(y, dict)` tells a type checker.
         Raises `UsageError` where a shape, a dtype or a token index does not fit.
         """
         spec = self._model.manifest.step

@@ -9,6 +9,14 @@ from typing import Any
 
 NEXT = "next_"
 
+# Kind of an input's dtype -> kinds that it takes, in NumPy's letters and in words.
+KINDS = {
+    "f": ("fiub", "numbers"),
+    "i": ("iu", "whole numbers"),
+    "u": ("iu", "whole numbers"),
+    "b": ("b", "truth values"),
+}
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from .errors import UsageError
+
 
 class Until:
     """Lets text through up to the first of the stop strings, which is left out.
@@ -47,3 +49,16 @@ def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
             return
     if text := gate.close():
         yield text
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The whole text before the first of the stop strings."""
+    return text[: min((i for s in stop if (i := text.find(s)) >= 0), default=len(text))]
+
+
+def checked_stops(stop: str | Sequence[str]) -> list[str]:
+    """One stop string or several as a list; raises `UsageError` where one is empty."""
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if not all(stops):
+        raise UsageError("a stop string is empty; expected at least one character")
+    return stops

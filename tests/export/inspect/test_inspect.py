@@ -555,7 +555,7 @@ def test_a_bundle_shows_each_graph_and_which_one_load_takes(tiny: Path) -> None:
     assert found.format == "bundle"
     assert pairs(found) == [("h", "next_h", "the manifest"), ("c", "next_c", "the manifest")]
     assert found.notes[0] == (
-        "load takes tflite-float32 on litert: float32 unless told otherwise; litert comes first"
+        "load takes tflite-float32 on litert: the most exact unless told otherwise; litert comes first"
     )
     parts = {Path(part.path).name: part for part in found.parts}
     assert set(parts) == {"step.tflite", "step.onnx", "step.int8.tflite", "step.int8.onnx"}
@@ -580,7 +580,7 @@ def test_a_bundle_without_the_first_engines_graph(
 ) -> None:
     edit_manifest(tiny_copy, lambda record: record["artefacts"].pop(0))
     assert inspect(tiny_copy).notes[0] == (
-        "load takes onnx-float32 on onnx: float32 unless told otherwise; "
+        "load takes onnx-float32 on onnx: the most exact unless told otherwise; "
         "litert has no float32 graph here and onnx comes next"
     )
 

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steprnn.runtime import UsageError, cli
-from steprnn.runtime.bench.alone import peak_bytes
+from steprnn.runtime import BundleError, UsageError, cli
 from steprnn.runtime.bench.machine import Machine, pinned, read_seconds
 from steprnn.runtime.bench.measure import Pace, figures, measure
-from steprnn.runtime.bench.report import markdown
-from steprnn.runtime.bench.turns import Spread, take_turns
-from steprnn.runtime.bench.weights import read_per_step
+from steprnn.runtime.bench.process import peak_bytes
+from steprnn.runtime.bench.rounds import Spread, time_rounds
+from steprnn.runtime.bench.tables import markdown
 from steprnn.runtime.bundle.manifest import Manifest
 
 BRIEF = Pace(rounds=2, seconds=0.0005, processes=1)
@@ -100,21 +99,56 @@ def test_what_does_not_run_here_is_left_out_and_told(
         measure(tiny_copy, BRIEF)
 
 
-def test_bytes_read_are_those_that_inspect_counts(tiny: Path) -> None:
+# One row of the kernel, the recurrent kernel, its bias, the dense layer and its bias.
+FLOATS = 4 * 8 + 8 * 4 * 8 + 4 * 8 + 8 * 21 + 21
+# The same with a scale for each column, of which MatMulNBits rounds the depth, 8, up to 16.
+BYTES = (4 * 8 + 4) + 4 * 8 * (16 + 4) + 4 * 4 * 8 + 21 * (16 + 4) + 4 * 21
+READ = {
+    "tflite-float32": 4 * FLOATS,
+    "onnx-float32": 4 * FLOATS,
+    "tflite-int8": 4 * FLOATS,  # so small a model is not quantized
+    "onnx-int8": BYTES,
+}
+
+
+def test_bytes_read_are_those_of_the_textbook_and_of_inspect(tiny: Path) -> None:
     pytest.importorskip("onnx")
     from steprnn.export.inspect import inspect
 
-    for artefact in Manifest.read(tiny).artefacts:
+    manifest = Manifest.read(tiny)
+    assert manifest.read_bytes == READ
+    for artefact in manifest.artefacts:
         weights = inspect(tiny / artefact.path).weights
         assert weights is not None
-        assert read_per_step(tiny / artefact.path, artefact.format) == weights.per_step
+        assert weights.per_step == READ[artefact.name], artefact.name
 
 
-def test_bytes_read_are_those_of_the_textbook(tiny: Path) -> None:
-    """One row of the kernel, the recurrent kernel, its bias, the dense layer and its bias."""
-    units, tokens = 8, 21
-    floats = 4 * units + units * 4 * units + 4 * units + units * tokens + tokens
-    assert read_per_step(tiny / "step.onnx", "onnx") == 4 * floats
+def test_a_bundle_that_does_not_tell_what_a_step_reads(
+    tiny_copy: Path, edit_manifest: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Older ones do not: the rest is measured."""
+    edit_manifest(tiny_copy, lambda record: record.pop("read_bytes"))
+    assert cli.main(["bench", str(tiny_copy), "--quick"]) == 0
+    out, err = capfd.readouterr()
+    assert err.splitlines()[-1] == (
+        "left out: what a step reads and its floor, which the manifest does not tell; export again"
+    )
+    batch_1 = [line.split(" | ") for line in out.splitlines() if line.startswith(("| litert", "| onnx"))][:4]
+    assert [cells[1:3] for cells in batch_1] == [["-", "-"]] * 4
+    assert all(cells[3] != "-" for cells in batch_1)
+    assert cli.main(["bench", str(tiny_copy), "--quick", "--json"]) == 0
+    for row in json.loads(capfd.readouterr().out)["rows"]:
+        assert row["read_bytes"] is row["read_from"] is row["floor_us"] is None
+        assert row["raw_us"] > 0
+
+
+@pytest.mark.parametrize("read", [0, -1, 10**15])
+def test_a_manifest_that_cannot_be_right_about_it(
+    tiny_copy: Path, edit_manifest: Callable[..., None], read: int
+) -> None:
+    edit_manifest(tiny_copy, lambda record: record["read_bytes"].update({"onnx-int8": read}))
+    with pytest.raises(BundleError, match=r"says that a step of onnx-int8 reads .* bytes, expected 1 to "):
+        measure(tiny_copy, BRIEF)
 
 
 def test_turns_alternate_and_divide_by_the_length() -> None:
@@ -131,13 +165,13 @@ def test_turns_alternate_and_divide_by_the_length() -> None:
 
         return run
 
-    times = take_turns({"a": work("a", 2e-5), "b": work("b", 1e-4)}, 3, 0.004)
+    times = time_rounds({"a": work("a", 2e-5), "b": work("b", 1e-4)}, 3, 0.004)
     assert order[-6:] == ["a", "b"] * 3
     assert [len(values) for values in times.values()] == [3, 3]
     assert all(value >= 20 for value in times["a"])
     assert all(value >= 100 for value in times["b"])
     assert spent["a"] > spent["b"]
-    take_turns({"a": work("a", 1e-6)}, 1, 0.0001, least=300)
+    time_rounds({"a": work("a", 1e-6)}, 1, 0.0001, least=300)
     assert spent["a"] >= 300
 
 

@@ -22,6 +22,7 @@ from steprnn.runtime.bundle.manifest import FileRecord, is_inside
 from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.package import zip as zip_package
 
+HOSTILE = json.loads((Path(__file__).parents[2] / "hostile_names.json").read_text(encoding="utf-8"))
 Entries = list[tuple[zipfile.ZipInfo, bytes]]
 
 
@@ -102,36 +103,13 @@ def test_load_unpacks_only_what_it_reads(packed: Path, tmp_path: Path, tiny: Pat
     }
 
 
-NAMES = [
-    "../evil",
-    "saved_model/../../evil",
-    "/etc/evil",
-    "C:evil",
-    "C:/evil",
-    "..\\evil",
-    "a\\b",
-    "./evil",
-    "a//b",
-    "a/",
-    "",
-    "evil\n",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_would_leave_the_folder(packed: Path, tmp_path: Path, name: str) -> None:
     rewritten(packed, with_entry(name))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BundleError, match="is not inside the bundle; do not trust it"):
         load(packed)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_such_a_name_in_the_manifest_of_a_folder(tiny_copy: Path, edit_manifest: Any, name: str) -> None:
-    edit_manifest(tiny_copy, lambda record: record["files"].update({name: {"bytes": 1, "sha256": "0"}}))
-    with pytest.raises(BundleError, match="outside the bundle; do not trust it"):
-        load(tiny_copy)
 
 
 def test_names_that_stay_inside() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from steprnn.runtime import Model, Sampling
 from steprnn.runtime.sampling import Sampler
-from steprnn.runtime.serve.batch import PATIENCE, Batch
+from steprnn.runtime.serve.batch import STEPS_BEFORE_SHRINKING, Batch
 from steprnn.runtime.serve.metrics import Metrics
 from steprnn.runtime.serve.row import Piece, Row, Task
 from steprnn.runtime.serve.scheduler import QueueFull, Scheduler
@@ -60,10 +60,10 @@ def test_a_batch_shrinks_when_most_have_left(model: Model) -> None:
     for _ in range(5):
         batch.step()
     assert (len(batch), batch.size) == (1, 16)
-    for _ in range(PATIENCE + 1):
+    for _ in range(STEPS_BEFORE_SHRINKING + 1):
         batch.step()
     assert (len(batch), batch.size) == (1, 1)
-    (left,) = [left for _ in range(100 - 6 - PATIENCE) for left in batch.step()]
+    (left,) = [left for _ in range(100 - 6 - STEPS_BEFORE_SHRINKING) for left in batch.step()]
     assert left.piece() == Piece(model.generate("分", 100)[1:], [], "length")
     batch.step()
     assert batch.size == 0
@@ -109,11 +109,12 @@ def test_a_queue_takes_all_rows_of_a_request_or_none(models: dict[str, Model]) -
     scheduler = Scheduler(model, metrics, batch=2, queue=1)  # not started: nothing leaves it
     scheduler.submit([row(model, "分", 5, i, Sampling()) for i in range(2)])
     waiting = [row(model, "分", 5, i, Sampling()) for i in range(2)]
-    with pytest.raises(QueueFull):
+    metrics.rows_waiting = metrics.rows_active = -100  # they tell, and decide nothing
+    with pytest.raises(QueueFull) as full:
         scheduler.submit(waiting)
-    assert metrics.waiting == 2
+    assert full.value.waiting == 2
     scheduler.submit(waiting[:1])
     scheduler.cancel(waiting[:1])
-    assert metrics.waiting == 2
+    assert metrics.rows_waiting == 2
     scheduler.submit(waiting[1:])
-    assert metrics.waiting == 3
+    assert metrics.rows_waiting == 3

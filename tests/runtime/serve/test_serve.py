@@ -301,7 +301,12 @@ def test_health_and_metrics(server: Server) -> None:
         ({"prompt": "分" * 4097}, 422, "prompt", "prompt has 4,097 tokens; expected 1 to 4,096"),
         ({"prompt": [21]}, 422, "prompt", "prompt has tokens outside 0 to 20"),
         ({"prompt": ["分"] * 17}, 422, "prompt", "prompt has 17 texts; expected at most 16"),
-        ({"prompt": "分爱开!"}, 400, "prompt", "prompt: '爱' '!' not among the 21 characters of the vocab"),
+        (
+            {"prompt": "分爱开!"},
+            400,
+            "prompt",
+            "prompt: '爱' '!' not among the 21 characters of the vocabulary; leave them out",
+        ),
         ({"model": "huge"}, 404, "model", "model \"huge\" is not served here; expected 'tiny'"),
         ({"max_tokens": 10_000_001}, 422, "max_tokens", "max_tokens is 10000001; expected a whole number"),
         ({"max_tokens": -1}, 422, "max_tokens", "max_tokens is -1; expected a whole number from 0 to"),

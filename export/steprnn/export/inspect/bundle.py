@@ -46,17 +46,18 @@ def _declared(spec: TensorSpec) -> Declared:
 def _chosen(manifest: Manifest) -> str:
     """Which graph `load` takes by default, and why."""
     try:
-        engine, artefact = choose(manifest, "auto", "float32")
+        engine, artefact = choose(manifest, "auto", "auto")
     except (MissingExtra, UsageError) as error:
         return f"load takes none of them: {error}"
     reasons = []
     for name in engines.ENGINES:
         if name == engine:
             break
-        held = manifest.artefact(engines.ENGINES[name], "float32") is not None
-        reasons.append(f"{name} {'is not installed' if held else 'has no float32 graph here'}")
+        held = manifest.artefact(engines.ENGINES[name], artefact.variant) is not None
+        lacks = "is not installed" if held else f"has no {artefact.variant} graph here"
+        reasons.append(f"{name} {lacks}")
     preferred = " and ".join([*reasons, f"{engine} comes next"]) if reasons else f"{engine} comes first"
-    return f"load takes {artefact.name} on {engine}: float32 unless told otherwise; {preferred}"
+    return f"load takes {artefact.name} on {engine}: the most exact unless told otherwise; {preferred}"
 
 
 def _differences(

@@ -1,4 +1,4 @@
-"""Measure every engine and variant of a bundle, in turns on one core."""
+"""Measure every engine and variant of a bundle, in rounds on one core."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import Any
 from .. import engines
 from ..bundle.manifest import Artefact, Manifest
 from ..errors import BundleError, UsageError
+from ..files import MANIFEST
 from ..model import load
-from . import alone
+from . import process
 from .machine import Machine, pinned, read_seconds
-from .turns import Spread, Work, take_turns
-from .weights import read_per_step
-from .works import BATCH, works_of
+from .report import Report
+from .rounds import Spread, Workload, time_rounds
+from .workloads import BATCH, workloads_of
 
-Times = dict[str, list[float]]  # work -> microseconds a step in each round
+Times = dict[str, list[float]]  # workload -> microseconds a step in each round
 
 
 @dataclass(frozen=True)
@@ -38,40 +39,26 @@ TEXT = 100  # characters: what a call costs once is shared by as many
 FULL, QUICK = Pace(31, 0.02, 3), Pace(5, 0.002, 1)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured, where: a row of figures for each engine and variant.
-
-    Times are microseconds, speeds are tokens a second; a figure that does not apply is None.
-    """
-
-    model: str  # sha256 of the weights, as in the manifest
-    machine: Machine
-    core: int | None  # the one that was measured on
-    share: float | None  # of that core's time that was ours: the less, the less certain all of it
-    rounds: int
-    rows: list[dict[str, Any]]
-    left_out: list[str]
-
-
 def measure(folder: Path, pace: Pace = FULL, say: Callable[[str], None] = lambda line: None) -> Report:
     """Measure a bundle; raises `UsageError` where nothing in it runs here, else as `load` does."""
     manifest, machine = Manifest.read(folder), Machine.here()
     candidates, left_out = runnable(manifest)
     if not candidates:
         raise UsageError(f"nothing to measure: {'; '.join(left_out) or 'the bundle holds no graph'}")
+    read = {name: read_per_step(folder, manifest, artefact) for name, (_, artefact) in candidates.items()}
+    if None in read.values():
+        left_out.append("what a step reads and its floor, which the manifest does not tell; export again")
     # Before an engine is loaded here, lest its pages count for the processes that start from this one.
-    alones = {name: _alone(folder, *candidates[name], pace.processes, say) for name in candidates}
+    apart = {name: _in_own_process(folder, *candidates[name], pace.processes, say) for name in candidates}
     with pinned() as core:
-        works: dict[tuple[str, str], Work] = {}
+        workloads: dict[tuple[str, str], Workload] = {}  # by the name of the candidate and their own
         for name, (engine, artefact) in candidates.items():
             model = load(folder, engine=engine, variant=artefact.variant)
-            works |= {(name, work): run for work, run in works_of(model).items()}
-        say(f"{len(works)} works in {pace.rounds} rounds")
-        flat = {f"{name}: {work}": run for (name, work), run in works.items()}
+            workloads |= {(name, kind): run for kind, run in workloads_of(model).items()}
+        say(f"{len(workloads)} workloads in {pace.rounds} rounds")
         began, worked = time.perf_counter(), time.process_time()
-        timed = take_turns(
-            flat,
+        times = time_rounds(
+            workloads,
             pace.rounds,
             pace.seconds,
             lambda n: say(f"round {n + 1} of {pace.rounds}"),
@@ -80,12 +67,10 @@ def measure(folder: Path, pace: Pace = FULL, say: Callable[[str], None] = lambda
         share = (time.process_time() - worked) / (time.perf_counter() - began)
         rows = []
         for name, (engine, artefact) in candidates.items():
-            read = read_per_step(folder / artefact.path, artefact.format)
-            times = {work: timed[f"{name}: {work}"] for owner, work in works if owner == name}
             row: dict[str, Any] = {"engine": engine, "variant": artefact.variant, "method": artefact.method}
-            row |= {"bytes": manifest.size_of(artefact), "read_bytes": read, "read_from": machine.level(read)}
-            row |= {"floor_us": read_seconds(read) * 1e6, **figures(times), **alones[name]}
-            rows.append(row)
+            row |= {"bytes": manifest.size_of(artefact), **floor(read[name], machine)}
+            row |= figures({kind: values for (owner, kind), values in times.items() if owner == name})
+            rows.append(row | apart[name])
     known = None if core is None else min(share, 1.0)
     return Report(manifest.model, machine, core, known, pace.rounds, rows, left_out)
 
@@ -104,39 +89,57 @@ def runnable(manifest: Manifest) -> tuple[dict[str, tuple[str, Artefact]], list[
     return candidates, left_out
 
 
+def read_per_step(folder: Path, manifest: Manifest, artefact: Artefact) -> int | None:
+    """Bytes of weights that a step reads; None where the manifest, which is an older one, does not tell."""
+    read, size = manifest.read_bytes.get(artefact.name), manifest.size_of(artefact)
+    if read is not None and not 0 < read <= size:  # as many are allocated to measure the floor
+        raise BundleError(
+            f"{folder / MANIFEST} says that a step of {artefact.name} reads {read:,} bytes, expected 1 to "
+            f"{size:,}, its size; export again"
+        )
+    return read
+
+
+def floor(read: int | None, machine: Machine) -> dict[str, Any]:
+    """The bytes that a step reads, where they lie, and how long it takes to read them once."""
+    if read is None:
+        return {"read_bytes": None, "read_from": None, "floor_us": None}
+    return {"read_bytes": read, "read_from": machine.level(read), "floor_us": read_seconds(read) * 1e6}
+
+
 def figures(times: Times) -> dict[str, float | None]:
-    """The figures of one candidate from the times of its works."""
+    """The figures of one candidate from the times of its workloads."""
     row: dict[str, float | None] = {}
-    for work in ("raw", "generate"):
-        spread = Spread.of(times[work]) if work in times else None
-        row[f"{work}_us"] = spread.median if spread else None
-        row[f"{work}_us_min"] = spread.least if spread else None
-        row[f"{work}_us_p90"] = spread.p90 if spread else None
-    for work in ("generate", "stream"):  # those of one round met the same cache and the same noise
-        row[f"{work}_to_raw"] = _middle(times, work, "raw", lambda ours, raw: ours / raw)
-    for work in ("temperature", "filters"):
-        row[f"{work}_adds_us"] = _middle(times, work, "generate", lambda draw, greedy: draw - greedy)
+    for kind in ("raw", "generate"):
+        spread = Spread.of(times[kind]) if kind in times else None
+        row[f"{kind}_us"] = spread.median if spread else None
+        row[f"{kind}_us_min"] = spread.least if spread else None
+        row[f"{kind}_us_p90"] = spread.p90 if spread else None
+    for kind in ("generate", "stream"):  # those of one round met the same cache and the same noise
+        row[f"{kind}_to_raw"] = _middle(times, kind, "raw", lambda ours, raw: ours / raw)
+    for kind in ("temperature", "filters"):
+        row[f"{kind}_adds_us"] = _middle(times, kind, "generate", lambda draw, greedy: draw - greedy)
     row["prompt_us"] = _middle(times, "prompt", "prompt", lambda prompt, _: prompt)
     row["tokens_per_second"] = 1e6 / row["generate_us"] if row["generate_us"] else None
-    for work in ("raw", "generate", "temperature", "filters"):
-        name = f"{work} {BATCH}"
-        row[f"{work}_{BATCH}_tokens_per_second"] = _middle(times, name, name, lambda us, _: BATCH * 1e6 / us)
+    for kind in ("raw", "generate", "temperature", "filters"):
+        name = f"{kind} {BATCH}"
+        row[f"{kind}_{BATCH}_tokens_per_second"] = _middle(times, name, name, lambda us, _: BATCH * 1e6 / us)
     return row
 
 
 def _middle(times: Times, one: str, other: str, of: Callable[[float, float], float]) -> float | None:
-    """The median over the rounds of a figure of two works."""
+    """The median over the rounds of a figure of two workloads."""
     if one not in times:
         return None
     return statistics.median(of(a, b) for a, b in zip(times[one], times[other], strict=True))
 
 
-def _alone(
+def _in_own_process(
     folder: Path, engine: str, artefact: Artefact, processes: int, say: Callable[[str], None]
 ) -> dict[str, float | None]:
     """Load time, and peak memory in a process of its own."""
     say(f"{engine} {artefact.variant} in a process of its own")
-    command = [sys.executable, "-m", alone.__name__, str(folder), engine, artefact.variant]
+    command = [sys.executable, "-m", process.__name__, str(folder), engine, artefact.variant]
     records = []
     for _ in range(processes):
         result = subprocess.run(command, capture_output=True, check=False, text=True)

@@ -39,11 +39,7 @@ class Vocabulary:
         indices = self._indices
         strangers = [c for c in dict.fromkeys(text) if c not in indices]
         if strangers and unknown == "error":
-            named = " ".join(repr(c) for c in strangers[:10]) + (" ..." if len(strangers) > 10 else "")
-            raise UnknownToken(
-                f"{named} not among the {len(self)} characters of the vocabulary; "
-                "choose others, or skip them with --unknown skip"
-            )
+            raise UnknownToken(strangers, len(self))
         return [indices[c] for c in text if c in indices]
 
     def decode(self, indices: Sequence[int]) -> str:

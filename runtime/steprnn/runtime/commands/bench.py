@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, progress on stderr, and print."""
     from ..bench.measure import FULL, QUICK, measure
-    from ..bench.report import markdown
+    from ..bench.tables import markdown
 
     with quiet() as terminal, open_bundle(arguments.bundle) as folder:
         report = measure(folder, QUICK if arguments.quick else FULL, _teller(terminal))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -11,8 +10,10 @@ from pathlib import Path
 
 from .. import cli
 from ..bundle.manifest import Manifest
-from ..engines import ENGINES
-from ..files import PARITY
+from ..engines import ENGINE_OF
+from ..errors import BundleError
+from ..files import PARITY, PARITY_FORMAT, read_record
+from ..markdown import table
 from ..model import Model, load
 from ..quiet import quiet
 
@@ -47,36 +48,31 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"\n$ steprnn {' '.join(argv)}\n")
         if code := cli.main(argv):
             return code
-    sys.stdout.write("\n" + "\n".join(table(bundle)) + "\n")
+    sys.stdout.write("\n" + "\n".join(summary(bundle)) + "\n")
     sys.stderr.write(f"\nnext: steprnn generate {bundle} -p {PROMPT} --temp 0.8\n")
     return 0
 
 
-def table(folder: Path) -> list[str]:
+def summary(folder: Path) -> list[str]:
     """A row for each artefact: its size, its parity, its speed here, and a line of its text."""
     manifest = Manifest.read(folder)
-    parity = json.loads((folder / PARITY).read_text(encoding="utf-8"))
+    parity = read_record(folder / PARITY, PARITY_FORMAT, BundleError, "export again")
     runs = [finding for finding in parity["findings"] if finding["level"] == "chained"]
     records = {run["candidate"].partition(" in ")[0]: run["figures"] for run in runs}
-    rows = [
-        "| artefact | bytes | largest error, units | same-top-1 | us a character | greedy text |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    engines = {format: engine for engine, format in ENGINES.items()}
+    head = ["artefact", "bytes", "largest error, units", "same-top-1", "us a character", "greedy text"]
+    rows = []
     for artefact in manifest.artefacts:
         record = records[artefact.name]
         speed, text = "", "(runs in TensorFlow)"
-        if artefact.format in engines:
+        if artefact.format in ENGINE_OF:
             with quiet():
-                model = load(folder, engine=engines[artefact.format], variant=artefact.variant)
+                model = load(folder, engine=ENGINE_OF[artefact.format], variant=artefact.variant)
             text = model.generate(PROMPT, LENGTH)
             speed = f"{microseconds(model):.1f}"
         units = max(record["units"].values())
-        rows.append(
-            f"| {artefact.name} | {manifest.size_of(artefact):,} | {units:,.2g} "
-            f"| {record['same_top_1']:.2%} | {speed} | {text} |"
-        )
-    return rows
+        size, same = f"{manifest.size_of(artefact):,}", f"{record['same_top_1']:.2%}"
+        rows.append([artefact.name, size, f"{units:,.2g}", same, speed, text])
+    return table(head, rows, words=(0, 5))
 
 
 def microseconds(model: Model, length: int = 2000, repeats: int = 7) -> float:

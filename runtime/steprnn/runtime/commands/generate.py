@@ -8,7 +8,8 @@ import sys
 import time
 
 from ..errors import UsageError
-from . import engine
+from ..options import Options
+from . import _engine_flags
 
 HELP = "write text that follows a prompt"
 EXAMPLE = "  steprnn generate lyrics.bundle -p 分开 -n 50 --temp 0.8 --seed 7"
@@ -52,16 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown", choices=("error", "skip"), default="error", help="characters the model does not know"
     )
-    engine.add_arguments(parser)
+    _engine_flags.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Generate, and tell the seed, the engine and the speed on stderr."""
     if any("\ud800" <= c <= "\udfff" for c in arguments.prompt):  # how Python keeps bytes it cannot decode
         raise UsageError("the prompt is not UTF-8; expected UTF-8 on the command line")
-    model = engine.load_model(arguments)
+    model = _engine_flags.load_model(arguments)
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    options = {
+    options: Options = {
         "seed": seed,
         "stop": arguments.stop,
         "unknown": arguments.unknown,

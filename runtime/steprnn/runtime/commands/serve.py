@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import UsageError
-from . import engine
+from . import _engine_flags
 
 HELP = "serve the OpenAI completions protocol"
 EXAMPLE = "  steprnn serve lyrics.bundle --port 8000"
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--max-prompt", type=int, default=4096, metavar="N", help="characters of one prompt")
     rows.add_argument("--max-choices", type=int, default=16, metavar="N", help="texts of one request")
     rows.add_argument("--grace", type=int, default=30, metavar="N", help="seconds for streams in flight")
-    engine.add_arguments(parser.add_argument_group("engine"))
+    _engine_flags.add_arguments(parser.add_argument_group("engine"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.api_key and key is None:
         raise UsageError(f"--api-key is given and the variable {KEY} is not set; set it to the key")
     with contextlib.ExitStack() as stack:
-        model = engine.load_model(arguments)
+        model = _engine_flags.load_model(arguments)
         page = _page(arguments, stack) if arguments.page else None
         limits = Limits(
             prompt=arguments.max_prompt, tokens=arguments.max_tokens, choices=arguments.max_choices
@@ -98,12 +98,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _page(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     """The web page of the bundle, in a temporary folder."""
+    from ..bundle.manifest import VARIANTS, Manifest
     from ..bundle.open import open_bundle
     from ..package import web
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steprnn-page-"))) / "page"
     with open_bundle(arguments.bundle) as bundle:
-        return web.write(bundle, folder, variant=arguments.variant, ort=arguments.ort)
+        variant = arguments.variant
+        if variant == "auto":  # of the ONNX graphs, which the page runs; the server may run another format
+            held = Manifest.read(bundle)
+            variant = next((v for v in VARIANTS if held.artefact("onnx", v)), VARIANTS[0])
+        return web.write(bundle, folder, variant=variant, ort=arguments.ort)
 
 
 def _listen(host: str, port: int) -> socket.socket:

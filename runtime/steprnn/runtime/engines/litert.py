@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,21 @@ class LiteRTEngine:
             for t in (*self._spec.inputs, *self._spec.states):
                 interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
             interpreter.allocate_tensors()
-            if _has_fixed_shapes(interpreter, indices):
-                return LiteRTRunner(interpreter, indices, self._spec, batch)
+            invoke = _private_invoke(interpreter)
+            if invoke is not None and _has_fixed_shapes(interpreter, indices):
+                return LiteRTRunner(interpreter, invoke, indices, self._spec, batch)
             return DynamicRunner(interpreter, indices, self._spec, batch)
         except (ValueError, RuntimeError, KeyError) as error:
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {error}") from error
+
+
+def _private_invoke(interpreter: Any) -> Callable[[], object] | None:
+    """What the public invoke() calls; None in a LiteRT that has it elsewhere.
+
+    The public one refuses to run while views are alive, lest a reallocation moves them, and a runner with
+    views never reallocates. Views in place save more than half of the time of an int8 step.
+    """
+    return getattr(getattr(interpreter, "_interpreter", None), "Invoke", None)
 
 
 def _has_fixed_shapes(interpreter: Any, indices: Indices) -> bool:
@@ -124,7 +135,10 @@ def _has_fixed_shapes(interpreter: Any, indices: Indices) -> bool:
 
 
 class DynamicRunner:
-    """Copies in and out at every step: a graph that computes shapes may move its tensors each time."""
+    """Copies in and out at every step: a graph that computes shapes may move its tensors each time.
+
+    It needs nothing of LiteRT that is private.
+    """
 
     def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec, batch: int) -> None:
         self.inputs = {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.inputs}
@@ -162,7 +176,14 @@ class DynamicRunner:
 class LiteRTRunner:
     """Views of the interpreter's tensors; after each step the next states are copied onto the states."""
 
-    def __init__(self, interpreter: Any, indices: Indices, spec: StepSpec, batch: int) -> None:
+    def __init__(
+        self,
+        interpreter: Any,
+        invoke: Callable[[], object],
+        indices: Indices,
+        spec: StepSpec,
+        batch: int,
+    ) -> None:
         inputs, outputs = (
             {name: interpreter.tensor(index)() for name, index in part.items()} for part in indices
         )
@@ -177,9 +198,7 @@ class LiteRTRunner:
         self._pairs = [(self._states[t.name], outputs[spec.next_of(t)]) for t in spec.states]
         for array in (*self.inputs.values(), *self._states.values()):
             array.fill(0)  # a token left over in memory may be out of range
-        # The public invoke() refuses to run while views are alive, lest a reallocation moves them;
-        # this runner never reallocates. Views in place save more than half of the time of an int8 step.
-        self._invoke = interpreter._interpreter.Invoke
+        self._invoke = invoke
         self._interpreter = interpreter  # holds the flatbuffer, which is not copied
 
     def run(self) -> None:

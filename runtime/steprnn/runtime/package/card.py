@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from ..bundle.manifest import Artefact, Manifest
 from ..bundle.vocabulary import Vocabulary
-from ..files import PARITY, VOCABULARY
+from ..errors import BundleError
+from ..files import PARITY, PARITY_FORMAT, VOCABULARY, read_record
+from ..markdown import table
 
 
 def summary(manifest: Manifest) -> str:
@@ -52,7 +53,7 @@ def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str,
         "",
         "## Graphs",
         "",
-        *_table(folder, manifest),
+        *_graphs(folder, manifest),
         "",
         "A unit is TensorFlow's own float32 error against the same step in float64; the figures are of the "
         "chained run that was judged when the graph was written. `parity.json` in the package has them all, "
@@ -82,12 +83,12 @@ def _arguments(manifest: Manifest) -> str:
     return ", ".join(f"{t.name}: {t.dtype} {list(t.shape)}" for t in manifest.step.inputs)
 
 
-def _table(folder: Path, manifest: Manifest) -> list[str]:
-    rows = [
-        "| graph | bytes | largest error, units | same likeliest token | mean KL, nats |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    parity = json.loads((folder / PARITY).read_text(encoding="utf-8")) if (folder / PARITY).is_file() else {}
+def _graphs(folder: Path, manifest: Manifest) -> list[str]:
+    """A row for each graph: its size, and how far it was off when it was written."""
+    parity: dict[str, Any] = {}
+    if (folder / PARITY).is_file():
+        parity = read_record(folder / PARITY, PARITY_FORMAT, BundleError, "export again")
+    rows = []
     for artefact in manifest.artefacts:
         runs = _runs(parity, artefact)
         units = max(
@@ -95,15 +96,17 @@ def _table(folder: Path, manifest: Manifest) -> list[str]:
         )
         same = min((run["same_top_1"] for run in runs if run.get("same_top_1") is not None), default=None)
         kl = max((run["mean_kl"] for run in runs if run.get("mean_kl") is not None), default=None)
-        cells = (
-            f"{artefact.name}: {artefact.method}",
-            f"{manifest.size_of(artefact):,}",
-            "" if units is None else f"{units:,.2g}" if units < 100 else f"{units:,.0f}",
-            "" if same is None else f"{same:.2%}",
-            "" if kl is None else f"{kl:.1g}",
+        rows.append(
+            [
+                f"{artefact.name}: {artefact.method}",
+                f"{manifest.size_of(artefact):,}",
+                "" if units is None else f"{units:,.2g}" if units < 100 else f"{units:,.0f}",
+                "" if same is None else f"{same:.2%}",
+                "" if kl is None else f"{kl:.1g}",
+            ]
         )
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+    head = ["graph", "bytes", "largest error, units", "same likeliest token", "mean KL, nats"]
+    return table(head, rows)
 
 
 def _runs(parity: dict[str, Any], artefact: Artefact) -> list[dict[str, Any]]:

@@ -33,7 +33,8 @@ def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Mani
     if len(kept) == len(manifest.artefacts):
         shutil.copyfile(bundle / MANIFEST, folder / MANIFEST)
         return manifest
-    chosen = replace(manifest, artefacts=kept, files=files)
+    reads = {a.name: manifest.read_bytes[a.name] for a in kept if a.name in manifest.read_bytes}
+    chosen = replace(manifest, artefacts=kept, files=files, read_bytes=reads)
     chosen.write(folder)
     return chosen
 

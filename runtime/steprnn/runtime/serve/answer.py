@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ..sampling import Sampler
 from .errors import ApiError
 from .metrics import Metrics
-from .protocol import Completion
+from .protocol import CompletionRequest
 from .reply import FAILED, Inbox, Reply, encode
 from .row import Row, Task
 from .scheduler import QueueFull, Scheduler
@@ -25,7 +25,7 @@ class Answer(Response):
         self,
         model: str,
         vocabulary: Sequence[str],
-        asked: Completion,
+        asked: CompletionRequest,
         scheduler: Scheduler,
         metrics: Metrics,
     ) -> None:
@@ -33,7 +33,7 @@ class Answer(Response):
         self._inbox = Inbox(len(choices))
         self._rows = [
             Row(
-                Task(prompt, asked.length, asked.stop, asked.scores, asked.echo, asked.stream),
+                Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream),
                 vocabulary,
                 Sampler(asked.sampling, asked.seed + i, prompt),
                 partial(self._inbox.put, i),
@@ -47,10 +47,10 @@ class Answer(Response):
         self._answers = metrics.answers
         try:
             scheduler.submit(self._rows)
-        except QueueFull:
+        except QueueFull as full:
             raise ApiError(
                 429,
-                f"the queue is full, with {metrics.waiting} texts waiting; try again",
+                f"the queue is full, with {full.waiting} texts waiting; try again",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": "1"},
             ) from None
@@ -79,7 +79,7 @@ class Answer(Response):
 
     async def _send_whole(self, send: Send) -> None:
         body = await self._reply.whole(self._inbox)
-        if not self._inbox.gone:
+        if not self._inbox.abandoned:
             await self._start(send, 500 if body is None else 200, b"application/json")
             await _send_body(send, encode(ApiError(500, FAILED).body) if body is None else body)
 

@@ -26,8 +26,8 @@ from .metrics import Metrics
 from .protocol import Limits, parse
 from .scheduler import Scheduler
 
-SLOW = 10.0  # seconds within which a body has to come
-PATIENCE = 4  # times the limit are read and dropped: hung up on while it sends, a client sees no answer
+BODY_SECONDS = 10.0  # within which a body has to come
+MOST_READ = 4  # times the limit, read and dropped: hung up on while it sends, a client sees no answer
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ async def _body(request: Request, most: int) -> bytes:
         413, f"the body is too large; expected at most {most:,} bytes", code="body_too_large"
     )
     too_large.headers["Connection"] = "close"
-    if int(request.headers.get("content-length", 0)) > PATIENCE * most:
+    if int(request.headers.get("content-length", 0)) > MOST_READ * most:
         raise too_large
 
     async def read() -> bytes:
@@ -142,17 +142,17 @@ async def _body(request: Request, most: int) -> bytes:
             size += len(chunk)
             if size <= most:
                 body += chunk
-            elif size > PATIENCE * most:
+            elif size > MOST_READ * most:
                 raise too_large
         if size > most:
             raise too_large
         return bytes(body)
 
     try:
-        return await asyncio.wait_for(read(), SLOW)
+        return await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise ApiError(
-            408, f"the body did not come within {SLOW:g} s", headers={"Connection": "close"}
+            408, f"the body did not come within {BODY_SECONDS:g} s", headers={"Connection": "close"}
         ) from None
 
 

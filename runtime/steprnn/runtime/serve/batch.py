@@ -12,7 +12,7 @@ from ..model import Model
 from ..sampling import choose_each
 from .row import Row
 
-PATIENCE = 16  # steps for which half of the batch is empty before it shrinks: moving costs about one
+STEPS_BEFORE_SHRINKING = 16  # with half of the batch empty: moving the rest costs about one
 
 
 class Batch:
@@ -30,7 +30,7 @@ class Batch:
         self._runner: Runner
         self._borrowed = ExitStack()
         self.written = 0  # tokens, since the beginning
-        self._roomy = 0  # steps since more than half of the places were taken
+        self._steps_half_empty = 0  # since more than half of the places were taken
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,10 +87,10 @@ class Batch:
 
     def _shrink(self) -> None:
         smaller = self._fitting(len(self))
-        self._roomy = self._roomy + 1 if smaller < self.size else 0
+        self._steps_half_empty = self._steps_half_empty + 1 if smaller < self.size else 0
         if not smaller:
             self.clear()
-        elif self._roomy > PATIENCE:
+        elif self._steps_half_empty > STEPS_BEFORE_SHRINKING:
             self._arrange(smaller, ())
 
     def _arrange(self, size: int, joining: Sequence[Row]) -> None:
@@ -112,4 +112,4 @@ class Batch:
             state[name] = array
         self._runner.set_state(state)
         self.rows, self._places = rows, [*rows, *[None] * (size - len(rows))]
-        self._roomy = 0
+        self._steps_half_empty = 0

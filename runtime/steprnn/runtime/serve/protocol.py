@@ -1,4 +1,4 @@
-"""What POST /v1/completions takes: a JSON body to a `Completion`, or the field that is wrong with it."""
+"""What POST /v1/completions takes: a JSON body to a `CompletionRequest`, or the field that is wrong in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import UnknownToken
 from ..sampling import Sampling
 from .errors import ApiError
 
-# Fields of OpenAI that have one value here, at which they do nothing.
-FIXED = {"frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None)}
-FIXED |= {"suffix": ("", None)}
+# Fields of OpenAI that are taken only with a value at which they do nothing.
+UNSUPPORTED = {"frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None)}
+UNSUPPORTED |= {"suffix": ("", None)}
 STOPS, STOP_LENGTH = 4, 64  # as many as OpenAI takes; each token is compared with all of them
-SCORES = 5  # as many as OpenAI tells
-SEEDS = 2**64
+LOGPROBS = 5  # as many as OpenAI tells
+SEEDS = 2**64  # as many as there are
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Completion:
+class CompletionRequest:
     """A request, checked. Choice i of prompt p has the seed `seed + p * n + i`."""
 
     prompts: list[list[int]]
@@ -42,13 +42,13 @@ class Completion:
     seed: int
     n: int
     stop: list[str]
-    scores: int | None
+    logprobs: int | None  # how many of the likeliest tokens to tell beside each; None: no scores
     echo: bool
     stream: bool
-    usage: bool  # whether a stream ends in a chunk that tells it
+    include_usage: bool  # whether a stream ends in a chunk that tells it
 
 
-def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Completion:
+def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> CompletionRequest:
     """Read a body; raises `ApiError` 400 where it is no JSON or has unknown characters, 404, or 422."""
     try:
         record = json.loads(body)
@@ -84,17 +84,17 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         raise fields.wrong("stream_options", options, "an object")
     stream = fields.boolean("stream")
     usage = _Fields(options or {}, "stream_options.").boolean("include_usage")
-    completion = Completion(
+    completion = CompletionRequest(
         prompts=prompts,
         length=fields.integer("max_tokens", 16, 0, limits.tokens),
         sampling=sampling,
         seed=fields.integer("seed", int.from_bytes(os.urandom(4), "little"), 0, SEEDS - limits.choices),
         n=n,
         stop=_stops(fields),
-        scores=fields.integer("logprobs", -1, 0, SCORES) if record.get("logprobs") is not None else None,
+        logprobs=fields.integer("logprobs", -1, 0, LOGPROBS) if record.get("logprobs") is not None else None,
         echo=fields.boolean("echo"),
         stream=stream,
-        usage=usage,
+        include_usage=usage,
     )
     fields.take("user")  # who asks makes no difference
     fields.finish()
@@ -149,9 +149,9 @@ class _Fields:
     def finish(self) -> None:
         """Refuse what nobody took: left alone, it would change nothing and raise nothing."""
         for name, value in self._left.items():
-            if name in FIXED:
-                if value not in FIXED[name]:
-                    raise self.wrong(name, value, f"{FIXED[name][0]!r}: it is not supported")
+            if name in UNSUPPORTED:
+                if value not in UNSUPPORTED[name]:
+                    raise self.wrong(name, value, f"{UNSUPPORTED[name][0]!r}: it is not supported")
             else:
                 raise ApiError(
                     422,
@@ -188,9 +188,8 @@ def _tokens(prompt: str | Sequence[Any], vocabulary: Vocabulary, limits: Limits)
         try:
             return vocabulary.encode(prompt)
         except UnknownToken as error:
-            words = str(error).rpartition("; ")[0]  # without the command line's advice
             raise ApiError(
-                400, f"prompt: {words}; leave them out", param="prompt", code="unknown_character"
+                400, f"prompt: {error.problem}; leave them out", param="prompt", code="unknown_character"
             ) from None
     if not all(type(token) is int and 0 <= token < len(vocabulary) for token in prompt):
         raise _wrong_prompt(f"prompt has tokens outside 0 to {len(vocabulary) - 1}")

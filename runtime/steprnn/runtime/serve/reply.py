@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .protocol import Completion
-from .row import Piece, Row, Scored
+from .protocol import CompletionRequest
+from .row import Piece, Row, ScoredToken
 
 JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FAILED = "the engine failed; the server's log says how"
@@ -30,7 +30,7 @@ class Inbox:
         self._arrived: list[Arrived] = []
         self._unfinished = choices
         self._news = asyncio.Event()
-        self.gone = False  # the client has left
+        self.abandoned = False  # the client has left
 
     def put(self, choice: int, piece: Piece) -> None:
         """Add a piece."""
@@ -39,7 +39,7 @@ class Inbox:
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
-        self.gone = True
+        self.abandoned = True
         self._news.set()
 
     async def batches(self) -> AsyncIterator[list[Arrived]]:
@@ -47,7 +47,7 @@ class Inbox:
         while self._unfinished:
             await self._news.wait()
             self._news.clear()
-            if self.gone:
+            if self.abandoned:
                 return
             arrived, self._arrived = self._arrived, []
             self._unfinished -= sum(piece.finish is not None for _, piece in arrived)
@@ -57,7 +57,7 @@ class Inbox:
 class Reply:
     """Turns pieces into the JSON of the protocol."""
 
-    def __init__(self, model: str, asked: Completion, rows: Sequence[Row]) -> None:
+    def __init__(self, model: str, asked: CompletionRequest, rows: Sequence[Row]) -> None:
         self._asked = asked
         self._rows = rows
         self._head = {
@@ -70,7 +70,7 @@ class Reply:
 
     async def events(self, inbox: Inbox) -> AsyncIterator[bytes]:
         """Server-sent events; those of pieces that came together go out together."""
-        none_yet = b',"usage":null' if self._asked.usage else b""
+        none_yet = b',"usage":null' if self._asked.include_usage else b""
         async for arrived in inbox.batches():
             chunks = []
             for number, piece in arrived:
@@ -80,16 +80,16 @@ class Reply:
                 choices = encode([_choice(number, piece.text, self._scored(piece.scores), piece.finish)])
                 chunks.append(b'%s,"choices":%s%s}\n\n' % (self._prefix, choices, none_yet))
             yield b"".join(chunks)
-        if inbox.gone:
+        if inbox.abandoned:
             return
-        if self._asked.usage:
+        if self._asked.include_usage:
             yield b'%s,"choices":[],"usage":%s}\n\n' % (self._prefix, encode(self._usage()))
         yield b"data: [DONE]\n\n"
 
     async def whole(self, inbox: Inbox) -> bytes | None:
         """One object with every choice; None where the engine failed or nobody waits."""
         texts = ["" for _ in self._rows]
-        scores: list[list[Scored]] = [[] for _ in self._rows]
+        scores: list[list[ScoredToken]] = [[] for _ in self._rows]
         ends: list[str | None] = [None for _ in self._rows]
         async for arrived in inbox.batches():
             for number, piece in arrived:
@@ -108,8 +108,8 @@ class Reply:
         prompt, written = sum(map(len, self._asked.prompts)), sum(row.written for row in self._rows)
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
-    def _scored(self, scores: Sequence[Scored]) -> dict[str, Any] | None:
-        if self._asked.scores is None:
+    def _scored(self, scores: Sequence[ScoredToken]) -> dict[str, Any] | None:
+        if self._asked.logprobs is None:
             return None
         return {
             "tokens": [s.token for s in scores],

@@ -15,7 +15,7 @@ from ..stops import Until
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredToken:
     """A token with its log-probability before temperature and filters; none for the first of a text."""
 
     token: str
@@ -29,7 +29,7 @@ class Piece:
     """What a row has made since the piece before."""
 
     text: str
-    scores: list[Scored]
+    scores: list[ScoredToken]
     finish: str | None  # "stop", "length" or "error" in the last piece
 
 
@@ -40,7 +40,7 @@ class Task:
     prompt: Sequence[int]  # tokens; at least one
     length: int  # most tokens to write
     stop: Sequence[str] = ()
-    scores: int | None = None  # how many of the likeliest to tell beside each token; None: no scores
+    logprobs: int | None = None  # how many of the likeliest to tell beside each token; None: no scores
     echo: bool = False  # the prompt is part of the text
     streamed: bool = True  # whether anybody waits for pieces before the last
 
@@ -58,28 +58,28 @@ class Row:
         self.written = 0
         self.finish: str | None = None
         self.cancelled = False
-        self.due = 0.0  # when the next piece may go out, in seconds of time.perf_counter
+        self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
         self._task = task
         self._read = 0
         self._vocabulary = vocabulary
-        self._gate = Until(task.stop) if task.stop else None
-        self._fresh: list[str] = []
-        self._scores: deque[Scored] = deque()
-        self._begun = self._released = 0  # characters of tokens scored, and of text let through
-        self._scores_prompt = task.echo and task.scores is not None
+        self._until = Until(task.stop) if task.stop else None
+        self._unsent: list[str] = []
+        self._scores: deque[ScoredToken] = deque()
+        self._scored_length = self._sent_length = 0  # characters of tokens scored, and of text sent
+        self._scores_prompt = task.echo and task.logprobs is not None
         if task.echo:
-            self._fresh.append("".join(vocabulary[token] for token in task.prompt))
+            self._unsent.append("".join(vocabulary[token] for token in task.prompt))
         if self._scores_prompt:
-            self._scores.append(Scored(vocabulary[self.token], 0, None, None))
-            self._begun = len(vocabulary[self.token])
+            self._scores.append(ScoredToken(vocabulary[self.token], 0, None, None))
+            self._scored_length = len(vocabulary[self.token])
         if not task.length and (len(task.prompt) == 1 or not self._scores_prompt):
             self.finish = "length"
 
     @property
-    def fresh(self) -> bool:
+    def has_text(self) -> bool:
         """Whether there is anything to deliver."""
-        return bool(self._fresh)
+        return bool(self._unsent)
 
     def read(self, logits: NDArray[np.float32]) -> bool:
         """Its token went in and gave logits `[vocabulary]`; returns whether a token is to be chosen now."""
@@ -98,28 +98,28 @@ class Row:
         self.token = token
         self.written += 1
         text = self._vocabulary[token]
-        if self._task.scores is not None:
+        if self._task.logprobs is not None:
             self._score(logits, token)
-        if self._gate is None:
-            self._fresh.append(text)
+        if self._until is None:
+            self._unsent.append(text)
             if self.written == self._task.length:
                 self.finish = "length"
             return
-        if certain := self._gate.push(text):
-            self._fresh.append(certain)
-        if not self._gate.ended and self.written == self._task.length:
-            self._fresh.append(self._gate.close())
+        if certain := self._until.push(text):
+            self._unsent.append(certain)
+        if not self._until.ended and self.written == self._task.length:
+            self._unsent.append(self._until.close())
             self.finish = "length"
-        if self._gate.ended:
+        if self._until.ended:
             self.finish = "stop"
 
     def piece(self) -> Piece:
         """What is new, taken off the row."""
-        text = "".join(self._fresh)
-        self._fresh.clear()
-        self._released += len(text)
+        text = "".join(self._unsent)
+        self._unsent.clear()
+        self._sent_length += len(text)
         scores = []
-        while self._scores and self._scores[0].offset < self._released:
+        while self._scores and self._scores[0].offset < self._sent_length:
             scores.append(self._scores.popleft())
         return Piece(text, scores, self.finish)
 
@@ -127,8 +127,8 @@ class Row:
         logs = logits.astype(np.float64)
         logs -= logs.max()
         logs -= math.log(np.exp(logs).sum())
-        likeliest = np.argsort(-logs, kind="stable")[: self._task.scores].tolist()
+        likeliest = np.argsort(-logs, kind="stable")[: self._task.logprobs].tolist()
         top = {self._vocabulary[i]: float(logs[i]) for i in dict.fromkeys([*likeliest, token])}
         text = self._vocabulary[token]
-        self._scores.append(Scored(text, self._begun, float(logs[token]), top))
-        self._begun += len(text)
+        self._scores.append(ScoredToken(text, self._scored_length, float(logs[token]), top))
+        self._scored_length += len(text)

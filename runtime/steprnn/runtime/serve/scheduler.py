@@ -24,20 +24,25 @@ log = logging.getLogger("steprnn.serve")
 class QueueFull(Exception):  # noqa: N818
     """As many rows are waiting as may."""
 
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} rows are waiting")
+        self.waiting = waiting
+
 
 class Scheduler:
     """Rows wait in the order they came, join as soon as there is a place, and leave when they are done."""
 
     def __init__(self, model: Model, metrics: Metrics, *, batch: int, queue: int) -> None:
         self._batch = Batch(model, batch)
-        self._places = batch
-        self._queue = queue
-        self._metrics = metrics
+        self._batch_limit = batch
+        self._queue_limit = queue
+        self._metrics = metrics  # is told, and decides nothing
         self._waiting: deque[Row] = deque()
+        self._active = 0  # rows in the batch, and those about to join it
         self._changed = threading.Condition()
         self._closing = False
         self._done: list[Row] = []  # have left the batch, and wait for their last piece to go out
-        self._underway = False  # a delivery that the event loop has not gone through yet
+        self._delivering = False  # a delivery that the event loop has not gone through yet
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="steprnn-scheduler", daemon=True)
 
@@ -62,11 +67,11 @@ class Scheduler:
         """Line up rows, all or none; raises `QueueFull`. One with nothing to do is delivered at once."""
         working = [row for row in rows if row.finish is None]
         with self._changed:
-            free = max(self._places - self._metrics.active, 0) + self._queue
+            free = max(self._batch_limit - self._active, 0) + self._queue_limit
             if working and len(self._waiting) + len(working) > free:
-                raise QueueFull
+                raise QueueFull(len(self._waiting))
             self._waiting.extend(working)
-            self._metrics.waiting = len(self._waiting)
+            self._metrics.rows_waiting = len(self._waiting)
             self._changed.notify()
         for row in rows:
             if row.finish is not None:
@@ -79,7 +84,7 @@ class Scheduler:
                 row.cancelled = True
                 if row in self._waiting:
                     self._waiting.remove(row)
-            self._metrics.waiting = len(self._waiting)
+            self._metrics.rows_waiting = len(self._waiting)
 
     def _run(self) -> None:
         while self._admit():
@@ -90,7 +95,8 @@ class Scheduler:
                 for row in self._batch.clear():
                     row.finish = "error"
                     self._done.append(row)
-            self._metrics.active, self._metrics.size = len(self._batch), self._batch.size
+            self._active = self._metrics.rows_active = len(self._batch)
+            self._metrics.batch_size = self._batch.size
             self._post()
 
     def _admit(self) -> bool:
@@ -102,10 +108,11 @@ class Scheduler:
                 self._changed.wait()
             if self._closing:
                 return False
-            free = self._places - len(self._batch)
+            free = self._batch_limit - len(self._batch)
             joining = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-            self._metrics.waiting = len(self._waiting)
-            self._metrics.active += len(joining)
+            self._metrics.rows_waiting = len(self._waiting)
+            self._active += len(joining)
+            self._metrics.rows_active = self._active
         self._metrics.prompt_tokens += sum(len(row.prompt) for row in joining)
         if joining:
             try:
@@ -121,7 +128,7 @@ class Scheduler:
         began = time.perf_counter()
         left = self._batch.step()
         self._metrics.completion_tokens = self._batch.written
-        self._metrics.cancelled += sum(row.cancelled for row in left)
+        self._metrics.rows_cancelled += sum(row.cancelled for row in left)
         self._metrics.steps += 1
         self._metrics.step_seconds += time.perf_counter() - began
         self._done += [row for row in left if not row.cancelled]
@@ -129,17 +136,17 @@ class Scheduler:
     def _post(self) -> None:
         """Send out what is due, unless the event loop still has its hands full with the last delivery."""
         rows = self._batch.rows
-        if self._underway and rows:
+        if self._delivering and rows:
             return
         now = time.perf_counter()
         pieces = [(row, row.piece()) for row in self._done]
         self._done.clear()
         for row in rows:
-            if row.streamed and row.fresh and now >= row.due:
-                row.due = now + PAUSE * len(rows)
+            if row.streamed and row.has_text and now >= row.next_piece_at:
+                row.next_piece_at = now + PAUSE * len(rows)
                 pieces.append((row, row.piece()))
         if pieces:
-            self._underway = True
+            self._delivering = True
             try:
                 self._loop.call_soon_threadsafe(self._deliver, pieces)
             except RuntimeError:  # the loop was closed under it: the server was told to stop at once
@@ -151,4 +158,4 @@ class Scheduler:
         self._loop.call_soon(self._delivered)  # after those who were woken have written
 
     def _delivered(self) -> None:
-        self._underway = False
+        self._delivering = False

@@ -119,8 +119,9 @@ function checkManifest(manifest) {
   }
   for (const [name, { bytes, sha256: digest }] of Object.entries(files)) {
     if (!Number.isInteger(bytes) || typeof digest !== "string") throw new Error(`${name} has no record`);
-    if (name.startsWith("/") || name.split("/").includes("..")) {
-      const message = `manifest.json names the file ${name}, outside the bundle; do not trust it`;
+    if (!isInside(name)) {
+      const quoted = JSON.stringify(name);
+      const message = `manifest.json names the file ${quoted}, outside the bundle; do not trust it`;
       throw new BundleError("outside", message, { file: name });
     }
   }
@@ -128,6 +129,12 @@ function checkManifest(manifest) {
     const held = Object.hasOwn(files, path) || Object.keys(files).some((n) => n.startsWith(`${path}/`));
     if (!format || !held) throw new Error(`it lists no file of ${name}`);
   }
+}
+
+/** Whether a file's name, with `/` between folders, stays in its folder on every system. */
+function isInside(name) {
+  const strange = [...name].some((character) => "\\:".includes(character) || character < " ");
+  return !strange && !name.split("/").some((part) => ["", ".", ".."].includes(part));
 }
 
 function checkVersion(record, name, format) {

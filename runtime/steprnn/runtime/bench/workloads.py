@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..model import Model
-from .turns import LONGEST, Work
+from .rounds import MOST_STEPS, Workload
 
 BATCH = 64
 TEMPERATURE = {"temperature": 0.8, "seed": 7}
@@ -20,8 +20,8 @@ FILTERS = TEMPERATURE | {
 }
 
 
-def works_of(model: Model) -> dict[str, Work]:
-    """The works by name; a model that writes no text has the engine's loop alone.
+def workloads_of(model: Model) -> dict[str, Workload]:
+    """The workloads by name; a model that writes no text has the engine's loop alone.
 
     `raw` is the engine's loop: token in, step, token of the largest logit. `generate` and `stream` are
     the same through the model, `temperature` and `filters` draw, and `prompt` reads. What ends in 64 is of
@@ -30,16 +30,16 @@ def works_of(model: Model) -> dict[str, Work]:
     if model.vocabulary is None or not model.manifest.step.is_language_model:
         return {"raw": partial(_step, model, 1), "raw 64": partial(_step, model, BATCH)}
     tokens = model.vocabulary.tokens
-    prompt = "".join(random.Random(0).choices(tokens, k=LONGEST))
-    works: dict[str, Work] = {"raw": partial(_greedy, model)}
+    prompt = "".join(random.Random(0).choices(tokens, k=MOST_STEPS))
+    workloads: dict[str, Workload] = {"raw": partial(_greedy, model)}
     for name, options in (("generate", {}), ("temperature", TEMPERATURE), ("filters", FILTERS)):
-        works[name] = partial(_generate, model, tokens[0], options)
-    works["stream"] = partial(_stream, model, tokens[0])
-    works["prompt"] = lambda length: model.generate(prompt[:length], 1)
-    works["raw 64"] = partial(_greedy_rows, model, BATCH)
+        workloads[name] = partial(_generate, model, tokens[0], options)
+    workloads["stream"] = partial(_stream, model, tokens[0])
+    workloads["prompt"] = lambda length: model.generate(prompt[:length], 1)
+    workloads["raw 64"] = partial(_greedy_rows, model, BATCH)
     for name, options in (("generate", {}), ("temperature", TEMPERATURE), ("filters", FILTERS)):
-        works[f"{name} 64"] = partial(_generate, model, [tokens[0]] * BATCH, options)
-    return works
+        workloads[f"{name} 64"] = partial(_generate, model, [tokens[0]] * BATCH, options)
+    return workloads
 
 
 def _step(model: Model, batch: int, length: int) -> None:

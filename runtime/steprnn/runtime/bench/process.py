@@ -1,6 +1,6 @@
 """One engine in a process of its own: how long it takes to load, and its peak memory.
 
-`python -m steprnn.runtime.bench.alone BUNDLE ENGINE VARIANT` prints both as JSON.
+`python -m steprnn.runtime.bench.process BUNDLE ENGINE VARIANT` prints both as JSON.
 """
 
 from __future__ import annotations

@@ -13,7 +13,12 @@ from ..quiet import quiet
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The flags, to a parser or a group of one."""
     parser.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the step")
-    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="which weights")
+    parser.add_argument(
+        "--variant",
+        choices=("auto", *VARIANTS),
+        default="auto",
+        help="which weights; auto is the most exact in the bundle",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
 
 

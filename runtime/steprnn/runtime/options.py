@@ -1,0 +1,29 @@
+"""The options of generation, as `Model.generate`, `stream` and `astream` take them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from .hooks import Cancel, LogitsProcessor
+
+
+class Filters(TypedDict, total=False):
+    """Those that are of `Sampling`, which tells what they mean and their defaults."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+
+
+class Options(Filters, total=False):
+    """All of them; `Model.stream` tells what they mean and their defaults."""
+
+    seed: int | None
+    stop: str | Sequence[str]
+    unknown: str
+    logits_processor: LogitsProcessor | None
+    cancel: Cancel | None

@@ -65,6 +65,8 @@ def export(
     out = Path(out)
     _check(out, formats, variants)
     source = _opened(source, vocabulary, trust)
+    if words := source.how_it_was_read:
+        say(words)
     step = source.model if isinstance(source.model, Step) else derive(source.model)
     taken = (t.name for t in (*step.spec.inputs, *step.spec.states))
     say(f"step: {', '.join(taken)} -> {', '.join(step.spec.result_names)}")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +12,11 @@ import h5py
 import keras
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.errors import BundleError, CheckpointError, ExportError
+from steprnn.runtime.errors import BundleError, CheckpointError, ExportError, SteprnnError
 from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY, read_record
 
+from .keras2 import files as keras2
+from .keras2.comparison import compare
 from .step.contract import Step
 
 
@@ -29,6 +28,18 @@ class Source:
     vocabulary: Vocabulary | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def how_it_was_read(self) -> str:
+        """Of a file of Keras 2, in words: as what, and whether its own framework says the same."""
+        if "keras" not in self.about:
+            return ""
+        read = f"read as Keras {self.about['keras']} meant it"
+        compared = self.about["compared"]
+        if compared is None:
+            return f"{read}; not compared, as tf_keras is not installed or does not open it"
+        own = f"tf_keras {compared['tf_keras']}"
+        return f"{read}: {own} says the same over {compared['steps']} steps, to {compared['difference']:.1e}"
+
 
 def open_source(path: Path, *, trust: bool = False) -> Source:
     """Read a checkpoint folder, a `.keras` or a legacy `.h5` file.
@@ -37,7 +48,8 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
     where the path is none of these, or the file is damaged.
     """
     if path.is_file():
-        return Source(_load(path, trust), None, {"source": path.name})
+        model, read = _load(path, trust)
+        return Source(model, None, {"source": path.name} | read)
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist; expected a checkpoint folder, a .keras or an .h5 file")
     record = _training_record(path)
@@ -45,7 +57,7 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
         vocabulary = Vocabulary.read(path / VOCABULARY)
     except BundleError as error:
         raise CheckpointError(str(error)) from None
-    model = _load(path / MODEL, trust)
+    model, read = _load(path / MODEL, trust)
     size = model.outputs[0].shape[-1]
     if size != len(vocabulary):
         raise CheckpointError(
@@ -53,7 +65,7 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
             "characters; train again"
         )
     about: dict[str, Any] = {key: record[key] for key in ("corpus", "settings") if key in record}
-    return Source(model, vocabulary, about | {"source": path.name})
+    return Source(model, vocabulary, about | {"source": path.name} | read)
 
 
 def _training_record(folder: Path) -> dict[str, Any]:
@@ -66,13 +78,27 @@ def _training_record(folder: Path) -> dict[str, Any]:
     return read_record(folder / TRAINING, CHECKPOINT_FORMAT, CheckpointError, fix)
 
 
-def _load(path: Path, trust: bool) -> keras.Model:
+def _load(path: Path, trust: bool) -> tuple[keras.Model, dict[str, Any]]:
+    """The model, and how it was read where Keras 3 did not write it."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; train again, or copy the whole folder")
     try:
         if h5py.is_hdf5(path):
-            return _load_h5(path)
-        return keras.models.load_model(path, compile=False, safe_mode=not trust)
+            _refuse_weights_alone(path)
+        version = keras2.written_by(path)
+        if version.startswith("1."):
+            raise CheckpointError(
+                f"{path} is of Keras {version}; open it in Keras 2.2.4 and save it there once (Python 3.7: "
+                "pip install keras==2.2.4 tensorflow==1.15.5 h5py==2.10.0), then export that file"
+            )
+        if version.startswith("2."):
+            model = keras2.load(path, trust)
+            return model, {"keras": version, "compared": compare(path, model, trust)}
+        with warnings.catch_warnings():  # of arguments that whoever wrote the model can no longer change
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(path, compile=False, safe_mode=not trust), {}
+    except SteprnnError:
+        raise
     except Exception as error:  # Keras raises ValueError, OSError, KeyError and TypeError for a bad file
         message = " ".join(str(error).split()) or type(error).__name__
         if "safe_mode" in message or "enable_unsafe_deserialization" in message:
@@ -89,22 +115,10 @@ def _load(path: Path, trust: bool) -> keras.Model:
         raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {message[:300]}") from None
 
 
-def _load_h5(path: Path) -> keras.Model:
-    """A legacy file, without the arguments of Keras 2 that Keras 3 no longer takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "model.h5"
-        shutil.copyfile(path, copy)
-        with h5py.File(copy, "r+") as file:
-            if "model_config" not in file.attrs:
-                raise ValueError("it holds weights alone, without the model")
-            config = json.loads(file.attrs["model_config"])
-            file.attrs["model_config"] = json.dumps(_without(config, "time_major"))
-        with warnings.catch_warnings():  # of arguments that whoever wrote the model can no longer change
-            warnings.simplefilter("ignore")
-            return keras.models.load_model(copy, compile=False)
-
-
-def _without(config: Any, key: str) -> Any:
-    if isinstance(config, dict):
-        return {k: _without(v, key) for k, v in config.items() if k != key}
-    return [_without(v, key) for v in config] if isinstance(config, list) else config
+def _refuse_weights_alone(path: Path) -> None:
+    with h5py.File(path) as file:
+        if "model_config" not in file.attrs:
+            raise CheckpointError(
+                f"{path} holds weights alone, without the model; build it in Python, load_weights() into it "
+                "and call steprnn.export.export(model, out)"
+            )

@@ -1,0 +1,70 @@
+"""Whether a file of Keras 2 says in Keras 3 what it says in its own framework."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from steprnn.runtime.errors import CheckpointError
+
+from ..step.graph import functional_graph, token_count
+
+STEPS = 12  # that a file is compared over
+SAME, SAME_16 = 1e-5, 2e-2  # largest difference to the largest value, in float32 and in 16 bits
+
+
+def compare(path: Path, model: keras.Model, trust: bool) -> dict[str, Any] | None:
+    """Run the file in `tf_keras` and hold the model against it; None where it is not installed.
+
+    Returns its version, the time steps, and the largest difference to the largest value. Raises
+    `CheckpointError` where they do not say the same.
+    """
+    if importlib.util.find_spec("tf_keras") is None:
+        return None
+    import tf_keras
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            own = tf_keras.models.load_model(path, compile=False, safe_mode=not trust)
+        except Exception:  # code of the maker's own, or what only an older Keras 2 read
+            return None
+    inputs = [_sample(model, tensor) for tensor in model.inputs]
+    expected, got = (tree.flatten(m(_packed(m, inputs), training=False)) for m in (own, model))
+    difference = 0.0
+    for one, other in zip(expected, got, strict=True):
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        largest = float(np.abs(one).max()) or 1.0
+        off = float(np.abs(one - other).max()) / largest if one.shape == other.shape else float("inf")
+        if not off <= (SAME_16 if _is_16_bits(model) else SAME):
+            raise CheckpointError(
+                f"{path} means another thing in Keras {keras.__version__} than in tf_keras "
+                f"{tf_keras.__version__}: an output is {off:.2g} of its largest value off; build it in "
+                "Python and call steprnn.export.export(model, out)"
+            )
+        difference = max(difference, off)
+    return {"tf_keras": tf_keras.__version__, "steps": STEPS, "difference": difference}
+
+
+def _packed(model: Any, inputs: list[Any]) -> Any:
+    return inputs if len(inputs) > 1 else inputs[0]
+
+
+def _sample(model: Any, tensor: Any) -> Any:
+    """Tokens, or a standard normal signal, for an input of the model."""
+    shape = [size or (STEPS if axis else 2) for axis, size in enumerate(tensor.shape)]
+    generator = np.random.default_rng(0)
+    tokens = token_count(functional_graph(model), tensor)
+    if tokens is None:
+        return generator.standard_normal(shape).astype("float32" if "float" in tensor.dtype else tensor.dtype)
+    return generator.integers(0, tokens, shape).astype(tensor.dtype)
+
+
+def _is_16_bits(model: keras.Model) -> bool:
+    return any("16" in layer.compute_dtype for layer in model._flatten_layers())

@@ -40,6 +40,6 @@ PROFILES = {
     "float16": Profile(
         mean_kl=1e-4, agreement=0.99, perplexity=1e-3, relative=0.01, signal=0.005, growth=4.0
     ),
-    "int8": INT8,
     "int8-weights": INT8,
+    "int8": INT8,
 }

@@ -667,6 +667,47 @@ def three_outputs() -> keras.Model:
 
 
 @case("h c")
+def several_steps_ahead() -> keras.Model:
+    """The head of TensorFlow's tutorial on time series: all of the future from the last state."""
+    return sequence(layers.LSTM(6), layers.Dense(6), layers.Reshape((3, 2)))
+
+
+@case("h")
+def flattened_head() -> keras.Model:
+    return sequence(
+        layers.GRU(6), layers.Dense(6), layers.Reshape((-1, 2)), layers.Flatten(), layers.Dense(2)
+    )
+
+
+class Doubled(layers.LSTMCell):
+    """An LSTM cell whose output is not its state h."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+        h, following = super().call(inputs, states, training=training)
+        return 2.0 * h, following
+
+
+@case("a_h a_c a_last b_h", mask_value=0.0)
+def masked_cell_of_an_output_of_its_own() -> keras.Model:
+    return sequence(
+        layers.Masking(0.0),
+        layers.RNN(Doubled(4), return_sequences=True, name="a"),
+        layers.GRU(3, return_sequences=True, name="b"),
+    )
+
+
+@case("h c")
+def stateful_of_one_row() -> keras.Model:
+    return sequence(layers.LSTM(5, return_sequences=True, stateful=True), layers.Dense(2), batch=1)
+
+
+@case("a_h b_h")
+def of_two_rows() -> keras.Model:
+    stack = (layers.GRU(4, return_sequences=True, name=name) for name in "ab")
+    return sequence(*stack, layers.Dense(2), batch=2)
+
+
+@case("h c")
 def mixed_float16() -> keras.Model:
     return of_policy("mixed_float16")
 

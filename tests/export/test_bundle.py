@@ -13,6 +13,7 @@ import pytest
 
 from steprnn.runtime import ParityError, StateError, UsageError, Vocabulary, cli, load
 from steprnn.runtime.bundle.manifest import FileRecord, Manifest
+from steprnn.runtime.parity.profiles import PROFILES, Profile
 from steprnn.runtime.parity.reference import Reference
 
 keras = pytest.importorskip("keras")
@@ -317,6 +318,24 @@ def test_an_artefact_that_fails_leaves_all_as_it_was(
     assert "), at most 8" in words
     assert files(tiny_copy.parent) == before
     assert not (tiny_copy.parent / "new.bundle").exists()
+
+
+def test_int8_that_does_not_pass_is_left_out_unless_it_was_asked_for(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROFILES, "int8", Profile(mean_kl=1e-12))
+    said: list[str] = []
+    options = {"formats": ("onnx", "tflite"), "chained_steps": 64, "golden_steps": 16}
+    manifest = export(checkpoint, tmp_path / "b", say=said.append, **options)
+    assert [a.name for a in manifest.artefacts] == ["onnx-float32", "tflite-float32"]
+    assert sorted(p.name for p in (tmp_path / "b").glob("step.*")) == ["step.onnx", "step.tflite"]
+    assert set(manifest.about["left_out"]) == {"onnx-int8", "tflite-int8"}
+    (told,) = (line for line in said if line.startswith("left out onnx-int8: "))
+    assert "mean KL divergence is" in told
+    assert "expected at most 1e-12" in told
+    with pytest.raises(ParityError, match=r"expected at most 1e-12.*leave int8 out of --quantize$"):
+        export(checkpoint, tmp_path / "c", variants=("float32", "int8"), **options)
+    assert not (tmp_path / "c").exists()
 
 
 def test_it_replaces_a_bundle_whole(bundle: Path, checkpoint: Path, tiny_copy: Path) -> None:

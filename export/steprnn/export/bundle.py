@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 from steprnn.runtime.atomic import new_folder
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, FileRecord, Manifest
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.errors import ParityError, UsageError
+from steprnn.runtime.errors import ExportError, ParityError, UsageError
 from steprnn.runtime.files import GOLDEN, INITIAL, MANIFEST, PARITY, PARITY_FORMAT, VOCABULARY, write_record
 from steprnn.runtime.parity.findings import Finding, Level
 from steprnn.runtime.parity.measure import Measures
@@ -45,7 +46,7 @@ def export(
     out: Path | str,
     *,
     formats: Sequence[str] = tuple(FORMATS),
-    variants: Sequence[str] = DEFAULT_VARIANTS,
+    variants: Sequence[str] | None = None,
     vocabulary: Vocabulary | None = None,
     text: str | None = None,
     trust: bool = False,
@@ -56,13 +57,17 @@ def export(
     """Write the step graphs of a model to the folder `out`, each shown to be right first.
 
     `source` is a checkpoint folder, a `.keras` or `.h5` file, a Keras model, or a `Step` written by
-    hand. `text` is what the chained run of `chained_steps` reads; without it, one that the model writes
-    itself. `trust` lets a file bring its own Python code. `say` is told each stage.
+    hand. `variants` are those that have to pass; without it float32 has to, and int8 is written where it
+    passes, and told as left out where it does not. `text` is what the chained run of `chained_steps`
+    reads; without it, one that the model writes itself. `trust` lets a file bring its own Python code.
+    `say` is told each stage.
 
     Raises `ExportError` where the model has no step, `ParityError` where an artefact does not say the
     same, and then nothing is written at all; `CheckpointError` and `UsageError` as their names say.
     """
     out = Path(out)
+    required = DEFAULT_VARIANTS[:1] if variants is None else variants
+    variants = DEFAULT_VARIANTS if variants is None else variants
     _check(out, formats, variants)
     source = _opened(source, vocabulary, trust)
     if words := source.how_it_was_read:
@@ -76,20 +81,31 @@ def export(
         step, text=text, vocabulary=source.vocabulary, steps=chained_steps, seeds=1, kinds=1
     )
     findings = [proved]
+    left_out: dict[str, str] = {}  # artefact -> why
     with new_folder(out) as folder:
         artefacts = []
         for variant in variants:
             for format in formats:
                 if variant not in FORMATS[format][0].METHODS:
                     continue
-                artefact = _write_artefact(step, folder, format, variant)
-                found = _judge_artefact(step, folder, artefact, runs)
+                try:
+                    artefact = _write_artefact(step, folder, format, variant)
+                    found = _judge_artefact(step, folder, artefact, runs)
+                except (ExportError, ParityError) as error:
+                    if variant in required:
+                        advice = f"; to export without it, leave {variant} out of --quantize"
+                        raise type(error)(f"{error}{'' if variant == 'float32' else advice}") from None
+                    left_out[f"{format}-{variant}"] = str(error)
+                    (folder / _path(format, variant)).unlink(missing_ok=True)
+                    say(f"left out {format}-{variant}: {error}")
+                    continue
                 findings += found
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level is Level.CHAINED)
                 say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
         runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
-        return _write_bundle(folder, step, source, artefacts, findings)
+        about = source.about | ({"left_out": left_out} if left_out else {})
+        return _write_bundle(folder, step, replace(source, about=about), artefacts, findings)
 
 
 def _check(out: Path, formats: Sequence[str], variants: Sequence[str]) -> None:
@@ -111,10 +127,14 @@ def _opened(
 
 
 def _write_artefact(step: Step, folder: Path, format: str, variant: str) -> Artefact:
-    module, pattern = FORMATS[format]
-    path = pattern.format("" if variant == "float32" else f".{variant}")
+    module, path = FORMATS[format][0], _path(format, variant)
     module.write(step, folder / path, variant)
     return Artefact(f"{format}-{variant}", format, variant, module.METHODS[variant], path)
+
+
+def _path(format: str, variant: str) -> str:
+    """Where a graph is in the bundle."""
+    return FORMATS[format][1].format("" if variant == "float32" else f".{variant}")
 
 
 def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) -> list[Finding]:
@@ -122,8 +142,7 @@ def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) ->
     found = list(judge_candidate(artefact_candidate(folder / artefact.path, artefact, step.spec), runs))
     for finding in found:
         if not finding.passed:
-            without = f"; to export without it, leave {artefact.variant} out of --quantize"
-            raise ParityError(f"{finding}{'' if artefact.variant == 'float32' else without}")
+            raise ParityError(str(finding))
     return found
 
 

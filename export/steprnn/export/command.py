@@ -39,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         type=lambda value: value.split(","),
-        default="none,int8",
         help="none (float32), float16, int8 and, for a web page, int8-weights, with commas between; "
-        "what a format lacks is left out",
+        "what a format lacks is left out (default: none, and int8 where it passes)",
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"
@@ -55,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, and tell each stage on stderr."""
     started = time.monotonic()
     text = read_text(arguments.text) if arguments.text else None
-    variants = ["float32" if name == "none" else name for name in arguments.quantize]
+    named = arguments.quantize
+    variants = None if named is None else ["float32" if name == "none" else name for name in named]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet() as terminal, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras and the converters warn of what the checks look at

@@ -6,6 +6,7 @@ convolution) is stepped on states that the caller holds. Nothing here knows a pa
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -70,7 +71,8 @@ def _suspect(graph: Any, analysis: Analysis, inputs: list[Any], steps: int) -> s
             found.append(f"layer {op.name!r} ({type(op).__name__}) mixes time steps, so it has no step")
         return outputs
 
-    walk(graph, inputs, visit)
+    with contextlib.suppress(Exception):  # Keras's own complaint of these inputs says nothing of a layer
+        walk(graph, inputs, visit)
     return found[0] if found else "no single layer was found that mixes time steps"
 
 

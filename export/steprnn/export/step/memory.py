@@ -179,7 +179,8 @@ def _output_state(cell: Any) -> str | None:
     if isinstance(cell, layers.StackedRNNCells):
         inner = _output_state(cell.cells[-1])
         return f"cell_{len(cell.cells) - 1}_{inner}" if inner else None
-    return "h" if isinstance(cell, layers.LSTMCell | layers.GRUCell | layers.SimpleRNNCell) else None
+    # A subclass may put out anything; whether it does, its class does not say.
+    return "h" if type(cell) in (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell) else None
 
 
 def _where(mask: Any, new: Any, old: Any) -> Any:

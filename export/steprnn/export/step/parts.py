@@ -83,23 +83,33 @@ class Encoded(Part):
 
 
 class Reshaped(Part):
-    """A `Reshape` of the features of each time step."""
+    """A `Reshape` of the features of each time step, or of what has no time.
+
+    As Keras runs it, it asks for the batch size, which the TFLite converter would take for a constant.
+    """
 
     def shapes(self, call: Call) -> Any:
         """Refused where a time step is not made of one time step alone."""
         (tensor,) = call.args
-        before, after = tensor.shape[2:], tuple(int(n) for n in call.op.target_shape[1:])
+        outer = 1 + self.timed
+        before, after = tensor.shape[outer:], tuple(int(n) for n in call.op.target_shape[outer - 1 :])
         if -1 in after:
             after = tuple(prod(before) // -prod(after) if n == -1 else n for n in after)
         if prod(before) != prod(after):
-            raise refusal(
-                call.op, "reshapes time into the features", "keep time at axis 1: Reshape((-1, ...))"
-            )
-        self._features = after
-        return keras.KerasTensor((*tensor.shape[:2], *after), tensor.dtype)
+            instead = "keep time at axis 1: Reshape((-1, ...))"
+            raise refusal(call.op, "reshapes time into the features", instead)
+        self._shape = (-1, *(1,) * self.timed, *after)
+        return keras.KerasTensor((*tensor.shape[:outer], *after), tensor.dtype)
 
     def _run(self, call: Call, moment: Moment) -> Any:
-        return ops.reshape(call.args[0], (-1, 1, *self._features))
+        return ops.reshape(call.args[0], self._shape)
+
+
+class Flattened(Part):
+    """A `Flatten` of what has no time, for the same reason."""
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return ops.reshape(call.args[0], (-1, prod(call.args[0].shape[1:])))
 
 
 class Padding(Part):
@@ -118,14 +128,20 @@ class Padding(Part):
 
 def part_of(op: Any, timed: bool) -> Part:
     """The part of a layer that remembers nothing."""
-    kinds: dict[type, type[Part]] = {
-        layers.TimeDistributed: Distributed,
-        layers.CategoryEncoding: Encoded,
-        layers.Reshape: Reshaped,
-        layers.ZeroPadding1D: Padding,
-    }
-    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds), Timeless if _is_timeless(op) else Part)
-    return kind(timed) if timed else Part(timed)
+    kinds = TIMED if timed else UNTIMED
+    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds), None)
+    if kind is None:
+        kind = Timeless if timed and _is_timeless(op) else Part
+    return kind(timed)
+
+
+UNTIMED: dict[type, type[Part]] = {layers.Reshape: Reshaped, layers.Flatten: Flattened}
+TIMED: dict[type, type[Part]] = {
+    layers.TimeDistributed: Distributed,
+    layers.CategoryEncoding: Encoded,
+    layers.Reshape: Reshaped,
+    layers.ZeroPadding1D: Padding,
+}
 
 
 def _is_timeless(op: Any) -> bool:

@@ -284,6 +284,65 @@ def test_a_graph_without_states_is_a_function(vad: Path) -> None:
     np.testing.assert_allclose(both[0]["output"], NumpyVad().step(FRAMES[0]), rtol=0, atol=1e-5)
 
 
+def test_a_graph_whose_output_is_its_next_state_gives_that(tmp_path: Path) -> None:
+    """Without it `step` raised StopIteration, which ends a generator around it in silence."""
+    node = helper.make_node
+    nodes = [node("Mul", ["h", "half"], ["kept"]), node("Add", ["kept", "x"], ["next_h"])]
+    inputs = [info("x", TensorProto.FLOAT, [1, 3]), info("h", TensorProto.FLOAT, [1, 3])]
+    outputs = [info("next_h", TensorProto.FLOAT, [1, 3])]
+    path = save(tmp_path / "a.onnx", nodes, inputs, outputs, {"half": np.float32(0.5).reshape(1)})
+    session = load(path, states={"h": "next_h"}).session()
+    for expected in (1.0, 1.5, 1.75):
+        np.testing.assert_array_equal(session.step(np.ones((1, 3))), np.full((1, 3), expected, np.float32))
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As TensorFlow converts an LSTM of Keras 2: one operator, which keeps h and c in variables."""
+    k2 = pytest.importorskip("tf_keras", reason="tf_keras, which is Keras 2, is not installed")
+    folder = tmp_path_factory.mktemp("fused")
+    model = k2.Sequential([k2.layers.Input((5, 4), batch_size=1), k2.layers.LSTM(3, return_sequences=True)])
+    signature = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((1, 5, 4)))
+    model.save(folder / "model", save_format="tf", signatures=signature)
+    path = folder / "fused.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "model")).convert())
+    return path
+
+
+def test_a_file_that_keeps_a_state_to_itself_is_refused_in_the_words_of_inspect(fused: Path) -> None:
+    """It would have been loaded without states, and one session's stream would have gone on in the next."""
+    from steprnn.export.inspect import inspect
+
+    (words,) = (hazard.words for hazard in inspect(fused).hazards if hazard.kind == "hidden-state")
+    assert words.endswith("variable tensors: the interpreter keeps a state that the caller does not hold")
+    with pytest.raises(UsageError) as raised:
+        load(fused, states={})
+    assert str(raised.value) == (
+        f"{fused} is no step: {words}; export it with its states as inputs and outputs"
+    )
+
+
+def test_a_loop_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steprnn.runtime.engines.onnx.LONGEST", 1)
+    node = helper.make_node
+    body = helper.make_graph(
+        [node("Identity", ["on"], ["still"]), node("Sin", ["a"], ["b"])],
+        "body",
+        [
+            info("i", TensorProto.INT64, []),
+            info("on", TensorProto.BOOL, []),
+            info("a", TensorProto.FLOAT, [1]),
+        ],
+        [info("still", TensorProto.BOOL, []), info("b", TensorProto.FLOAT, [1])],
+    )
+    nodes = [node("Loop", ["trips", "", "x"], ["y"], body=body), node("Identity", ["h"], ["next_h"])]
+    inputs = [info("x", TensorProto.FLOAT, [1]), info("h", TensorProto.FLOAT, [1])]
+    outputs = [info("y", TensorProto.FLOAT, [1]), info("next_h", TensorProto.FLOAT, [1])]
+    path = save(tmp_path / "a.onnx", nodes, inputs, outputs, {"trips": np.array(2**62)})
+    with pytest.raises(UsageError, match=r"one step takes more than 1 s; it may hold a loop"):
+        load(path, states={"h": "next_h"})
+
+
 def test_our_own_graph_runs_as_one_of_another_maker(tiny: Path, models: dict[str, Model]) -> None:
     for name, engine in (("step.onnx", "onnx"), ("step.tflite", "litert")):
         foreign = load(tiny / name, states={"h": "next_h", "c": "next_c"}).session()

@@ -72,7 +72,8 @@ def load_graph(
 
     `states` maps each state to the output it comes back as. `constants` maps inputs to the value that
     they have at every step. Every other input is the caller's to give; its array has the graph's own
-    full shape, with 1 for each free dimension that `shapes` does not tell. States begin at zero.
+    full shape, with 1 for each free dimension that `shapes` does not tell. States begin at zero. Where all
+    that a graph gives are next states, a session's step returns them.
 
     The graph runs once on zeros, which tells the shapes of its outputs. Saved states are bound to the
     sha256 of the file. Raises `UsageError` where a name, shape or dtype does not fit, and `BundleError`
@@ -84,6 +85,10 @@ def load_graph(
     if variant not in ("auto", "float32"):
         raise UsageError(f"{path} is one graph and has no {variant} variant beside it")
     graph = engines.open_graph(name, path, threads)
+    if hidden := graph.hidden():
+        raise UsageError(
+            f"{path} is no step: {'; '.join(hidden)}; export it with its states as inputs and outputs"
+        )
     states, constants, shapes = _checked_names(path, graph, states, constants or {}, shapes or {})
     declared = {t.name: t for t in graph.inputs}
     arrays = {n: np.full(_shape(t, shapes.get(n)), _zero(t)) for n, t in declared.items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from steprnn.runtime.engines import hidden
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared, pairs_by_name
 
@@ -21,7 +22,6 @@ except ImportError:  # TensorFlow carries the same
 BUILTINS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 DTYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 LOOPS = ("WHILE", "IF")
-VARIABLES = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
 LOOKUPS = {"GATHER": 0, "GATHER_ND": 0, "EMBEDDING_LOOKUP": 1}  # operator -> where its table comes in
 WEIGHTS = ("float16", "float32", "float64", "bfloat16", "int4", "int8", "uint8", "int16")
 
@@ -105,18 +105,9 @@ def _operator(model: Any, operator: Any) -> str:
 
 
 def _variables(model: Any, counts: Counter[str]) -> Iterator[Hazard]:
-    found = {name: counts[name] for name in VARIABLES if name in counts}
-    if found:
-        listed = ", ".join(f"{n} {name}" for name, n in found.items())
-        what = "a state that the caller does not hold" if "ASSIGN_VARIABLE" in found else "unfrozen weights"
-        yield hazards.hidden(f"{listed}: {what}")
-    kept = sum(bool(t.isVariable) for g in model.subgraphs for t in _each(g.tensors))
-    if kept:
-        yield Hazard(
-            "hidden-state",
-            f"{kept} variable tensor{'s' if kept > 1 else ''}: the interpreter keeps a state that the caller "
-            "does not hold",
-        )
+    yield from map(hazards.hidden, hidden.assigned(counts))
+    for words in hidden.kept(model):
+        yield Hazard("hidden-state", words)
 
 
 def _constants(model: Any, operators: list[tuple[str, Any, Any]]) -> Iterator[tuple[str, int, int]]:

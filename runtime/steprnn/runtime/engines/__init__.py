@@ -57,6 +57,9 @@ class Graph(Protocol):
     inputs: list[Declared]
     outputs: list[Declared]
 
+    def hidden(self) -> list[str]:
+        """In words, the states that the file keeps to itself between two steps."""
+
     def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run on arrays of full shapes, by name; every output by name. Raises what the engine raises."""
 

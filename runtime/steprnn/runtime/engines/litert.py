@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,19 @@ class LiteRTGraph:
         details = {d["index"]: d for d in interpreter.get_tensor_details()}
         self.inputs = [_declared(name, details[i]) for name, i in inputs.items()]
         self.outputs = [_declared(name, details[i]) for name, i in outputs.items()]
+
+    def hidden(self) -> list[str]:
+        """Variables of the file: two streams would share them."""
+        from ai_edge_litert import schema_py_generated as schema  # only a file of another maker needs it
+
+        from . import hidden
+
+        model = schema.ModelT.InitFromPackedBuf(self._path.read_bytes(), 0)
+        names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+        codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        operators = [op for graph in model.subgraphs for op in graph.operators or ()]
+        counts = Counter(str(names.get(codes[op.opcodeIndex])) for op in operators)
+        return [*hidden.assigned(counts), *hidden.kept(model)]
 
     def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run on arrays of full shapes, by name; every output by name."""

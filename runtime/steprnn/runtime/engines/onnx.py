@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import StepSpec
 from . import Engine, Graph, Runner, Tensors
+
+LONGEST = 20  # seconds that the first step of a file of another maker may take
 
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
@@ -44,10 +47,25 @@ class OnnxGraph:
         self.inputs = [_declared(t) for t in session.get_inputs()]
         self.outputs = [_declared(t) for t in session.get_outputs()]
 
+    def hidden(self) -> list[str]:
+        """None: ONNX has no variables."""
+        return []
+
     def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
-        """Run on arrays of full shapes, by name; every output by name."""
+        """Run on arrays of full shapes, by name; every output by name. Gives up after `LONGEST` seconds."""
         names = [t.name for t in self.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        options = onnxruntime.RunOptions()
+        timer = threading.Timer(LONGEST, lambda: setattr(options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs), options), strict=True))
+        except Exception as error:
+            if options.terminate:
+                raise TimeoutError(f"one step takes more than {LONGEST} s; it may hold a loop") from error
+            raise
+        finally:
+            timer.cancel()
 
     def engine(self, spec: StepSpec) -> Engine:
         """The engine of this file for a spec."""

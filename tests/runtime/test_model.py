@@ -33,7 +33,7 @@ from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
 from steprnn.runtime.commands import serve
 from steprnn.runtime.engines import ENGINES
-from steprnn.runtime.model import choose
+from steprnn.runtime.loading import choose
 from steprnn.runtime.options import Filters
 from steprnn.runtime.package.ort import engine_files
 from steprnn.runtime.sampling import Sampler

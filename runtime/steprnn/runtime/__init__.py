@@ -21,7 +21,8 @@ from .errors import (
     UsageError,
 )
 from .hooks import LogitsProcessor
-from .model import Model, Score, load
+from .loading import load
+from .model import Model, Score
 from .options import Options
 from .sampling import Sampling
 from .session import Session, State

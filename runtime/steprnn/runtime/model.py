@@ -8,19 +8,16 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import engines, rows
-from .bundle.manifest import VARIANTS, Artefact, Manifest
-from .bundle.open import open_bundle
+from . import rows
+from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import MissingExtra, UsageError
-from .files import INITIAL, VOCABULARY
+from .errors import UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
 from .sampling import RowSampler, Sampler, Sampling
@@ -38,76 +35,6 @@ class Score:
     log_probability: float  # natural logarithm, summed over the characters
     perplexity: float  # exp(-mean log-probability of a character)
     characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
-
-
-def load(
-    path: str | Path,
-    *,
-    engine: str = "auto",
-    variant: str = "auto",
-    threads: int = 1,
-    states: Mapping[str, str] | None = None,
-    constants: Mapping[str, ArrayLike] | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-) -> Model:
-    """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
-
-    `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is that of the graph, such as "int8", or "auto": the first
-    of float32, float16, int8-weights and int8 that the bundle has for such an engine. Raises `BundleError`
-    where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
-    `MissingExtra` where the engine is not installed.
-
-    A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
-    and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
-    """
-    with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
-        if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
-            from . import foreign  # a bundle needs none of it
-
-            graph = foreign.load_graph(folder, engine, variant, threads, states, constants, shapes)
-            return Model(
-                manifest=graph.manifest,
-                artefact=graph.artefact,
-                engine=graph.engine,
-                opened=graph.opened,
-                vocabulary=None,
-                initial_state=graph.initial_state,
-            )
-        if not (states is constants is shapes is None):
-            raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
-        manifest = Manifest.read(folder)
-        name, artefact = choose(manifest, engine, variant)
-        vocabulary = None
-        if VOCABULARY in manifest.files:
-            manifest.verify(folder, [VOCABULARY])
-            vocabulary = Vocabulary.read(folder / VOCABULARY)
-        manifest.verify(folder, manifest.files_of(artefact))
-        opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
-
-
-def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:
-    """Names of the files that `load` reads."""
-    graph = manifest.files_of(choose(manifest, engine, variant)[1])
-    return graph + [name for name in (VOCABULARY, INITIAL) if name in manifest.files]
-
-
-def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
-    """The engine and the graph that `load` takes; raises as it does."""
-    installed = engines.installed()
-    names = list(engines.ENGINES) if engine == "auto" else [engine]
-    if engine != "auto" and engine not in engines.ENGINES:
-        raise UsageError(f"engine {engine!r} is unknown; expected auto, {', '.join(engines.ENGINES)}")
-    variants = VARIANTS if variant == "auto" else (variant,)
-    fitting = [(n, a) for v in variants for n in names if (a := manifest.artefact(engines.ENGINES[n], v))]
-    if not fitting:
-        wanted, held = " or ".join(variants), ", ".join(a.name for a in manifest.artefacts)
-        raise UsageError(f"the bundle has no {wanted} graph for engine {engine}; it holds {held}")
-    for name, artefact in fitting:
-        if name in installed:
-            return name, artefact
-    raise MissingExtra(f"the engine {fitting[0][0]!r}", fitting[0][0])
 
 
 class Model:
@@ -154,9 +81,19 @@ class Model:
         finally:
             idle.append(runner)
 
-    def session(self, state: State | None = None, *, batch: int = 1) -> Session:
-        """A stream of its own, from a state or from zero. Cheap: it holds its states and nothing else."""
-        return Session(self, state, batch)
+    def session(
+        self,
+        state: State | None = None,
+        *,
+        batch: int = 1,
+        static: Mapping[str, ArrayLike] | None = None,
+    ) -> Session:
+        """A stream of its own, from a state or from zero. Cheap: it holds its states and nothing else.
+
+        `static` has the inputs that stay the same over the stream by name, `[batch, features...]`; a model
+        that has some needs all of them.
+        """
+        return Session(self, state, batch, static)
 
     @overload  # a str is a Sequence[str] as well: for it the first that fits is meant
     def generate(  # type: ignore[overload-overlap]

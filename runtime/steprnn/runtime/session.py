@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,7 +66,13 @@ class State:
 class Session:
     """Steps a model with a state of its own; made by `Model.session`. For one thread at a time."""
 
-    def __init__(self, model: Steppable, state: State | None = None, batch: int = 1) -> None:
+    def __init__(
+        self,
+        model: Steppable,
+        state: State | None = None,
+        batch: int = 1,
+        static: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
         if batch < 1:
             raise UsageError(f"batch is {batch}; expected at least 1")
         if state is not None:
@@ -76,6 +82,7 @@ class Session:
         self._model = model
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
+        self._static = self._checked_inputs(static or {}, [t for t in model.manifest.step.inputs if t.static])
         self.reset()
         if state is not None:
             self.state = state
@@ -110,7 +117,7 @@ class Session:
 
     def fork(self) -> Session:
         """A session that goes on from here on its own."""
-        return Session(self._model, self.state)
+        return Session(self._model, self.state, static=self._static)
 
     def step(
         self, x: ArrayLike | Mapping[str, ArrayLike]
@@ -119,14 +126,13 @@ class Session:
 
         A token model takes a token index, or `[batch]` of them; a signal model takes `[batch, features...]`;
         a model of several inputs takes a dict by name. `y` is float32 `[batch, ...]`, a copy. Which of both
-        comes back is the model's, not the call's: `isinstance(y, dict)` tells a type checker.
+        comes back is the model's, not the call's: `isinstance(y, dict)` tells a type checker. Static inputs
+        are the session's, and not given here.
         Raises `UsageError` where a shape, a dtype or a token index does not fit.
         """
         spec = self._model.manifest.step
-        given = x if isinstance(x, Mapping) else {spec.inputs[0].name: x}
-        if set(given) != {t.name for t in spec.inputs}:
-            raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in spec.inputs)}")
-        arrays = {t.name: self._checked(t, given[t.name]) for t in spec.inputs}
+        given = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
+        arrays = self._static | self._checked_inputs(given, spec.stepped)
         with self._model.runner(self._batch) as runner:
             runner.set_state(self._tensors)
             for name, array in arrays.items():
@@ -137,6 +143,15 @@ class Session:
         if not outputs:  # a graph of another maker whose output is its next state
             outputs = {spec.next_of(t): self._tensors[t.name].copy() for t in spec.states}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def _checked_inputs(
+        self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec]
+    ) -> dict[str, NDArray[Any]]:
+        if set(given) != {t.name for t in specs}:
+            static = [t.name for t in specs if t.static]
+            way_out = f"; give session(static={{...}}) {', '.join(static)}" if static else ""
+            raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in specs)}{way_out}")
+        return {t.name: self._checked(t, given[t.name]) for t in specs}
 
     def _checked(self, spec: TensorSpec, value: ArrayLike) -> NDArray[Any]:
         name, dtype, shape, tokens = spec.name, spec.dtype, spec.shape, spec.tokens

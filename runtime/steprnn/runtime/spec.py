@@ -26,6 +26,7 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
     tokens: int | None = None  # of an input that is a token index: how many tokens there are
+    static: bool = False  # an input that stays the same over a stream
 
     @property
     def size(self) -> int:
@@ -39,13 +40,16 @@ class TensorSpec:
     def to_record(self) -> dict[str, Any]:
         """As it stands in manifest.json."""
         record: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-        return record if self.tokens is None else record | {"tokens": self.tokens}
+        record |= {} if self.tokens is None else {"tokens": self.tokens}
+        return record | {"static": True} if self.static else record
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> TensorSpec:
         """The inverse of `to_record`; raises KeyError, TypeError or ValueError on anything else."""
         shape, tokens = tuple(int(n) for n in record["shape"]), record.get("tokens")
-        return cls(str(record["name"]), str(record["dtype"]), shape, None if tokens is None else int(tokens))
+        known = None if tokens is None else int(tokens)
+        static = bool(record.get("static", False))
+        return cls(str(record["name"]), str(record["dtype"]), shape, known, static)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class StepSpec:
     states: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nexts: Mapping[str, str] = field(default_factory=dict, hash=False)  # where not next_<name>
+
+    @property
+    def stepped(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are given at every step."""
+        return tuple(t for t in self.inputs if not t.static)
 
     @property
     def is_language_model(self) -> bool:

@@ -13,7 +13,7 @@ from steprnn.runtime.parity.reference import Arrays, chain, units_of
 
 from ..formats.frozen import freeze
 from ..step.contract import Step
-from .reference import FunctionEngine, initial_state, input_run
+from .reference import FunctionEngine, constant, initial_state, input_run
 
 STEPS, ROWS = 48, 3
 LIMIT = PROFILES["float32"].units or 0.0
@@ -58,7 +58,7 @@ def prove(step: Step) -> Proofs | None:
     half, causality = steps // 2, None
     other = input_run(step, steps, ROWS, seed=1)
     if half:
-        changed = {n: np.concatenate([a[:half], other[n][half:]]) for n, a in inputs.items()}
+        changed = constant(step, {n: np.concatenate([a[:half], other[n][half:]]) for n, a in inputs.items()})
         before, after = together(inputs), together(changed)
         for t in (t for t in step.spec.outputs if before[t.name].ndim == len(t.shape) + 2):
             moved = float(np.abs(before[t.name][:half] - after[t.name][:half]).max()) / units[t.name]

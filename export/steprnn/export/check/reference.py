@@ -144,9 +144,15 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
         for t in step.spec.inputs
     }
     for t in step.spec.inputs:
-        if step.mask_value is not None and t.dtype != "int32":
+        if step.mask_value is not None and t.dtype != "int32" and not t.static:
             inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.mask_value
-    return inputs
+    return constant(step, inputs)
+
+
+def constant(step: Step, inputs: Arrays) -> Arrays:
+    """Inputs `[steps, batch, ...]`, of which static ones are at every step what they are at the first."""
+    static = {t.name for t in step.spec.inputs if t.static}
+    return {n: np.repeat(a[:1], len(a), axis=0) if n in static else a for n, a in inputs.items()}
 
 
 def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:

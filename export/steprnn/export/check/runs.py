@@ -18,7 +18,7 @@ from steprnn.runtime.parity.reference import Arrays, Reference
 
 from ..step.contract import Step
 from .mistakes import mutated
-from .reference import FunctionEngine, Oracle, input_run, own_text
+from .reference import FunctionEngine, Oracle, constant, input_run, own_text
 
 STEPS, SEEDS = 1024, 8
 GREEDY_STEPS, PROMPT = 256, 4
@@ -58,7 +58,7 @@ def reference_runs(
     oracle = Oracle(step)
     chained: dict[str, Reference] = {}
     for kind, inputs in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
-        chained[kind] = oracle.run(inputs)
+        chained[kind] = oracle.run(constant(step, inputs))
         say(f"reference on {kind}")
     main = next(iter(chained.values()))
     greedy = None
@@ -78,10 +78,10 @@ def _inputs(
         tokens = own_text(oracle, steps, seeds) if text is None else _rows_of(text, vocabulary, steps, seeds)
         yield "text" if text else "its own text", {x.name: tokens}
     uniform = input_run(step, steps, seeds)
-    yield "uniform tokens" if step.spec.inputs[0].tokens else "noise", uniform
+    yield "uniform tokens" if step.spec.stepped[0].tokens else "noise", uniform
     one = {n: np.broadcast_to(a[:1], a.shape).copy() for n, a in uniform.items()}
-    yield "one token repeated" if step.spec.inputs[0].tokens else "a constant signal", one
-    if not step.spec.inputs[0].tokens:
+    yield "one token repeated" if step.spec.stepped[0].tokens else "a constant signal", one
+    if not step.spec.stepped[0].tokens:
         yield "silence", {n: np.zeros_like(a) for n, a in uniform.items()}
         yield "steps", {n: np.repeat(a[::64], 64, axis=0)[:steps] for n, a in uniform.items()}
         yield "a swelling tone", {n: _tones(a) for n, a in uniform.items()}

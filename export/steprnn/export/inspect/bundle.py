@@ -7,7 +7,7 @@ from pathlib import Path
 from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.errors import MissingExtra, UsageError
-from steprnn.runtime.model import choose
+from steprnn.runtime.loading import choose
 from steprnn.runtime.pairing import Declared, Pair
 from steprnn.runtime.spec import TensorSpec
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
-from .graph import Call, is_final_state, makes_mask, operations, output_name, token_count, walk
+from .graph import Call, is_final_state, is_window, makes_mask, operations, output_name, token_count, walk
 from .layers import instead_of_padding, refusal, refuse
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
@@ -41,6 +41,8 @@ class Analysis:
         self.parts: dict[int, Part] = {}
         self._memories: list[Memory] = []
         self._inputs = [self._symbol(t) for t in graph.inputs]
+        # Tensors that stay the same over the sequence, by id: inputs without time, and what is made of them.
+        self._static = {id(t): t for t in self._inputs if None not in t.shape}
         self._outputs = walk(graph, list(self._inputs), self._visit)
         self._name_memories()
         self.initial: dict[str, NDArray[np.float32]] = {}
@@ -76,7 +78,9 @@ class Analysis:
     def _symbol(self, tensor: Any) -> Any:
         rank = len(tensor.shape)
         is_token = token_count(self._graph, tensor) is not None
-        has_time = rank > 2 or (rank == 2 and (tensor.shape[1] is None or is_token))
+        has_time = rank > 2 or (
+            rank == 2 and (tensor.shape[1] is None or is_token or is_window(self._graph, tensor))
+        )
         shape = (BATCH, None, *tensor.shape[2:]) if has_time else (BATCH, *tensor.shape[1:])
         return keras.KerasTensor(shape, tensor.dtype)
 
@@ -86,7 +90,8 @@ class Analysis:
         tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
         self._read.update(id(t) for t in tensors)
         timed = any(None in t.shape for t in tensors)
-        refuse(op, timed)
+        static = bool(tensors) and all(id(t) in self._static for t in tensors)
+        refuse(op, timed, static)
         padded = self._take_up_padding(op, tensors)
         if isinstance(op, layers.RNN):
             part: Part = self._recurrent(op, timed, arguments, begins)
@@ -100,6 +105,8 @@ class Analysis:
         if isinstance(part, Recurrent | Convolution):
             self._memories.append(part)
         outputs = part.shapes(call)
+        if static:
+            self._static |= {id(t): t for t in tree.flatten(outputs)}
         if isinstance(part, Padding):
             self._padded[id(outputs)] = (outputs, part)  # holding it keeps its id from being reused
         return outputs
@@ -147,8 +154,13 @@ class Analysis:
             name = "x" if len(read) == 1 else re.sub(r"\W", "_", tensor.name)
             tokens = token_count(self._graph, tensor)
             dtype = "int32" if tokens is not None or "int" in tensor.dtype else "float32"
-            specs.append(TensorSpec(name, dtype, _without_batch(symbol.shape), tokens))
+            static = id(symbol) in self._static
+            specs.append(TensorSpec(name, dtype, _without_batch(symbol.shape), tokens, static))
             self.inputs[name] = i
+        if all(t.static for t in specs):
+            raise ExportError(
+                f"model {self._model!r} has no input with a time axis; a step reads one at every time step"
+            )
         return tuple(specs)
 
     def _output_specs(self) -> tuple[TensorSpec, ...]:

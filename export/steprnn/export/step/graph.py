@@ -116,6 +116,8 @@ def consumers(graph: Any, tensor: Any) -> list[Any]:
 def token_count(graph: Any, tensor: Any) -> int | None:
     """How many tokens there are, where the input is a token index; None where it is not."""
     for op in consumers(graph, tensor):
+        if type(op).__name__ == "Cast":
+            return token_count(graph, op.output)
         if isinstance(op, layers.Embedding):
             return int(op.input_dim)
         if type(op).__name__ == "OneHot":
@@ -123,6 +125,17 @@ def token_count(graph: Any, tensor: Any) -> int | None:
         if isinstance(op, layers.CategoryEncoding):
             return int(op.num_tokens)
     return None
+
+
+def is_window(graph: Any, tensor: Any) -> bool:
+    """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer."""
+    window = tensor.shape[1]
+    for op in consumers(graph, tensor):
+        if isinstance(op, layers.Reshape) and tuple(op.target_shape) in ((window, 1), (-1, 1)):
+            return True
+        if type(op).__name__ == "ExpandDims" and op.axis in (-1, 2):
+            return True
+    return False
 
 
 def is_final_state(tensor: Any) -> bool:

@@ -57,12 +57,15 @@ REFUSED_WITHOUT_TIME = {
 }
 
 
-def refuse(op: Any, timed: bool) -> None:
-    """Raise `ExportError` where this layer, on an input with (or without) a time axis, has no step."""
+def refuse(op: Any, timed: bool, static: bool = False) -> None:
+    """Raise `ExportError` where this layer, on an input with (or without) a time axis, has no step.
+
+    `static` tells that the input is the same over the sequence, so that it may be repeated along it.
+    """
     kind = next((c.__name__ for c in type(op).__mro__ if c.__name__ in REFUSED), type(op).__name__)
     if timed and kind in REFUSED:
         raise refusal(op, *REFUSED[kind])
-    if not timed and kind in REFUSED_WITHOUT_TIME:
+    if not timed and not static and kind in REFUSED_WITHOUT_TIME:
         raise refusal(op, *REFUSED_WITHOUT_TIME[kind])
     if isinstance(op, layers.RNN) and op.go_backwards:
         raise refusal(op, "reads the sequence backwards (go_backwards=True)", "train it forwards")

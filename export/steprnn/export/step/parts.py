@@ -126,6 +126,18 @@ class Padding(Part):
         return call.args[0]
 
 
+class Repeated(Part):
+    """A `RepeatVector` of what is the same at every step: it is there at this one."""
+
+    def shapes(self, call: Call) -> Any:
+        """A sequence of any length."""
+        (tensor,) = call.args
+        return keras.KerasTensor((tensor.shape[0], None, *tensor.shape[1:]), tensor.dtype)
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return moment.add_time(call.args[0])
+
+
 def part_of(op: Any, timed: bool) -> Part:
     """The part of a layer that remembers nothing."""
     kinds = TIMED if timed else UNTIMED
@@ -135,7 +147,11 @@ def part_of(op: Any, timed: bool) -> Part:
     return kind(timed)
 
 
-UNTIMED: dict[type, type[Part]] = {layers.Reshape: Reshaped, layers.Flatten: Flattened}
+UNTIMED: dict[type, type[Part]] = {
+    layers.Reshape: Reshaped,
+    layers.Flatten: Flattened,
+    layers.RepeatVector: Repeated,
+}
 TIMED: dict[type, type[Part]] = {
     layers.TimeDistributed: Distributed,
     layers.CategoryEncoding: Encoded,

@@ -22,15 +22,15 @@ class SequenceModel:
     def __init__(self, model: keras.Model, analysis: Analysis) -> None:
         self._model = model
         self._analysis = analysis
-        first = analysis.spec.inputs[0]
-        shape = model.inputs[analysis.inputs[first.name]].shape
-        self.fixed_steps = shape[1] if len(shape) == len(first.shape) + 2 else None
+        self._static = {t.name for t in analysis.spec.inputs if t.static}
+        first = analysis.spec.stepped[0]
+        self.fixed_steps = model.inputs[analysis.inputs[first.name]].shape[1]
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Inputs `[batch, steps, ...]` by name; outputs by name, `[batch, steps, ...]` or `[batch, ...]`.
 
-        Initial states that the model takes as inputs are zero. A stateful model begins from zero and
-        gets its own states back afterwards.
+        Of a static input the first step is meant. Initial states that the model takes as inputs are zero. A
+        stateful model begins from zero and gets its own states back afterwards.
         """
         rows = len(next(iter(inputs.values())))
         size = self._model.inputs[0].shape[0] or rows
@@ -61,7 +61,7 @@ class SequenceModel:
 
     def steps_of(self, inputs: Arrays) -> int:
         """Time steps of inputs `[batch, steps, ...]`."""
-        return int(inputs[self._analysis.spec.inputs[0].name].shape[1])
+        return int(inputs[self._analysis.spec.stepped[0].name].shape[1])
 
     def given(self, inputs: Arrays) -> list[Any]:
         """The model's inputs in their order, with the rows repeated up to the batch size it was built for."""
@@ -70,6 +70,8 @@ class SequenceModel:
         given = []
         for i, tensor in enumerate(self._model.inputs):
             array = inputs[names[i]] if i in names else np.zeros((rows, *tensor.shape[1:]))
+            if i in names and names[i] in self._static:
+                array = array[:, 0]
             size = tensor.shape[0] or rows
             given.append(ops.convert_to_tensor(np.resize(array, (size, *array.shape[1:])), tensor.dtype))
         return given

@@ -16,7 +16,7 @@ from .. import engines
 from ..bundle.manifest import Artefact, Manifest
 from ..errors import BundleError, UsageError
 from ..files import MANIFEST
-from ..model import load
+from ..loading import load
 from . import process
 from .machine import Machine, pinned, read_seconds
 from .report import Report

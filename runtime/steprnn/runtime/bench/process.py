@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..model import load
+from ..loading import load
 
 STATUS = Path("/proc/self/status")
 

@@ -6,7 +6,8 @@ import argparse
 
 from ..bundle.manifest import VARIANTS
 from ..engines import ENGINES
-from ..model import Model, load
+from ..loading import load
+from ..model import Model
 from ..quiet import quiet
 
 

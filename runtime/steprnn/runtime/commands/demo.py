@@ -13,8 +13,9 @@ from ..bundle.manifest import Manifest
 from ..engines import ENGINE_OF
 from ..errors import BundleError
 from ..files import PARITY, PARITY_FORMAT, read_record
+from ..loading import load
 from ..markdown import table
-from ..model import Model, load
+from ..model import Model
 from ..quiet import quiet
 
 HELP = "train, export, check and generate on the embedded lyrics, in about a minute"

@@ -666,6 +666,74 @@ def three_outputs() -> keras.Model:
     return functional(body)
 
 
+def picture(*stack: Any) -> keras.Model:
+    """A Sequential model that reads a spectrogram `[batch, time, 6, 2]`."""
+    return keras.Sequential([layers.Input((None, 6, 2)), *stack])
+
+
+@case("h")
+def convolution_over_frequency_alone() -> keras.Model:
+    return picture(
+        layers.Conv2D(3, (1, 3), padding="same", activation="relu"),
+        layers.MaxPooling2D((1, 2)),
+        layers.AveragePooling2D((1, 2), strides=(1, 1), padding="same"),
+        layers.Conv2DTranspose(2, (1, 3), strides=(1, 2), padding="same"),
+        layers.SeparableConv2D(2, (1, 3)),
+        layers.Reshape((-1, 8)),
+        layers.GRU(4, return_sequences=True),
+    )
+
+
+@case("first_past second_past")
+def causal_convolutions_of_two_dimensions() -> keras.Model:
+    """As convolutional recurrent networks for speech have them; nothing else remembers."""
+    return picture(
+        layers.ZeroPadding2D(((1, 0), (1, 1))),
+        layers.Conv2D(4, (2, 3), strides=(1, 2), activation="elu", name="first"),
+        layers.ZeroPadding2D(((4, 0), (0, 0))),
+        layers.DepthwiseConv2D((3, 1), dilation_rate=(2, 1), name="second"),
+        layers.Conv2D(2, 1),
+        layers.TimeDistributed(layers.Flatten()),
+        layers.Dense(3),
+    )
+
+
+class Residual(layers.Layer):
+    """A block of a temporal convolutional network, made of layers."""
+
+    def __init__(self, filters: int, dilation: int, **options: Any) -> None:
+        super().__init__(**options)
+        shape = {"padding": "causal", "dilation_rate": dilation, "activation": "relu"}
+        self.stack = [layers.Conv1D(filters, 2, name=f"{self.name}_{i}", **shape) for i in range(2)]
+        self.match = layers.Conv1D(filters, 1)
+
+    def call(self, inputs: Any) -> Any:
+        x = inputs
+        for layer in self.stack:
+            x = layer(x)
+        return ops.relu(x + self.match(inputs))
+
+
+class Network(layers.Layer):
+    """Blocks in a layer of one's own, as keras-tcn has them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.blocks = [Residual(3, 2**i, name=f"block{i}") for i in range(2)]
+
+    def call(self, inputs: Any) -> Any:
+        skips = []
+        for block in self.blocks:
+            inputs = block(inputs)
+            skips.append(inputs)
+        return skips[0] + skips[1]
+
+
+@case("block0_0_past block0_1_past block1_0_past block1_1_past")
+def layer_of_layers() -> keras.Model:
+    return functional(lambda x: layers.Dense(2)(Network()(x)))
+
+
 @case("h c")
 def several_steps_ahead() -> keras.Model:
     """The head of TensorFlow's tutorial on time series: all of the future from the last state."""

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from steprnn.export.check.proofs import prove
 from steprnn.export.step.derive import derive
-from steprnn.export.step.layers import PAD, REFUSED, REFUSED_WITHOUT_TIME
+from steprnn.export.step.layers import PAD, PAD_2D, REFUSED, REFUSED_WITHOUT_TIME
 from steprnn.runtime.errors import ExportError
 
 from ..models import ACTIVATIONS, CASES, functional, sequence
@@ -72,6 +72,17 @@ def images(layer: Any, rank: int) -> Callable[[], Any]:
     return build
 
 
+def pooled(layer: Any) -> Callable[[], Any]:
+    """A layer that makes one vector of a spectrogram, beside an LSTM."""
+
+    def build() -> Any:
+        x = keras.Input((6, 8, 2))
+        last = layers.LSTM(2)(layers.TimeDistributed(layers.Flatten())(x))
+        return keras.Model(x, layers.Concatenate()([layer(x), last]))
+
+    return build
+
+
 # By class: a model that has this layer, named "odd", where it cannot be.
 ODD: dict[str, Callable[[], Any]] = {
     "Bidirectional": lambda: sequence(layers.Bidirectional(lstm(), name="odd")),
@@ -93,7 +104,8 @@ ODD: dict[str, Callable[[], Any]] = {
     "UpSampling1D": behind(layers.UpSampling1D(name="odd")),
     "Cropping1D": behind(layers.Cropping1D((1, 0), name="odd")),
     "Conv1DTranspose": behind(layers.Conv1DTranspose(4, 2, name="odd")),
-    "Conv2D": images(layers.Conv2D(3, 3, padding="same", name="odd"), 1),
+    "GlobalAveragePooling2D": pooled(layers.GlobalAveragePooling2D(name="odd")),
+    "GlobalMaxPooling2D": pooled(layers.GlobalMaxPooling2D(name="odd")),
     "Conv3D": images(layers.Conv3D(3, 3, padding="same", name="odd"), 2),
     "ConvLSTM1D": images(layers.ConvLSTM1D(3, 3, return_sequences=True, name="odd"), 1),
     "ConvLSTM2D": images(layers.ConvLSTM2D(3, 3, return_sequences=True, name="odd"), 2),
@@ -135,7 +147,40 @@ def transposed() -> Any:
         ),
         (
             lambda: sequence(conv(padding="causal", strides=2), lstm()),
-            "layer 'odd' (Conv1D) strides over time (strides=2), so it has no step; use strides=1",
+            "layer 'odd' (Conv1D) strides over time (by 2), so it has no step; "
+            "use strides=1, or let one step of the model be a block of 2 time steps",
+        ),
+        (
+            images(layers.Conv2D(3, (1, 3), strides=(3, 1), name="odd"), 1),
+            "layer 'odd' (Conv2D) strides over time (by 3), so it has no step; "
+            "use (1, ...), or let one step of the model be a block of 3 time steps",
+        ),
+        (
+            images(layers.MaxPooling2D(2, name="odd"), 1),
+            "layer 'odd' (MaxPooling2D) pools over time (by 2), so it has no step; "
+            "use (1, ...), or let one step of the model be a block of 2 time steps",
+        ),
+        (
+            images(layers.Conv2D(3, 3, padding="same", name="odd"), 1),
+            f"layer 'odd' (Conv2D) sees the future (padding='same'), so it has no step; {PAD_2D}",
+        ),
+        (
+            images(layers.Conv2DTranspose(3, (2, 3), padding="same", name="odd"), 1),
+            "layer 'odd' (Conv2DTranspose) makes more time steps than it reads, so it has no step; "
+            "use a kernel of one time step, (1, k)",
+        ),
+        (
+            images(layers.ZeroPadding2D(((1, 1), (0, 0)), name="odd"), 1),
+            "layer 'odd' (ZeroPadding2D) pads the future, so it has no step; pad on the left alone",
+        ),
+        (
+            images(layers.UpSampling2D(2, name="odd"), 1),
+            "layer 'odd' (UpSampling2D) makes more time steps than it reads, so it has no step; "
+            "repeat in the caller, or size=(1, ...)",
+        ),
+        (
+            images(layers.Cropping2D(((1, 0), (0, 0)), name="odd"), 1),
+            "layer 'odd' (Cropping2D) drops time steps, so it has no step; crop in the caller",
         ),
         (
             lambda: sequence(conv(padding="valid"), lstm()),
@@ -161,8 +206,8 @@ def transposed() -> Any:
         ),
         (
             lambda: sequence(layers.ZeroPadding1D((3, 0)), conv(), lstm()),
-            "layer 'odd' (Conv1D) follows a ZeroPadding1D of 3 that no convolution takes up, so it has no "
-            "step; use padding='causal'",
+            "layer 'odd' (Conv1D) follows a padding of 3 time steps that no convolution takes up, so it has "
+            "no step; pad just before it",
         ),
         (
             lambda: sequence(lstm(), layers.LayerNormalization(axis=[1, 2], name="odd"), time=6),

@@ -13,8 +13,9 @@ if TYPE_CHECKING:  # `steprnn check` looks at operators where neither may be ins
 
 TENSORFLOW = frozenset(
     """
-    Abs Add AddV2 All Any ArgMax ArgMin BatchMatMulV2 BatchToSpaceND BiasAdd BroadcastTo Cast Ceil
-    ConcatV2 Const Conv2D Cos Cumsum DepthwiseConv2dNative Einsum Elu Equal Erf Erfc Exp ExpandDims
+    Abs Add AddV2 All Any ArgMax ArgMin AvgPool BatchMatMulV2 BatchToSpaceND BiasAdd BroadcastTo Cast Ceil
+    ConcatV2 Const Conv2D Conv2DBackpropInput Cos Cumsum
+    DepthwiseConv2dNative Einsum Elu Equal Erf Erfc Exp ExpandDims
     Expm1 Fill Floor FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN
     LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool
     Maximum Mean Min Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 PartitionedCall Placeholder Pow
@@ -33,14 +34,14 @@ TFLITE = frozenset(
     LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL NEG NOT_EQUAL ONE_HOT PACK PAD PADV2 POW PRELU
     QUANTIZE RANGE REDUCE_ANY REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE
     REVERSE_V2 ROUND RSQRT SELECT SELECT_V2 SHAPE SIGN SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPLIT SPLIT_V
-    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TILE TOPK_V2 TRANSPOSE UNPACK
-    ZEROS_LIKE
+    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV
+    UNPACK ZEROS_LIKE
     """.split()
 )
 ONNX = frozenset(
     """
-    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv Cos
-    CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
+    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose
+    Cos CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
     Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization LeakyRelu Less
     LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow
     Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape

@@ -116,7 +116,9 @@ class Analysis:
         pads: int = sum(self._padded[id(t)][1].left for t in tensors if id(t) in self._padded)
         if pads and not (reach(op) == pads and op.padding == "valid"):
             raise refusal(
-                op, f"follows a ZeroPadding1D of {pads} that no convolution takes up", "use padding='causal'"
+                op,
+                f"follows a padding of {pads} time steps that no convolution takes up",
+                "pad just before it",
             )
         return pads
 

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+MAY_REMEMBER = (layers.RNN, layers.Conv1D, layers.DepthwiseConv1D, layers.Conv2D, layers.DepthwiseConv2D)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -55,7 +57,32 @@ def functional_graph(model: Any) -> Any:
     """
     if isinstance(model, keras.Sequential):
         model = model._functional
-    return model if hasattr(model, "_run_through_graph") and model.inputs else None
+    if hasattr(model, "_run_through_graph") and model.inputs:
+        return model
+    return _opened(model) if isinstance(model, layers.Layer) else None
+
+
+def _opened(layer: layers.Layer) -> Any:
+    """A layer of somebody's own that is made of layers that remember, as a graph; None where it cannot be.
+
+    Its `call` is run once on a symbolic tensor, which works where it is made of layers and `keras.ops`.
+    """
+    if not hasattr(layer, "_steprnn_graph"):
+        object.__setattr__(layer, "_steprnn_graph", _traced(layer))
+    return layer._steprnn_graph
+
+
+def _traced(layer: layers.Layer) -> Any:
+    own = not type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model | layers.RNN)
+    inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
+    tensors = layer._inbound_nodes[0].input_tensors if own and inner and layer._inbound_nodes else []
+    if len(tensors) != 1:
+        return None
+    x = keras.Input(tensors[0].shape[1:], tensors[0].shape[0], tensors[0].dtype)
+    try:
+        return keras.Model(x, layer.call(x))
+    except Exception:  # it asks for values, which a symbolic tensor does not have
+        return None
 
 
 def walk(graph: Any, inputs: list[Any], visit: Callable[[Call], Any]) -> list[Any]:

@@ -44,7 +44,8 @@ REFUSED = {
     "UpSampling1D": ("makes more time steps than it reads", "repeat in the caller"),
     "Cropping1D": ("drops time steps", "crop in the caller"),
     "Conv1DTranspose": ("makes more time steps than it reads", "use a causal Conv1D"),
-    "Conv2D": ("mixes time steps", "wrap it in TimeDistributed"),
+    "GlobalAveragePooling2D": ("pools over time", "use return_sequences=False, or pool in the caller"),
+    "GlobalMaxPooling2D": ("pools over time", "use return_sequences=False, or pool in the caller"),
     "Conv3D": ("mixes time steps", "wrap it in TimeDistributed"),
     "ConvLSTM1D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
     "ConvLSTM2D": ("keeps an image as its state", "write it as an RNN of a cell with flat states"),
@@ -52,6 +53,7 @@ REFUSED = {
     "GroupNormalization": ("normalises over time", "use LayerNormalization over the features"),
 }
 PAD = "use ZeroPadding1D((dilation * (kernel - 1), 0)) before it with padding='valid'"
+PAD_2D = "use ZeroPadding2D(((dilation * (kernel - 1), 0), (left, right))) before it with padding='valid'"
 REFUSED_WITHOUT_TIME = {
     "RepeatVector": ("makes a sequence from one vector", "export the part after it as a model of its own"),
 }
@@ -75,25 +77,53 @@ def refuse(op: Any, timed: bool, static: bool = False) -> None:
             raise refusal(op, "normalises over time (axis 1)", "normalise over the features, axis=-1")
     if timed and isinstance(op, layers.CategoryEncoding) and op.output_mode != "one_hot":
         raise refusal(op, "counts the tokens of all time steps", "use output_mode='one_hot'")
-    if timed and isinstance(op, layers.Conv1D | layers.DepthwiseConv1D | layers.SeparableConv1D):
+    if timed and isinstance(op, CONVOLUTIONS):
         _refuse_convolution(op)
+    if timed and isinstance(op, layers.MaxPooling2D | layers.AveragePooling2D):
+        _refuse_blocks(op, "pools", op.pool_size, op.strides)
+    if timed and isinstance(op, layers.UpSampling2D) and op.size[0] > 1:
+        raise refusal(op, "makes more time steps than it reads", "repeat in the caller, or size=(1, ...)")
+    if timed and isinstance(op, layers.Cropping2D) and any(op.cropping[0]):
+        raise refusal(op, "drops time steps", "crop in the caller")
+
+
+CONVOLUTIONS = (
+    *(layers.Conv1D, layers.DepthwiseConv1D, layers.SeparableConv1D),
+    *(layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose),
+)
 
 
 def _refuse_convolution(op: Any) -> None:
+    """Time is the first axis that a convolution slides over."""
     if op.data_format != "channels_last":
         raise refusal(op, "has the time axis last (channels_first)", "use channels_last")
-    if tuple(op.strides) != (1,):
-        raise refusal(op, f"strides over time (strides={op.strides[0]})", "use strides=1")
+    _refuse_blocks(op, "strides", (1,), op.strides)
     reach = (op.kernel_size[0] - 1) * op.dilation_rate[0]
-    if reach and isinstance(op, layers.SeparableConv1D):
-        raise refusal(op, "has no causal form in Keras", f"{PAD}, a DepthwiseConv1D and a Conv1D of size 1")
+    if reach and isinstance(op, layers.SeparableConv1D | layers.SeparableConv2D):
+        kind = "2D" if isinstance(op, layers.SeparableConv2D) else "1D"
+        instead = f"{instead_of_padding(op)}, a DepthwiseConv{kind} and a Conv{kind} of size 1"
+        raise refusal(op, "has no causal form in Keras", instead)
+    if reach and isinstance(op, layers.Conv2DTranspose):
+        raise refusal(op, "makes more time steps than it reads", "use a kernel of one time step, (1, k)")
     if reach and op.padding == "same":
         raise refusal(op, "sees the future (padding='same')", instead_of_padding(op))
 
 
+def _refuse_blocks(op: Any, does: str, sizes: Any, strides: Any) -> None:
+    """What makes one time step of several would be causal in blocks of as many."""
+    strides = strides or sizes
+    block = max(int(sizes[0]), int(strides[0]))
+    if block > 1:
+        alone = "strides=1" if len(strides) == 1 else "(1, ...)"
+        blocks = f"let one step of the model be a block of {block} time steps"
+        raise refusal(op, f"{does} over time (by {block})", f"use {alone}, or {blocks}")
+
+
 def instead_of_padding(op: Any) -> str:
     """How to make a convolution causal: Keras offers `causal` for Conv1D alone."""
-    return "use padding='causal'" if isinstance(op, layers.Conv1D) else PAD
+    if isinstance(op, layers.Conv1D) and not isinstance(op, layers.SeparableConv1D):
+        return "use padding='causal'"
+    return PAD_2D if len(op.kernel_size) == 2 else PAD
 
 
 def refusal(op: Any, reason: str, instead: str) -> ExportError:

@@ -97,7 +97,10 @@ class Recurrent(Part):
 
 
 class Convolution(Part):
-    """A causal convolution over time: `past`, the last (kernel - 1) * dilation inputs, oldest first."""
+    """A causal convolution over time: `past`, the last (kernel - 1) * dilation inputs, oldest first.
+
+    Of one dimension, or of two of which time is the first.
+    """
 
     remembers = True
 
@@ -108,14 +111,14 @@ class Convolution(Part):
     def take_names(self, prefix: str) -> None:
         """Give the state its name, with `prefix` before it."""
         self._name = f"{prefix}past"
-        self.states = (TensorSpec(self._name, DTYPE, (reach(self.op), self._channels)),)
+        self.states = (TensorSpec(self._name, DTYPE, (reach(self.op), *self._features)),)
 
     def shapes(self, call: Call) -> Any:
         """As many time steps as it reads."""
         sequence = call.args[0]
-        self._channels = int(sequence.shape[-1])
-        width = self.op.compute_output_spec(sequence).shape[-1]
-        return keras.KerasTensor((*sequence.shape[:-1], width), sequence.dtype)
+        self._features = tuple(int(n) for n in sequence.shape[2:])
+        rest = self.op.compute_output_spec(sequence).shape[2:]
+        return keras.KerasTensor((*sequence.shape[:2], *rest), sequence.dtype)
 
     def step(self, call: Call, moment: Moment) -> Any:
         """Convolve the one window that ends at this time step."""
@@ -123,13 +126,12 @@ class Convolution(Part):
         past = ops.cast(moment.tensors[self._name], x.dtype)
         window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
         kernel = ops.cast(op.kernel, x.dtype)
-        if isinstance(op, layers.DepthwiseConv1D):
-            y = ops.depthwise_conv(window, kernel, padding="valid", dilation_rate=op.dilation_rate)
+        options = {"strides": op.strides, "padding": "valid", "dilation_rate": op.dilation_rate}
+        if isinstance(op, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
+            y = ops.depthwise_conv(window, kernel, **options)
         else:  # group by group: Keras compiles a grouped convolution with XLA, which no format takes
             groups = zip(ops.split(window, op.groups, -1), ops.split(kernel, op.groups, -1), strict=True)
-            y = ops.concatenate(
-                [ops.conv(w, k, padding="valid", dilation_rate=op.dilation_rate) for w, k in groups], axis=-1
-            )
+            y = ops.concatenate([ops.conv(w, k, **options) for w, k in groups], axis=-1)
         y = ops.squeeze(y, 1)
         if op.use_bias:
             y = ops.add(y, ops.cast(op.bias, x.dtype))
@@ -144,7 +146,8 @@ Memory = Recurrent | Convolution
 
 def reach(op: Any) -> int:
     """How many past inputs a convolution over time needs; 0 of anything else."""
-    if isinstance(op, layers.Conv1D | layers.DepthwiseConv1D):
+    kinds = (layers.Conv1D, layers.DepthwiseConv1D, layers.Conv2D, layers.DepthwiseConv2D)
+    if isinstance(op, kinds) and not isinstance(op, layers.Conv2DTranspose):
         return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
     return 0
 

@@ -113,17 +113,23 @@ class Flattened(Part):
 
 
 class Padding(Part):
-    """`ZeroPadding1D` on the left, which the convolution behind it takes up."""
+    """`ZeroPadding1D` or `ZeroPadding2D` before the first step, which the convolution behind it takes up."""
 
     def shapes(self, call: Call) -> Any:
-        """As if nothing were padded; refused on the right, where it is the future."""
-        self.left, right = (int(n) for n in call.op.padding)
+        """As if nothing were padded in time; refused at its end, where it is the future."""
+        (tensor,), padding = call.args, call.op.padding
+        over_time, *others = padding if len(tensor.shape) == 4 else (padding,)
+        self.left, right = (int(n) for n in over_time)
         if right:
             raise refusal(call.op, "pads the future", "pad on the left alone")
-        return keras.KerasTensor(call.args[0].shape, call.args[0].dtype)
+        self._others = [tuple(int(n) for n in pair) for pair in others]
+        padded = [n + sum(pair) for n, pair in zip(tensor.shape[2:], self._others, strict=False)]
+        return keras.KerasTensor((*tensor.shape[:2], *padded, tensor.shape[-1]), tensor.dtype)
 
     def _run(self, call: Call, moment: Moment) -> Any:
-        return call.args[0]
+        if not any(map(any, self._others)):
+            return call.args[0]
+        return ops.pad(call.args[0], [(0, 0), (0, 0), *self._others, (0, 0)])
 
 
 class Repeated(Part):
@@ -157,6 +163,7 @@ TIMED: dict[type, type[Part]] = {
     layers.CategoryEncoding: Encoded,
     layers.Reshape: Reshaped,
     layers.ZeroPadding1D: Padding,
+    layers.ZeroPadding2D: Padding,
 }
 
 

@@ -75,6 +75,8 @@ def export(
     step = source.model if isinstance(source.model, Step) else derive(source.model)
     taken = (t.name for t in (*step.spec.inputs, *step.spec.states))
     say(f"step: {', '.join(taken)} -> {', '.join(step.spec.result_names)}")
+    for note in step.notes:
+        say(note)
     proved = transform(step)
     say(f"the chained step is the whole model, which is causal: {proved.summary}")
     runs = reference_runs(

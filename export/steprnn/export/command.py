@@ -11,6 +11,7 @@ from pathlib import Path
 
 from steprnn.runtime.quiet import quiet
 
+from .paths import refuse_strangers
 from .text import read_text
 
 HELP = "write the step graphs of a trained model, each checked against TensorFlow"
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and tell each stage on stderr."""
     started = time.monotonic()
+    refuse_strangers(arguments.checkpoint)
     text = read_text(arguments.text) if arguments.text else None
     named = arguments.quantize
     variants = None if named is None else ["float32" if name == "none" else name for name in named]

@@ -17,6 +17,7 @@ from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY
 
 from .keras2 import files as keras2
 from .keras2.comparison import compare
+from .paths import refuse_strangers
 from .step.contract import Step
 
 
@@ -47,11 +48,10 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
     `trust` lets a `.keras` file bring its own Python code (Lambda layers). Raises `CheckpointError`
     where the path is none of these, or the file is damaged.
     """
+    refuse_strangers(path)
     if path.is_file():
         model, read = _load(path, trust)
         return Source(model, None, {"source": path.name} | read)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder, a .keras or an .h5 file")
     record = _training_record(path)
     try:
         vocabulary = Vocabulary.read(path / VOCABULARY)
@@ -69,11 +69,6 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
 
 
 def _training_record(folder: Path) -> dict[str, Any]:
-    if not (folder / TRAINING).is_file():
-        raise CheckpointError(
-            f"{folder} is not a checkpoint: it has no {TRAINING}; "
-            "expected a folder that `steprnn train --out` wrote"
-        )
     fix = "train again, or copy the whole folder again"
     return read_record(folder / TRAINING, CHECKPOINT_FORMAT, CheckpointError, fix)
 

@@ -79,7 +79,7 @@ def load_graph(
     sha256 of the file. Raises `UsageError` where a name, shape or dtype does not fit, and `BundleError`
     where the engine refuses the file.
     """
-    name = engines.ENGINE_OF[path.suffix[1:]]
+    name = engines.ENGINE_OF[path.suffix[1:].lower()]
     if engine not in ("auto", name):
         raise UsageError(f"{path} is for the engine {name}, not {engine}")
     if variant not in ("auto", "float32"):

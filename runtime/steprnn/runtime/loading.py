@@ -38,7 +38,7 @@ def load(
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
     with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
-        if folder.is_file() and folder.suffix in (".onnx", ".tflite"):
+        if folder.is_file() and folder.suffix.lower() in (".onnx", ".tflite"):
             from . import foreign  # a bundle needs none of it
 
             graph = foreign.load_graph(folder, engine, variant, threads, states, constants, shapes)

@@ -29,6 +29,7 @@ from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.quiet import quiet
 from steprnn.runtime.spec import StepSpec
 
+from ..paths import refuse_strangers
 from ..report.table import table, told
 from ..text import read_text
 from .structure import strange_file
@@ -181,6 +182,7 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
         raise UsageError(
             f"--steps {arguments.steps} --seeds {arguments.seeds}: expected at least 16 steps and 1 seed"
         )
+    refuse_strangers(arguments.reference)
     text = read_text(arguments.text) if arguments.text else None
     say("starting TensorFlow")
     from ..source import open_source

@@ -30,7 +30,7 @@ def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile
     Its operators are its maker's business, and it may hold tensors besides those of the step. Raises
     `UsageError` where it has no tensor of such a name, and lists those it has.
     """
-    if engine := engines.ENGINE_OF.get(path.suffix[1:], ""):
+    if engine := engines.ENGINE_OF.get(path.suffix[1:].lower(), ""):
         graph = engines.open_graph(engine, path)
         inputs, outputs = graph.inputs, graph.outputs
     elif path.is_dir():

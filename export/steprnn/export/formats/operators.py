@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from steprnn.runtime.errors import ExportError
@@ -40,10 +40,10 @@ TFLITE = frozenset(
 )
 ONNX = frozenset(
     """
-    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose
-    Cos CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
-    Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization LeakyRelu Less
-    LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow
+    Abs Add And ArgMax ArgMin AveragePool Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv
+    ConvTranspose Cos CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish Identity LayerNormalization
+    LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow
     Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
     Round Selu Shape Sigmoid Sign Sin Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze
     Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where com.microsoft.MatMulNBits
@@ -52,9 +52,12 @@ ONNX = frozenset(
 
 
 def check_tensorflow(graph: tf.compat.v1.GraphDef) -> None:
-    """Raise `ExportError` where the graph, or a function it calls, holds an operator that is not listed."""
+    """Raise `ExportError` where the graph, or a function it calls, holds an operator that is not listed.
+
+    TensorFlow names a node after the layer that made it, and so does the message.
+    """
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    _check("TensorFlow", {n.op for n in nodes}, TENSORFLOW)
+    _check("TensorFlow", {n.op for n in nodes}, TENSORFLOW, {n.op: n.name for n in reversed(nodes)})
 
 
 def check_tflite(flatbuffer: bytes) -> None:
@@ -75,10 +78,14 @@ def check_onnx(model: onnx.ModelProto) -> None:
     _check("ONNX", found, ONNX)
 
 
-def _check(format: str, found: Iterable[str], allowed: frozenset[str]) -> None:
+def _check(
+    format: str, found: Iterable[str], allowed: frozenset[str], places: Mapping[str, str] | None = None
+) -> None:
     strangers = sorted(set(found) - allowed)
     if strangers:
+        where = {name: f" (in {places[name]})" if places and name in places else "" for name in strangers}
+        held = ", ".join(f"{name}{where[name]}" for name in strangers)
         raise ExportError(
-            f"the {format} graph of the step holds {', '.join(strangers)}, and a step may hold no loop, "
+            f"the {format} graph of the step holds {held}, and a step may hold no loop, "
             "branch, variable or custom operator; replace the layer or function it comes from"
         )

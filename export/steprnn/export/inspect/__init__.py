@@ -53,7 +53,7 @@ def _read(path: Path, trust: bool) -> Inspection:
     elif not path.is_file():
         raise BundleError(f"{path} does not exist; expected a model file or a folder")
     else:
-        kind = SUFFIXES.get(path.suffix)
+        kind = SUFFIXES.get(path.suffix.lower())
         if kind is None:
             raise BundleError(f"{path} is none of {', '.join(SUFFIXES)}; expected a model file or a folder")
     try:

@@ -39,6 +39,7 @@ class Analysis:
         masking = (op for op in operations(graph) if isinstance(op, layers.Masking))
         self.mask_value = next((float(op.mask_value) for op in masking), None)
         self.parts: dict[int, Part] = {}
+        self.notes: list[str] = []
         self._memories: list[Memory] = []
         self._inputs = [self._symbol(t) for t in graph.inputs]
         # Tensors that stay the same over the sequence, by id: inputs without time, and what is made of them.
@@ -86,6 +87,7 @@ class Analysis:
 
     def _visit(self, call: Call) -> Any:
         op, arguments = call.op, call.arguments
+        self._look_at(call)
         begins = arguments.pop("initial_state", None) if isinstance(op, layers.RNN) else None
         tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
         self._read.update(id(t) for t in tensors)
@@ -110,6 +112,17 @@ class Analysis:
         if isinstance(part, Padding):
             self._padded[id(outputs)] = (outputs, part)  # holding it keeps its id from being reused
         return outputs
+
+    def _look_at(self, call: Call) -> None:
+        """What a person should know of a call before it is stepped."""
+        op = call.op
+        if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", op.name):
+            raise refusal(op, "has a name that TensorFlow does not take", "use letters, digits, _, . and -")
+        if call.kwargs.get("training") is True:
+            self.notes.append(
+                f"layer {op.name!r} ({type(op).__name__}) is called with training=True; the step runs it as "
+                "outside training"
+            )
 
     def _take_up_padding(self, op: Any, tensors: list[Any]) -> int:
         """How much the tensors were padded on the left, all of which this operation has to take up."""

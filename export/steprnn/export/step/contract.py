@@ -34,6 +34,7 @@ class Step:
     on_sequences: Callable[[Arrays], Arrays] | None = None
     fixed_steps: int | None = None  # the only sequence length that `on_sequences` takes
     mask_value: float | None = None  # a time step of this value throughout is masked
+    notes: tuple[str, ...] = ()  # what a person should know of the step
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"  # which layer mixes time steps
 
     def __post_init__(self) -> None:

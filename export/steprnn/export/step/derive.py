@@ -36,12 +36,14 @@ def derive(model: keras.Model) -> Step:
             "functional, or a Sequential model that was not built; write its step as a function and pass "
             "steprnn.export.Step(spec, call)"
         )
+    _refuse_weights(model)
     analysis = Analysis(graph, model.name)
     sequences = SequenceModel(model, analysis)
 
     def call(tensors: Tensors) -> Tensors:
         moment = Moment(tensors)
-        outputs = walk(graph, analysis.given(moment), lambda c: analysis.parts[c.key].step(c, moment))
+        with tf.name_scope("step"):  # within it a layer's name may begin with an underscore
+            outputs = walk(graph, analysis.given(moment), lambda c: analysis.parts[c.key].step(c, moment))
         return analysis.results(outputs, moment)
 
     return Step(
@@ -51,8 +53,24 @@ def derive(model: keras.Model) -> Step:
         sequences,
         sequences.fixed_steps,
         analysis.mask_value,
-        lambda inputs: _suspect(graph, analysis, sequences.given(inputs), sequences.steps_of(inputs)),
+        notes=tuple(analysis.notes),
+        suspect=lambda inputs: _suspect(graph, analysis, sequences.given(inputs), sequences.steps_of(inputs)),
     )
+
+
+def _refuse_weights(model: keras.Model) -> None:
+    """Name the first weight that no number can come of."""
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight).astype(np.float64)
+        wrong = {"NaN or infinite": ~np.isfinite(values)}
+        if weight.name == "moving_variance":
+            wrong["negative, which a variance cannot be"] = values < 0
+        for what, found in wrong.items():
+            if found.any():
+                raise ExportError(
+                    f"weight {weight.path!r} has {int(found.sum())} of {found.size} values that are {what}; "
+                    "train again from before it broke"
+                )
 
 
 def _suspect(graph: Any, analysis: Analysis, inputs: list[Any], steps: int) -> str:

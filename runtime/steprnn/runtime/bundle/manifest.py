@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, read_record, write_record
+from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, TRAINING, read_record, write_record
 from ..spec import StepSpec
 
 # The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too.
@@ -96,6 +96,8 @@ class Manifest:
         """Read manifest.json; raises `BundleError` where it is missing, damaged or of a newer version."""
         path = folder / MANIFEST
         if not path.is_file():
+            if (folder / TRAINING).is_file():
+                raise BundleError(f"{folder} is a checkpoint; run: steprnn export {folder} --out BUNDLE")
             what = "is not a folder" if not folder.is_dir() else f"holds no {MANIFEST}"
             raise BundleError(
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"

@@ -1,0 +1,27 @@
+"""What a path is, before TensorFlow is imported to open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from steprnn.runtime.errors import CheckpointError
+from steprnn.runtime.files import MANIFEST, TRAINING
+
+
+def refuse_strangers(path: Path) -> None:
+    """Raise `CheckpointError`, with the way out, where the path can hold no Keras model."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder, a .keras or an .h5 file")
+    if not path.is_dir() or (path / TRAINING).is_file():
+        return
+    if (path / "saved_model.pb").is_file():
+        raise CheckpointError(
+            f"{path} is a SavedModel, whose layers are gone; export the Keras model it was made from, or "
+            f"hold it against that: steprnn check {path} --reference MODEL.keras"
+        )
+    if (path / MANIFEST).is_file():
+        raise CheckpointError(f"{path} is a bundle already; run: steprnn check {path}")
+    raise CheckpointError(
+        f"{path} is not a checkpoint: it has no {TRAINING}; "
+        "expected a folder that `steprnn train --out` wrote"
+    )

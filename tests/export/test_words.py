@@ -1,0 +1,116 @@
+"""What is wrong with a model or a path is said first, by the name of what is wrong, with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tf2onnx")
+
+import keras
+from keras import layers
+
+from steprnn.export import export
+from steprnn.export.formats.frozen import freeze
+from steprnn.export.step.derive import derive
+from steprnn.runtime import BundleError, CheckpointError, ExportError, cli, load
+
+from .models import sequence
+
+
+@pytest.fixture(autouse=True)
+def _names_begin_anew() -> None:
+    keras.utils.clear_session()
+
+
+def lstm(**options: Any) -> Any:
+    return layers.LSTM(3, return_sequences=True, **options)
+
+
+def spoiled(layer: Any, weight: str, value: float) -> keras.Model:
+    model = sequence(layer, lstm())
+    array = np.array(getattr(layer, weight))
+    array.flat[0] = value
+    getattr(layer, weight).assign(array)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: spoiled(layers.Dense(4, name="d"), "kernel", np.nan),
+            r"^weight 'sequential/d/kernel' has 1 of 16 values that are NaN or infinite; train again",
+        ),
+        (
+            lambda: spoiled(layers.BatchNormalization(name="bn"), "moving_variance", -1.0),
+            r"^weight 'sequential/bn/moving_variance' has 1 of 4 values that are negative, which a variance",
+        ),
+        (
+            lambda: sequence(lstm(name="层")),
+            r"^layer '层' \(LSTM\) has a name that TensorFlow does not take, so it has no step; use letters",
+        ),
+    ],
+    ids=["nan", "variance", "name"],
+)
+def test_what_is_wrong_with_a_model_is_named_first(build: Any, words: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        derive(build())
+
+
+def test_an_operator_that_no_format_takes_is_told_with_its_layer() -> None:
+    spectrum = layers.Lambda(lambda x: keras.ops.fft((x, x))[0], name="spectrum")
+    with pytest.raises(
+        ExportError, match=r"holds .*FFT \(in step/spectrum_1/FFT\).*, and a step may hold no loop"
+    ):
+        freeze(derive(sequence(lstm(), spectrum)))
+
+
+def test_a_name_that_begins_with_an_underscore_exports(tmp_path: Path) -> None:
+    """Keras runs it; TensorFlow takes it within another scope alone."""
+    model = sequence(lstm(name="_rnn"), layers.Dense(2, name="_out"))
+    manifest = export(model, tmp_path / "b", variants=("float32",), chained_steps=32, golden_steps=8)
+    assert len(manifest.artefacts) == 3
+
+
+def test_dropout_that_is_on_outside_training_is_told(tmp_path: Path) -> None:
+    x = keras.Input((None, 4))
+    model = keras.Model(x, layers.Dropout(0.5, name="drop")(lstm()(x), training=True))
+    said: list[str] = []
+    options = {"formats": ("onnx",), "variants": ("float32",), "chained_steps": 32, "golden_steps": 8}
+    export(model, tmp_path / "b", say=said.append, **options)
+    words = "layer 'drop' (Dropout) is called with training=True; the step runs it as outside training"
+    assert words in said
+
+
+def test_paths_are_told_for_what_they_are(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = sequence(lstm())
+    model.export(str(tmp_path / "saved"), verbose=False)
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("none.keras", "none.keras does not exist; expected a checkpoint folder, a .keras or an .h5 file"),
+        ("saved", "saved is a SavedModel, whose layers are gone; export the Keras model it was made from"),
+        ("empty", "empty is not a checkpoint: it has no training.json; expected a folder that"),
+    ):
+        with pytest.raises(CheckpointError) as raised:
+            export(tmp_path / name, tmp_path / "b")
+        assert words in str(raised.value)
+    assert cli.main(["export", str(tiny), "--out", str(tmp_path / "b")]) == 1
+    assert f"{tiny} is a bundle already; run: steprnn check {tiny}" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_no_bundle_yet(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"is a checkpoint; run: steprnn export .* --out BUNDLE$"):
+        load(tmp_path)
+
+
+def test_endings_are_read_in_capitals_too(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "STEP.ONNX").write_bytes((tiny / "step.onnx").read_bytes())
+    assert load(tmp_path / "STEP.ONNX", states={"h": "next_h", "c": "next_c"}).engine == "onnx"

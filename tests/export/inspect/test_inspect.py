@@ -160,10 +160,42 @@ def test_loops_and_branches_are_hazards_and_what_is_in_them_counts(tmp_path: Pat
         body = helper.make_graph([inside], "body", state, [result])
         node = helper.make_node("Scan", ["h"], ["next_h"], body=body, num_scan_inputs=0)
     found = made(tmp_path / "g.onnx", [node], {"h": [1, 4]}, {"next_h": [1, 4]}, {"true": np.array(True)})
-    assert words(found) == {
-        "loop": [f"1 {op_type}: it runs over a sequence or branches inside, and is no step"]
-    }
+    if op_type == "If":  # both sides are a step, as silero-vad has one for each sample rate
+        branch = "1 If: of both sides, one runs; the weights of both are in the file"
+        assert (words(found), words(found, caution=True)) == ({}, {"branch": [branch]})
+    else:
+        assert words(found) == {"loop": [f"1 {op_type}: it runs over a sequence, and is no step"]}
     assert found.operators["Tanh"] == (2 if op_type == "If" else 1)
+
+
+def test_a_state_that_grows_is_a_hazard_as_load_refuses_it(tmp_path: Path) -> None:
+    """A cache of all that was read: each step gives it back one longer."""
+    node = helper.make_node("Concat", ["past", "x"], ["present"], axis=1)
+    ins = [helper.make_tensor_value_info("x", FLOAT, [1, 1, 4])]
+    ins.append(helper.make_tensor_value_info("past", FLOAT, [1, "read", 4]))
+    outs = [helper.make_tensor_value_info("present", FLOAT, [1, "total", 4])]
+    path = tmp_path / "g.onnx"
+    model = helper.make_model(
+        helper.make_graph([node], "g", ins, outs), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    onnx.save(model, path)
+    assert words(inspect(path))["growing-state"] == [
+        "state past [1, read, 4] comes back as present [1, total, 4]: it grows, and a state of a step has "
+        "one shape"
+    ]
+    with pytest.raises(UsageError, match="it cannot come back as that"):
+        load(path, states={"past": "present"})
+
+
+def test_a_dtype_that_numpy_does_not_have_is_a_hazard_in_the_words_of_load(tmp_path: Path) -> None:
+    kind = TensorProto.BFLOAT16
+    ins, outs = ([helper.make_tensor_value_info(n, kind, [1, 4])] for n in ("h", "next_h"))
+    graph = helper.make_graph([helper.make_node("Identity", ["h"], ["next_h"])], "g", ins, outs)
+    path = tmp_path / "g.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    assert words(inspect(path))["dtype"][0] == "'h' is bfloat16, which is no array of numbers"
+    with pytest.raises(UsageError, match=r"^'h' is bfloat16, which is no array of numbers$"):
+        load(path, states={"h": "next_h"})
 
 
 def test_custom_and_contrib_operators(tmp_path: Path) -> None:
@@ -317,7 +349,7 @@ def test_a_whole_keras_model_by_tf2onnx(tmp_path: Path) -> None:
         path = str(tmp_path / f"{name}.onnx")
         tf2onnx.convert.from_function(function, signature, opset=18, output_path=path)
     loop, lstm = words(inspect(tmp_path / "loop.onnx")), words(inspect(tmp_path / "lstm.onnx"))
-    assert loop["loop"] == ["1 Loop: it runs over a sequence or branches inside, and is no step"]
+    assert loop["loop"] == ["1 Loop: it runs over a sequence, and is no step"]
     assert (loop["no-state"], lstm["no-state"]) == ([NO_STATE], [NO_STATE])
     assert lstm["hidden-state"][0].endswith(
         "begins at a state of its own at every call: the caller can neither give it nor take it on"
@@ -342,7 +374,7 @@ def test_a_whole_keras_model_in_tflite_with_flex(tmp_path: Path) -> None:
     assert found.weights.per_step is not None
     assert found.weights.per_step >= 4 * (4 * 32 + 8 * 32 + 8 * 3)
     said = words(found)
-    assert said["loop"] == ["1 WHILE: it runs over a sequence or branches inside, and is no step"]
+    assert said["loop"] == ["1 WHILE: it runs over a sequence, and is no step"]
     assert said["flex"][0].startswith("1 FlexTensorListReserve, ")
     assert said["flex"][0].endswith(": needs the Flex delegate, that is TensorFlow, to run")
     assert said["no-state"] == [NO_STATE]
@@ -449,7 +481,7 @@ def test_a_saved_model_with_a_loop(tmp_path: Path) -> None:
     model, _, _ = whole(layers.LSTM(8, return_sequences=True))
     model.export(str(tmp_path / "whole"), verbose=False)
     found = inspect(tmp_path / "whole")
-    assert words(found)["loop"] == ["1 While: it runs over a sequence or branches inside, and is no step"]
+    assert words(found)["loop"] == ["1 While: it runs over a sequence, and is no step"]
     assert found.weights is not None
     assert found.weights.bytes == {"float32": 4 * (4 * 32 + 8 * 32 + 32 + 8 * 3 + 3) + 8}  # two scalars
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from steprnn.runtime.pairing import STATE_WORD, Declared, Pair, agree, is_signal, shape_text
+from steprnn.runtime.spec import KINDS
 
 from .report import Hazard
+
+BRANCHES = ("If", "IF", "StatelessIf", "Case", "StatelessCase")
 
 
 def of_tensors(
@@ -17,14 +22,22 @@ def of_tensors(
         yield from _order(inputs, outputs, pairs)
         yield from _equal(inputs, pairs)
         yield from _integers(inputs, outputs, pairs)
+        yield from _growing(inputs, outputs, pairs)
+    for tensor in (*inputs, *outputs):
+        if tensor.dtype not in np.sctypeDict or np.dtype(tensor.dtype).kind not in KINDS:
+            yield Hazard("dtype", f"{tensor.name!r} is {tensor.dtype}, which is no array of numbers")
     yield from _unpaired(inputs, outputs, pairs)
     yield from _free(inputs, {pair.state for pair in pairs})
 
 
 def of_operators(loops: dict[str, int], flex: dict[str, int], custom: dict[str, int]) -> Iterator[Hazard]:
     """Hazards of operators that are there, by how many."""
-    if loops:
-        yield Hazard("loop", f"{_counted(loops)}: it runs over a sequence or branches inside, and is no step")
+    branches = {name: loops[name] for name in loops if name in BRANCHES}
+    if turning := {name: n for name, n in loops.items() if name not in branches}:
+        yield Hazard("loop", f"{_counted(turning)}: it runs over a sequence, and is no step")
+    if branches:
+        words = f"{_counted(branches)}: of both sides, one runs; the weights of both are in the file"
+        yield Hazard("branch", words, caution=True)
     if flex:
         yield Hazard("flex", f"{_counted(flex)}: needs the Flex delegate, that is TensorFlow, to run")
     if custom:
@@ -66,6 +79,22 @@ def _equal(inputs: Sequence[Declared], pairs: Sequence[Pair]) -> Iterator[Hazard
                 "equal-shapes",
                 f"{', '.join(names)} are all {what}: a swap would raise no error",
                 caution=True,
+            )
+
+
+def _growing(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], pairs: Sequence[Pair]
+) -> Iterator[Hazard]:
+    """States that come back with another length, such as a cache of all that was read."""
+    ins, outs = ({t.name: t for t in part} for part in (inputs, outputs))
+    for pair in pairs:
+        before, after = ins[pair.state].shape or (), outs[pair.next].shape or ()
+        named = [(a, b) for a, b in zip(before[1:], after[1:], strict=False) if isinstance(a, str) and b != a]
+        if named:
+            yield Hazard(
+                "growing-state",
+                f"state {pair.state} {shape_text(before)} comes back as {pair.next} {shape_text(after)}: it "
+                "grows, and a state of a step has one shape",
             )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from steprnn.runtime import Vocabulary
 from steprnn.runtime.bundle.manifest import Artefact
-from steprnn.runtime.errors import UsageError
+from steprnn.runtime.errors import ExportError, UsageError
 from steprnn.runtime.parity.findings import Finding
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.profiles import PROFILES
@@ -219,6 +219,16 @@ def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:
     assert set(failed) >= {"state zeroed", "state one step stale"}
     assert "so this check is void" in failed["state zeroed"]
     assert all(f.passed for f in findings if f.level != "sensitivity")
+
+
+def test_a_model_that_overflows_is_refused_before_anything_is_judged() -> None:
+    """Its unit would not be a number, and `nan > 8` is false: a halved kernel passed at "nan u"."""
+    cell = layers.SimpleRNN(3, activation="linear", return_sequences=True)
+    model = keras.Sequential([keras.Input((None, FEATURES)), cell])
+    cell.cell.recurrent_kernel.assign(40 * np.eye(3))
+    words = r"^the model itself is not finite: (y|next_h) overflows at step \d+ of its own run in float64"
+    with pytest.raises(ExportError, match=words):
+        reference_runs(derive(model), steps=64, seeds=1, kinds=1)
 
 
 # assert_parity

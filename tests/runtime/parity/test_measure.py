@@ -338,3 +338,14 @@ def test_a_file_that_is_no_golden_trajectory_is_refused(tmp_path: Path, content:
     with pytest.raises(BundleError) as raised:
         Reference.read(path)
     assert str(raised.value).startswith(f"{path} is not a golden trajectory (")
+
+
+@pytest.mark.parametrize("unit", [float("nan"), float("inf")])
+def test_a_unit_that_is_no_number_passes_nothing(spec: StepSpec, golden: Reference, unit: float) -> None:
+    """Of a reference that overflowed: every comparison with it is false."""
+    broken = Reference(golden.inputs, golden.results, golden.units | {"y": unit}, golden.state)
+    results = {n: a.copy() for n, a in golden.results.items()}
+    results["y"] = np.where(results["y"] > 0, np.nan, results["y"])
+    assert not measure(spec, broken, results, FLOAT32).passed
+    if np.isnan(unit):
+        assert not measure(spec, broken, golden.results, FLOAT32).passed

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from steprnn.runtime.engines import Runner, Tensors
-from steprnn.runtime.errors import ParityError
+from steprnn.runtime.errors import ExportError, ParityError
 from steprnn.runtime.parity.levels import Greedy
 from steprnn.runtime.parity.reference import Arrays, Reference, chain, units_of
 from steprnn.runtime.sampling import Sampler, Sampling
@@ -79,11 +79,14 @@ class Oracle:
     def run(self, inputs: Arrays, state: Arrays | None = None) -> Reference:
         """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
 
-        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins.
+        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins. Raises
+        `ExportError` where either is not finite: nothing could be judged by it.
         """
         batch = next(iter(inputs.values())).shape[1]
         state = initial_state(self.step, batch) if state is None else state
         exact, tensorflow = (chain(e.runner(batch), inputs, state) for e in (self.exact, self.float32))
+        for precision, run in (("float64", exact), ("float32", tensorflow)):
+            _refuse_infinite(precision, run)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
         return Reference(inputs, rounded, units_of(exact, tensorflow), state)
 
@@ -119,6 +122,20 @@ class Oracle:
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
         return Greedy(tokens, gaps, prompt, initial_state(self.step, 1))
+
+
+def _refuse_infinite(precision: str, results: Arrays) -> None:
+    with np.errstate(over="ignore"):  # float64 is kept as float32
+        wrong = {
+            n: ~np.isfinite(a.astype(np.float32)).reshape(len(a), -1).all(axis=1) for n, a in results.items()
+        }
+    first = {name: int(steps.argmax()) for name, steps in wrong.items() if steps.any()}
+    if first:
+        name = min(first, key=first.__getitem__)
+        raise ExportError(
+            f"the model itself is not finite: {name} overflows at step {first[name]} of its own run in "
+            f"{precision}, so nothing can be judged by it; give a --text it is made for, or bound its states"
+        )
 
 
 def initial_state(step: Step, batch: int) -> Arrays:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.errors import UsageError
+from steprnn.runtime.errors import ExportError, UsageError
 from steprnn.runtime.parity.levels import Greedy
 from steprnn.runtime.parity.mutants import Mistake
 from steprnn.runtime.parity.reference import Arrays, Reference
@@ -30,7 +30,7 @@ class Runs:
     """What all candidates of a model are judged against, made once."""
 
     chained: dict[str, Reference]  # kind of input -> run of all seeds; the first is the one in use
-    saturated: Reference
+    saturated: Reference | None  # None where the model is not finite there
     greedy: Greedy | None
     graphs: dict[Mistake, FunctionEngine] = field(default_factory=dict)  # with a mistake in their weights
 
@@ -58,7 +58,13 @@ def reference_runs(
     oracle = Oracle(step)
     chained: dict[str, Reference] = {}
     for kind, inputs in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
-        chained[kind] = oracle.run(constant(step, inputs))
+        try:
+            chained[kind] = oracle.run(constant(step, inputs))
+        except ExportError as error:
+            if not chained:
+                raise
+            say(f"no reference on {kind}: {error}")
+            continue
         say(f"reference on {kind}")
     main = next(iter(chained.values()))
     greedy = None
@@ -66,7 +72,12 @@ def reference_runs(
         (tokens,) = main.inputs.values()
         greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), min(GREEDY_STEPS, steps))
         say("reference, greedy")
-    return Runs(chained, oracle.saturated(main), greedy, mutated(step, main))
+    try:
+        saturated = oracle.saturated(main)
+    except ExportError as error:
+        saturated = None
+        say(f"no reference from saturated states: {error}")
+    return Runs(chained, saturated, greedy, mutated(step, main))
 
 
 def _inputs(

@@ -52,7 +52,7 @@ class Deviations:
             got = candidate[name]
             with np.errstate(all="ignore"):
                 error = np.abs(got.astype(np.float64) - expected)
-            units[name] = np.where(np.isfinite(got), error, np.inf) / reference.units[name]
+                units[name] = np.where(np.isfinite(got), error, np.inf) / reference.units[name]
         return cls(reference, candidate, rows, units)
 
     @property
@@ -74,7 +74,8 @@ class Deviations:
 
     def breach(self, limit: float | None) -> Place | None:
         """The largest at the first step that has any beyond the limit or, without one, not finite."""
-        beyond = self.series > (np.finfo(float).max if limit is None else limit)
+        # Not `>`: what is no number is beyond every limit.
+        beyond = ~(self.series <= (np.finfo(float).max if limit is None else limit))
         if not beyond.any():
             return None
         step, by_step = int(beyond.argmax()), self._by_step

@@ -84,9 +84,8 @@ def _check(
 ) -> None:
     strangers = sorted(set(found) - allowed)
     if strangers:
-        where = {name: f" (in {places[name]})" if places and name in places else "" for name in strangers}
-        held = ", ".join(f"{name}{where[name]}" for name in strangers)
+        where = f" (the first in {places[strangers[0]]})" if places else ""
         raise ExportError(
-            f"the {format} graph of the step holds {held}, and a step may hold no loop, "
-            "branch, variable or custom operator; replace the layer or function it comes from"
+            f"the {format} graph of the step holds {', '.join(strangers)}{where}, and a step may hold no "
+            "loop, branch, variable or custom operator; replace the layer or function it comes from"
         )

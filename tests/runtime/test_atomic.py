@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,59 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     write_text(path, "新")
     assert tree(tmp_path) == {"file": "新".encode()}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """What reaches the disk, in order: an fsync or a rename, of which inode, and how many bytes it has."""
+    log: list[tuple[str, int, int]] = []
+
+    def told(what: str, status: os.stat_result) -> None:
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0  # a folder's says nothing
+        log.append((what, status.st_ino, size))
+
+    def synced(fsync: Callable[[int], None], descriptor: int) -> None:
+        told("fsync", os.fstat(descriptor))
+        fsync(descriptor)
+
+    def moved(rename: Callable[[Path, Path], Path], self: Path, target: Path) -> Path:
+        told("rename", self.stat())
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", partial(synced, os.fsync))
+    rename, replace = Path.rename, Path.replace
+    monkeypatch.setattr(Path, "rename", lambda self, target: moved(rename, self, target))
+    monkeypatch.setattr(Path, "replace", lambda self, target: moved(replace, self, target))
+    return log
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, log: list[tuple[str, int, int]]
+) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"four")
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert log == [("fsync", file, 4), ("rename", file, 4), ("fsync", folder, 0)]
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, log: list[tuple[str, int, int]], existed: bool
+) -> None:
+    path = tmp_path / "folder"
+    old = []
+    if existed:
+        path.mkdir()
+        old = [("rename", path.stat().st_ino, 0)]
+    with new_folder(path) as folder:
+        (folder / "a").write_bytes(b"1")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b").write_bytes(b"22")
+    inode = {name: (path / name).stat().st_ino for name in ("", "a", "sub/b")}
+    files = [("fsync", inode["a"], 1), ("fsync", inode["sub/b"], 2)]
+    written = [entry for entry in log if entry[0] == "rename" or entry in files]
+    assert written == [*files, *old, ("rename", inode[""], 0)]
+    assert log[-1] == ("fsync", tmp_path.stat().st_ino, 0)
 
 
 def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:

@@ -151,6 +151,112 @@ def test_every_choice_is_that_of_the_slow_and_obvious_sampler(
         recent.append(token)
 
 
+LAYOUTS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "flat": lambda generator: 0.01 * generator.standard_normal(300),  # many tokens are nearly equal
+    "steep": lambda generator: 3 * generator.standard_normal(300),
+    "every eighth": lambda generator: 0.1 * generator.standard_normal(300) + 2 * (np.arange(300) % 8 == 0),
+    "all but every eighth": lambda generator: generator.standard_normal(300) + 2 * (np.arange(300) % 8 != 0),
+}
+FILTERS = [
+    {"top_k": k, "top_p": p, "min_p": m}
+    for k in (0, 3, 40)
+    for p in (1.0, 0.95, 0.3)
+    for m in (0.0, 0.05, 0.6)
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("temperature", [0.7, 3.0])
+def test_every_filter_with_every_other_is_that_of_the_slow_and_obvious_sampler(
+    layout: str, temperature: float
+) -> None:
+    """Where few of the likeliest are looked at first, and the token is not among them, more are."""
+    for seed, filters in enumerate(FILTERS):
+        sampling = Sampling(temperature=temperature, **filters)  # type: ignore[arg-type]
+        generator, draws = np.random.default_rng(seed), random.Random(seed)
+        alone, rows = Sampler(sampling, seed), RowSampler(sampling, seed, [[], []], 300)
+        for _ in range(6):
+            logits = LAYOUTS[layout](generator).astype(np.float32)
+            expected, near = slow_choice(logits, sampling, draws.random(), [])
+            token, row = alone.choose(logits), rows.choose(np.array([0, 1]), np.stack([logits] * 2))[0]
+            assert token == row == expected or near < 1e-5, filters
+
+
+def test_the_shares_of_many_unlikely_tokens_do_not_drown_in_rounding() -> None:
+    """A sum in float32 is off by a token here, whose share is a fifty-thousandth."""
+    logits = (0.001 * np.random.default_rng(0).standard_normal(50_000)).astype(np.float32)
+    order = np.argsort(-logits, kind="stable")
+    weights = np.exp(logits[order].astype(np.float64) - float(logits.max()))
+    for filters in ({}, {"top_k": 49_999}):
+        kept = weights[: filters.get("top_k")].cumsum()
+        sampler, draws = Sampler(Sampling(temperature=1.0, **filters), 3), random.Random(3)  # type: ignore[arg-type]
+        for _ in range(25):
+            assert sampler.choose(logits) == order[kept.searchsorted(draws.random() * kept[-1], "right")]
+
+
+def test_a_token_of_just_the_least_share_is_kept() -> None:
+    least = float(np.float32(-math.log(0.5)))
+    for filters in ({}, {"top_p": 0.999}, {"top_k": 3}, {"top_k": 3, "top_p": 0.999}):
+        sampling = Sampling(temperature=1e3, min_p=0.5, **filters)  # type: ignore[arg-type]
+        assert reachable([0.0, -least, -least - 1e-6], sampling) == {0, 1}
+
+
+class AlmostOne(random.Random):
+    """The largest random number there is."""
+
+    def random(self) -> float:
+        return math.nextafter(1.0, 0.0)
+
+
+def test_where_rounding_leaves_none_the_last_token_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum in another order may be larger than the last of the cumulative ones."""
+    monkeypatch.setattr(random, "Random", AlmostOne)
+    left = 0
+    for seed in range(200):
+        logits = (12 * np.random.default_rng(seed).standard_normal(60)).astype(np.float32)
+        logits[:2] = logits.max()
+        weights = np.exp(logits - logits.max())
+        target = math.nextafter(1.0, 0.0) * float(weights.sum(dtype=np.float64))
+        if target >= np.sort(weights)[::-1].cumsum(dtype=np.float64)[-1]:
+            left += 1
+            assert Sampler(Sampling(temperature=1.0), 0).choose(logits) == logits.argmin()
+    assert left > 3
+
+
+@given(
+    streams=st.lists(samplings, min_size=1, max_size=4),
+    size=st.sampled_from([1, 2, 40, 300]),
+    seed=st.integers(0, 2**40),
+)
+def test_streams_of_other_samplings_are_chosen_for_together_as_each_is_alone(
+    streams: list[Sampling], size: int, seed: int
+) -> None:
+    """Some greedy, some with a penalty, in one batch, as the server has them."""
+    generator = np.random.default_rng(seed)
+    together, alone = ([Sampler(s, seed + i, [0]) for i, s in enumerate(streams)] for _ in range(2))
+    for _ in range(6):
+        logits = generator.standard_normal((len(streams), size)).astype(np.float32)
+        chosen = choose_each(together, logits.copy())
+        assert chosen.shape == (len(streams),)
+        assert chosen.tolist() == [sampler.choose(row) for sampler, row in zip(alone, logits, strict=True)]
+
+
+@given(sampling=samplings, rows=st.integers(1, 4), seed=st.integers(0, 2**40), data=st.data())
+def test_rows_that_are_left_are_chosen_for_as_each_is_alone(
+    sampling: Sampling, rows: int, seed: int, data: st.DataObject
+) -> None:
+    """Texts end at their own time: any of the rows, in their order, and each with its own past."""
+    generator = np.random.default_rng(seed)
+    past = [[row, 3] for row in range(rows)]
+    sampler = RowSampler(sampling, seed, past, 40)
+    alone = [Sampler(sampling, seed + row, past[row]) for row in range(rows)]
+    for _ in range(6):
+        left = np.array(sorted(data.draw(st.sets(st.integers(0, rows - 1), min_size=1))))
+        logits = generator.standard_normal((len(left), 40)).astype(np.float32)
+        chosen = sampler.choose(left, logits)
+        assert chosen.tolist() == [alone[i].choose(row) for i, row in zip(left, logits, strict=True)]
+
+
 @given(logit_lists)
 def test_greedy_takes_the_likeliest_and_of_equals_the_first(values: list[float]) -> None:
     for options in ({}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}):
@@ -161,6 +267,13 @@ def test_greedy_takes_the_likeliest_and_of_equals_the_first(values: list[float])
 def test_a_temperature_next_to_zero_is_greedy(temperature: float) -> None:
     sampler = Sampler(Sampling(temperature=temperature), 0)
     assert [sampler.choose(as_logits([-30.0, 20.0, 19.5])) for _ in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize(("temperature", "tokens"), [(1e-6, {0, 1}), (9.9e-7, {0})])
+def test_the_least_temperature_draws_among_equals_and_below_it_nothing_does(
+    temperature: float, tokens: set[int]
+) -> None:
+    assert reachable([2.0, 2.0, 1.9], Sampling(temperature=temperature)) == tokens
 
 
 @pytest.mark.parametrize("temperature", [1e30, 1e39, 1e300])
@@ -259,6 +372,42 @@ GOLDEN = [
 def test_literal_tokens(sampling: Sampling, seed: int, tokens: list[int]) -> None:
     sampler = Sampler(sampling, seed, PAST)
     assert [sampler.choose(as_logits(LOGITS)) for _ in range(16)] == tokens
+
+
+class Halves(random.Random):
+    """Random numbers that are all a half: on the very boundary between two equal tokens."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def test_a_draw_on_the_boundary_is_that_of_the_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first whose cumulative weight is above u times the sum, and not the one that equals it."""
+    monkeypatch.setattr(random, "Random", Halves)
+    for options in ({}, {"top_k": 2}, {"top_p": 0.99}, {"min_p": 0.5}):
+        sampling = Sampling(temperature=1.0, **options)  # type: ignore[arg-type]
+        logits = np.array([[1.0, 1.0]] * 2, np.float32)
+        alone, rows = Sampler(sampling, 0), RowSampler(sampling, 0, [[], []], 2)
+        each = [Sampler(sampling, 0), Sampler(sampling, 1)]
+        for _ in range(2):
+            assert alone.choose(logits[0]) == 1
+            assert rows.choose(np.arange(2), logits).tolist() == [1, 1]
+            assert choose_each(each, logits).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("seed", "second", "token"),
+    [(1424, 0.5002600421204506, 1), (2002, 0.5002834373979512, 1), (5742, 0.49986678912335303, 0)],
+)
+def test_a_draw_next_to_the_boundary_falls_on_its_own_side(seed: int, second: float, token: int) -> None:
+    """Of two equal tokens the first is drawn below a half; from the second draw on by a shorter way."""
+    numbers, logits = random.Random(seed), as_logits([2.0, 2.0])
+    assert [numbers.random(), numbers.random()][1] == second
+    sampling = Sampling(temperature=1.0)
+    alone, rows = Sampler(sampling, seed), RowSampler(sampling, seed, [[]], 2)
+    for _ in range(2):
+        drawn = [alone.choose(logits), *rows.choose(np.array([0]), logits[np.newaxis])]
+    assert drawn == [token, token]
 
 
 def test_literal_random_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,30 @@ def test_a_model_that_raises_halfway_is_a_finding_of_each_level(step: Step, runs
     findings = [f for f in judge_candidate(candidate, runs) if f.level != "sensitivity"]
     assert [f.passed for f in findings] == [True] + [False] * (len(findings) - 1)
     assert {f.failure for f in findings[1:]} == {"it does not run: out of memory"}
+
+
+def test_a_graph_that_is_wrong_at_saturated_states_alone(step: Step, runs: Runs) -> None:
+    """It keeps each element of a state to what the runs had reached there."""
+    right = step.function()
+    reached = {
+        t.name: [
+            tf.constant(
+                of([of(r.results[f"next_{t.name}"], axis=(0, 1)) for r in runs.chained.values()], axis=0)
+            )
+            for of in (np.min, np.max)
+        ]
+        for t in step.spec.states
+    }
+
+    def clipped(**tensors: Any) -> Any:
+        ends = {n: (tf.minimum(low, 0), tf.maximum(high, 0)) for n, (low, high) in reached.items()}
+        return right(**tensors | {n: tf.clip_by_value(tensors[n], *ends[n]) for n in ends})
+
+    engine = FunctionEngine(clipped, step.spec)
+    candidate = Candidate("clipped", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
+    failed = {f.title: f.failure for f in judge_candidate(candidate, runs) if not f.passed}
+    assert list(failed) == ["one step"]
+    assert re.match(r"\w+ is \S+ units off at step 0 of saturated state \d+ \(got ", failed["one step"])
 
 
 def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:

@@ -188,6 +188,43 @@ def test_figures_compare_within_a_round() -> None:
     assert row["tokens_per_second"] == pytest.approx(1e6 / 22)
 
 
+def test_figures_of_given_times() -> None:
+    """What a draw adds is what it takes longer than the likeliest token does, round by round."""
+    times = {
+        "raw": [10.0, 100.0, 20.0],
+        "generate": [11.0, 120.0, 22.0],
+        "stream": [12.0, 140.0, 23.0],
+        "temperature": [14.0, 125.0, 24.0],
+        "filters": [20.0, 119.0, 33.0],
+        "prompt": [5.0, 7.0, 9.0],
+        "raw 64": [640.0, 320.0, 160.0],
+        "generate 64": [64.0, 128.0, 256.0],
+    }
+    assert figures(times) == {
+        "raw_us": 20.0,
+        "raw_us_min": 10.0,
+        "raw_us_p90": 100.0,
+        "generate_us": 22.0,
+        "generate_us_min": 11.0,
+        "generate_us_p90": 120.0,
+        "generate_to_raw": 1.1,
+        "stream_to_raw": 1.2,
+        "temperature_adds_us": 3.0,
+        "filters_adds_us": 9.0,
+        "prompt_us": 7.0,
+        "tokens_per_second": pytest.approx(1e6 / 22),
+        "raw_64_tokens_per_second": 200_000.0,
+        "generate_64_tokens_per_second": 500_000.0,
+        "temperature_64_tokens_per_second": None,
+        "filters_64_tokens_per_second": None,
+    }
+
+
+def test_what_a_draw_adds_is_negative_where_it_took_less_time() -> None:
+    row = figures({"raw": [1.0], "generate": [5.0], "temperature": [4.5], "filters": [3.0]})
+    assert (row["temperature_adds_us"], row["filters_adds_us"]) == (-0.5, -2.0)
+
+
 def test_pinned_is_undone_after_an_error() -> None:
     if not hasattr(os, "sched_getaffinity"):
         pytest.skip("this system pins nothing")

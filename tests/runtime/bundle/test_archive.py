@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import struct
 import tempfile
 import zipfile
@@ -107,21 +108,28 @@ def test_load_unpacks_only_what_it_reads(packed: Path, tmp_path: Path, tiny: Pat
 def test_a_name_that_would_leave_the_folder(packed: Path, tmp_path: Path, name: str) -> None:
     rewritten(packed, with_entry(name))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(BundleError, match="is not inside the bundle; do not trust it"):
+    with pytest.raises(
+        BundleError, match=r"tiny\.zip holds the name .* is not inside the bundle; do not trust it"
+    ):
         load(packed)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_names_that_stay_inside() -> None:
     assert all(
-        map(is_inside, ["a", "a/b.c", "..a", "a..", "saved_model/variables/x.data-00000-of-00001", "字"])
+        map(
+            is_inside,
+            ["a", "a/b.c", "..a", "a..", "saved_model/variables/x.data-00000-of-00001", "字", "X Y/Z", " "],
+        )
     )
 
 
 def test_a_name_with_a_nul_byte(packed: Path) -> None:
     data = packed.read_bytes()
     packed.write_bytes(data.replace(b"vocabulary.json", b"vocabulary.jso\0"))
-    with pytest.raises(BundleError, match="is not inside the bundle"):
+    with pytest.raises(
+        BundleError, match=r"tiny\.zip holds the name .*jso.x00., which is not inside the bundle"
+    ):
         load(packed)
 
 
@@ -129,7 +137,7 @@ def test_a_name_with_a_nul_byte(packed: Path) -> None:
 def test_a_link_a_folder_a_device_a_pipe(packed: Path, mode: int) -> None:
     rewritten(packed, with_entry("link", b"/etc/passwd", mode))
     with pytest.raises(
-        BundleError, match="holds 'link', which is not a file but a link, a folder or a device"
+        BundleError, match=r"tiny\.zip holds 'link', which is not a file but a link, a folder or a device; do"
     ):
         load(packed)
 
@@ -138,40 +146,47 @@ def test_a_link_a_folder_a_device_a_pipe(packed: Path, mode: int) -> None:
 @pytest.mark.parametrize("name", ["step.onnx", "STEP.onnx", MANIFEST])
 def test_a_name_twice(packed: Path, name: str) -> None:
     rewritten(packed, with_entry(name, listed=False))
-    with pytest.raises(BundleError, match=f"holds '{name}' twice"):
+    with pytest.raises(BundleError, match=rf"tiny\.zip holds '{name}' twice"):
         load(packed)
 
 
-def test_an_encrypted_file(packed: Path) -> None:
+@pytest.mark.parametrize("flag", [0x1, 0x40, 0x41], ids=["encrypted", "strongly", "both"])
+def test_an_encrypted_file(packed: Path, flag: int) -> None:
     data = bytearray(packed.read_bytes())
-    data[data.rindex(b"PK\1\2") + 8] |= 1
+    data[data.rindex(b"PK\1\2") + 8] |= flag
     packed.write_bytes(data)
-    with pytest.raises(BundleError, match="which is encrypted"):
+    with pytest.raises(BundleError, match=r"tiny\.zip holds 'vocabulary\.json', which is encrypted; do not"):
         load(packed)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_method_whose_ratio_has_no_bound(packed: Path, method: int) -> None:
     rewritten(packed, lambda entries: None, method)
-    with pytest.raises(BundleError, match=f"is compressed by method {method}"):
+    with pytest.raises(BundleError, match=rf"tiny\.zip holds '.*', which is compressed by method {method}"):
         load(packed)
 
 
 def test_a_file_that_the_manifest_does_not_list(packed: Path) -> None:
     rewritten(packed, with_entry("setup.py", b"import os", listed=False))
-    with pytest.raises(BundleError, match=r"holds 'setup.py', which its manifest.json does not list; do not"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip holds 'setup.py', which its manifest.json does not list; do"
+    ):
         load(packed)
 
 
 def test_a_listed_file_that_is_not_there(packed: Path) -> None:
     rewritten(packed, lambda entries: entries.pop())
-    with pytest.raises(BundleError, match=r"lacks 'vocabulary.json', which its manifest.json lists; copy it"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip lacks 'vocabulary.json', which its manifest.json lists; copy"
+    ):
         load(packed)
 
 
 def test_a_file_that_is_also_a_folder(packed: Path) -> None:
     rewritten(packed, with_entry("step.onnx/weights"))
-    with pytest.raises(BundleError, match=r"holds 'step.onnx/weights' in a folder that is a file"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip holds 'step.onnx/weights' in a folder that is a file; do"
+    ):
         load(packed)
 
 
@@ -185,7 +200,9 @@ def test_a_program_for_tensorflow(packed: Path) -> None:
         entries[0] = (entries[0][0], json.dumps(record).encode())
 
     rewritten(packed, change)
-    with pytest.raises(BundleError, match="holds a SavedModel, which is a program for TensorFlow"):
+    with pytest.raises(
+        BundleError, match=r"tiny\.zip holds a SavedModel, which is a program for TensorFlow; do"
+    ):
         load(packed)
 
 
@@ -201,26 +218,30 @@ def test_a_file_of_another_hash_or_size(packed: Path) -> None:
     with pytest.raises(BundleError, match=r"tiny.zip: vocabulary.json was altered: its sha256 is not"):
         load(packed)
     rewritten(packed, altered("vocabulary.json", lambda data: data + b" "))
-    with pytest.raises(BundleError, match=r"holds 'vocabulary.json' with 230 bytes, expected 229"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip holds 'vocabulary.json' with 230 bytes, expected 229; do"
+    ):
         load(packed)
 
 
 def test_no_manifest_or_one_that_is_in_a_folder(packed: Path, tmp_path: Path) -> None:
     rewritten(packed, lambda entries: entries.pop(0))
-    with pytest.raises(BundleError, match=r"holds no manifest.json at its top; .* steprnn package"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip holds no manifest.json at its top; .*: steprnn package$"
+    ):
         load(packed)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten(packed, with_entry("zeros", bytes(50_000_000)))
     monkeypatch.setattr(archive, "_write", lambda *arguments: pytest.fail("something was unpacked"))
-    with pytest.raises(BundleError, match=r"would unpack from [\d,]+ to 50,0[\d,]+ bytes"):
+    with pytest.raises(BundleError, match=r"tiny.zip would unpack from [\d,]+ to 50,0[\d,]+ bytes; do"):
         load(packed)
 
 
 def test_a_manifest_that_is_a_bomb(packed: Path) -> None:
     rewritten(packed, altered(MANIFEST, lambda data: data + b" " * 5_000_000))
-    with pytest.raises(BundleError, match=r"has a manifest.json of 5,00[\d,]+ bytes|would unpack"):
+    with pytest.raises(BundleError, match=r"tiny.zip (has a manifest.json of 5,00[\d,]+ bytes|would unpack)"):
         load(packed)
 
 
@@ -231,13 +252,15 @@ def test_a_size_that_is_understated(packed: Path) -> None:
     place = data.index(b"vocabulary.json", data.index(b"PK\1\2")) - 46
     data[place + 24 : place + 28] = struct.pack("<L", 229)
     packed.write_bytes(data)
-    with pytest.raises(BundleError, match=r"damaged zip \(Bad CRC-32"):
+    with pytest.raises(BundleError, match=r"tiny.zip is a damaged zip \(Bad CRC-32.*\); copy it again$"):
         load(packed)
 
 
 def test_too_many_entries(packed: Path) -> None:
     rewritten(packed, lambda entries: entries.extend((entry(f"{i}"), b"") for i in range(1001)))
-    with pytest.raises(BundleError, match=r"lists 1,009 entries in [\d,]+ bytes, expected at most 1,000"):
+    with pytest.raises(
+        BundleError, match=r"tiny.zip lists 1,009 entries in [\d,]+ bytes, expected at most 1,000"
+    ):
         load(packed)
 
 
@@ -246,14 +269,14 @@ def test_a_directory_that_lists_more_than_it_counts(packed: Path) -> None:
     data = bytearray(packed.read_bytes())
     data[-14:-10] = struct.pack("<2H", 8, 8)
     packed.write_bytes(data)
-    with pytest.raises(BundleError, match="has 1,009 entries, expected at most 1,000"):
+    with pytest.raises(BundleError, match=r"tiny\.zip has 1,009 entries, expected at most 1,000"):
         load(packed)
 
 
 def test_a_huge_directory_is_not_even_read(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten(packed, lambda entries: entries.extend((entry("n" * 60_000 + str(i)), b"") for i in range(20)))
     monkeypatch.setattr(zipfile, "ZipFile", lambda *arguments: pytest.fail("the directory was read"))
-    with pytest.raises(BundleError, match=r"lists 28 entries in 1,2[\d,]+ bytes"):
+    with pytest.raises(BundleError, match=r"tiny.zip lists 28 entries in 1,2[\d,]+ bytes"):
         load(packed)
 
 
@@ -274,8 +297,152 @@ def test_zip64(packed: Path) -> None:
     data = packed.read_bytes()
     locator = b"PK\6\7" + bytes(16)
     packed.write_bytes(data[:-22] + locator + data[-22:])
-    with pytest.raises(BundleError, match="is in the zip64 format"):
+    with pytest.raises(
+        BundleError, match=r"tiny\.zip is in the zip64 format; do not trust it, or pack the bundle with: "
+    ):
         load(packed)
+
+
+# What is just inside the limits.
+
+
+def unpacked(packed: Path) -> set[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        archive.unpack(packed, Path(folder))
+        return {path.name for path in Path(folder).iterdir()}
+
+
+def refusal(packed: Path) -> str:
+    with pytest.raises(BundleError) as raised:
+        unpacked(packed)
+    return str(raised.value).removeprefix(f"{packed} ").split("; ")[0]
+
+
+def with_empty(number: int) -> Callable[[Entries], None]:
+    """Adds so many empty files that the manifest lists."""
+
+    def change(entries: Entries) -> None:
+        record = json.loads(entries[0][1])
+        empty = vars(FileRecord(0, hashlib.sha256(b"").hexdigest()))
+        record["files"] |= {f"{i}": empty for i in range(number)}
+        entries[0] = (entries[0][0], json.dumps(record).encode())
+        entries.extend((entry(f"{i}"), b"") for i in range(number))
+
+    return change
+
+
+def test_a_thousand_entries_are_not_too_many(packed: Path) -> None:
+    rewritten(packed, with_empty(1000 - 8))
+    assert len(unpacked(packed)) == 1000
+
+
+def test_a_thousand_and_one_are(packed: Path) -> None:
+    rewritten(packed, with_empty(1001 - 8))
+    assert re.fullmatch(r"lists 1,001 entries in [\d,]+ bytes, expected at most 1,000", refusal(packed))
+
+
+def test_a_directory_of_so_many_bytes(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 of them for each entry that there may be."""
+    (directory,) = struct.unpack("<L", packed.read_bytes()[-10:-6])
+    monkeypatch.setattr(archive, "MOST_ENTRIES", 8)
+
+    def padded(size: int) -> Callable[[Entries], None]:
+        return lambda entries: setattr(entries[0][0], "comment", b" " * (size - directory))
+
+    rewritten(packed, padded(8 * 512))
+    assert len(unpacked(packed)) == 8
+    rewritten(packed, padded(8 * 512 + 1))
+    assert refusal(packed) == "lists 8 entries in 4,097 bytes, expected at most 8"
+
+
+@pytest.mark.parametrize("limit", ["MOST_BYTES", "SLACK"])
+def test_the_size_of_all_together(packed: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    size, bytes_packed = sum(len(data) for _, data in entries_of(packed)), packed.stat().st_size
+    monkeypatch.setattr(archive, "MOST_RATIO", 200 if limit == "MOST_BYTES" else 0)
+    monkeypatch.setattr(archive, limit, size)
+    assert unpacked(packed)
+    monkeypatch.setattr(archive, limit, size - 1)
+    assert refusal(packed) == f"would unpack from {bytes_packed:,} to {size:,} bytes"
+
+
+def test_two_hundred_times_its_own_size_and_a_megabyte_more(packed: Path, tiny: Path) -> None:
+    fits = []
+    for zeros in range(7_000_000, 12_000_000, 1_000_000):
+        rewritten(zip_package.write(tiny, packed), with_entry("zeros", bytes(zeros)))
+        size, bytes_packed = sum(len(data) for _, data in entries_of(packed)), packed.stat().st_size
+        fits.append(size <= 200 * bytes_packed + 2**20)
+        if fits[-1]:
+            assert "zeros" in unpacked(packed)
+        else:
+            assert refusal(packed) == f"would unpack from {bytes_packed:,} to {size:,} bytes"
+    assert True in fits[:-1]
+    assert False in fits
+
+
+def test_the_size_of_the_manifest(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(entries_of(packed)[0][1])
+    monkeypatch.setattr(archive, "MOST_MANIFEST", size)
+    assert unpacked(packed)
+    monkeypatch.setattr(archive, "MOST_MANIFEST", size - 1)
+    assert refusal(packed) == f"has a manifest.json of {size:,} bytes"
+
+
+def test_the_size_of_the_archive(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = packed.stat().st_size
+    monkeypatch.setattr(archive, "MOST_BYTES", size - 1)
+    assert refusal(packed) == f"has {size:,} bytes, expected at most {size - 1:,}"
+
+
+def test_an_archive_of_just_the_largest_size_is_looked_into(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MOST_BYTES", packed.stat().st_size)
+    assert refusal(packed).startswith("would unpack from ")
+
+
+def test_an_empty_zip(tmp_path: Path) -> None:
+    """Twenty-two bytes, and nothing that they end."""
+    path = tmp_path / "empty.zip"
+    with zipfile.ZipFile(path, "w"):
+        pass
+    assert path.stat().st_size == 22
+    assert refusal(path) == "holds no manifest.json at its top"
+
+
+def test_files_in_folders(packed: Path, tmp_path: Path) -> None:
+    rewritten(packed, with_entry("a/b/c.bin", b"deep"))
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    archive.unpack(packed, folder)
+    assert (folder / "a" / "b" / "c.bin").read_bytes() == b"deep"
+
+
+def test_a_zip_of_a_system_without_modes(packed: Path) -> None:
+    """No kind of file is told, as Windows does."""
+
+    def change(entries: Entries) -> None:
+        for info, _ in entries:
+            info.external_attr = 0
+
+    rewritten(packed, change)
+    assert MANIFEST in unpacked(packed)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (4, b"\1\0", "holds something before, after or between what a zip file is made of"),  # another disk
+        (20, b"\1\0", "holds something before, after or between what a zip file is made of"),  # a comment
+        (12, b"\xff" * 4, "is in the zip64 format"),  # the size of the directory
+        (16, b"\xff" * 4, "is in the zip64 format"),  # its offset
+        (16, b"\0\0\0\x80", "holds something before, after or between what a zip file is made of"),
+    ],
+)
+def test_an_end_record_that_tells_something_else(packed: Path, place: int, value: bytes, words: str) -> None:
+    data = packed.read_bytes()
+    begin = len(data) - 22 + place
+    packed.write_bytes(data[:begin] + value + data[begin + len(value) :])
+    assert refusal(packed) == words
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip file at all, but long enough to be one"])

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steprnn.runtime import BundleError, load
 from steprnn.runtime.bundle.manifest import FileRecord, Manifest
-from steprnn.runtime.files import MANIFEST
+from steprnn.runtime.files import INITIAL, MANIFEST
 
 Edit = Callable[..., None]
 HOSTILE = json.loads((Path(__file__).parents[2] / "hostile_names.json").read_text(encoding="utf-8"))
@@ -57,6 +58,33 @@ def test_it_says_what_the_bundle_holds(tiny: Path) -> None:
     assert artefact.path == "step.int8.onnx"
     assert manifest.size_of(artefact) == (tiny / "step.int8.onnx").stat().st_size
     assert manifest.artefact("saved_model", "float32") is None
+
+
+def test_what_a_step_reads_is_told_by_name_and_not_by_older_bundles(
+    tiny_copy: Path, edit_manifest: Edit
+) -> None:
+    edit_manifest(tiny_copy, lambda record: record.update(read_bytes={"onnx-float32": 12, "onnx-int8": 3}))
+    assert Manifest.read(tiny_copy).read_bytes == {"onnx-float32": 12, "onnx-int8": 3}
+    edit_manifest(tiny_copy, lambda record: record.pop("read_bytes"))
+    assert Manifest.read(tiny_copy).read_bytes == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda record: record.pop("model"), "KeyError: 'model'"),
+        (
+            lambda record: record["step"]["states"][0].update(next="next_c"),
+            "ValueError: a state's next name is not next_<name>",
+        ),
+        (lambda record: record.update(about=None), "TypeError: 'NoneType' object is not iterable"),
+    ],
+)
+def test_damage_in_words(
+    tiny_copy: Path, edit_manifest: Edit, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    edit_manifest(tiny_copy, change)
+    assert refusal(tiny_copy) == f"{tiny_copy / MANIFEST} is damaged ({words}); export again"
 
 
 def test_an_undamaged_copy_opens(tiny_copy: Path) -> None:
@@ -181,6 +209,50 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
     assert refusal(file) == f"{file} is not a folder; {expected}"
+
+
+def with_initial(folder: Path, edit_manifest: Edit, **arrays: Any) -> Manifest:
+    """The bundle with an initial.npz that its manifest lists."""
+    np.savez(folder / INITIAL, **arrays)
+    record = vars(FileRecord.of(folder / INITIAL))
+    edit_manifest(folder, lambda manifest: manifest["files"].update({INITIAL: record}))
+    return Manifest.read(folder)
+
+
+def test_a_stream_begins_at_zero(tiny: Path) -> None:
+    state = Manifest.read(tiny).initial_state(tiny)
+    assert {n: (a.dtype, a.tolist()) for n, a in state.items()} == {
+        "h": (np.float32, [0.0] * 8),
+        "c": (np.float32, [0.0] * 8),
+    }
+
+
+def test_a_stream_begins_at_what_initial_npz_holds(tiny_copy: Path, edit_manifest: Edit) -> None:
+    c = np.arange(8, dtype=np.float32)
+    state = with_initial(tiny_copy, edit_manifest, c=c, other=c).initial_state(tiny_copy)
+    assert {n: a.tolist() for n, a in state.items()} == {"h": [0.0] * 8, "c": c.tolist()}
+
+
+def test_an_initial_npz_that_was_altered_is_not_opened(tiny_copy: Path, edit_manifest: Edit) -> None:
+    manifest = with_initial(tiny_copy, edit_manifest, c=np.ones(8, np.float32))
+    path = tiny_copy / INITIAL
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(BundleError) as raised:
+        manifest.initial_state(tiny_copy)
+    assert str(raised.value) == (
+        f"{path} was altered: its sha256 is not the manifest's; copy the bundle again"
+    )
+
+
+def test_an_initial_npz_with_python_objects_is_not_run(tiny_copy: Path, edit_manifest: Edit) -> None:
+    class Program:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tiny_copy / "was here",)
+
+    manifest = with_initial(tiny_copy, edit_manifest, c=np.array([Program()], object))
+    with pytest.raises(Exception, match="allow_pickle=False"):
+        manifest.initial_state(tiny_copy)
+    assert not (tiny_copy / "was here").exists()
 
 
 def test_verify_asks_for_a_record_of_every_file(tiny: Path) -> None:

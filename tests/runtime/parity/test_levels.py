@@ -14,13 +14,14 @@ import pytest
 
 from steprnn.runtime import BundleError, StepSpec
 from steprnn.runtime.bundle.manifest import Manifest
-from steprnn.runtime.engines import ENGINES, Engine, Runner, open_engine
+from steprnn.runtime.engines import ENGINES, Engine, Runner, Tensors, open_engine
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import Finding, Level, attempt
 from steprnn.runtime.parity.levels import Candidate, Greedy
+from steprnn.runtime.parity.measure import measure
 from steprnn.runtime.parity.mutants import Mistake, Mutant, mistakes, sensitivity, swappable
 from steprnn.runtime.parity.profiles import PROFILES, Profile
-from steprnn.runtime.parity.reference import Reference, chain
+from steprnn.runtime.parity.reference import Reference, chain, steps_of
 from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.spec import TensorSpec
 
@@ -105,13 +106,30 @@ def test_a_right_graph_passes_every_level(candidate: Candidate, reference: Refer
     assert set(chained.ranges) == {"h", "c"}
 
 
-def test_a_wide_candidate_is_stepped_as_one_batch(tiny: Path, spec: StepSpec, reference: Reference) -> None:
-    wide = candidate_of(tiny / "step.onnx", "onnx", spec, wide=True)
-    narrow = replace(wide, wide=False)
-    both = [levels.run_chained(c, c.open(1).runner, reference) for c in (wide, narrow)]
-    for name, array in both[0].items():
-        assert array.shape[:2] == (STEPS, SEEDS)
-        np.testing.assert_allclose(array, both[1][name], rtol=0, atol=1e-4)
+class Asked:
+    """A real engine that keeps how many rows it was asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.rows: list[int] = []
+
+    def runner(self, batch: int) -> Runner:
+        self.rows.append(batch)
+        return self._engine.runner(batch)
+
+
+@pytest.mark.parametrize(("wide", "rows", "asked"), [(True, 2, [2]), (False, 2, [1]), (False, 1, [1])])
+def test_a_wide_candidate_is_stepped_as_one_batch_and_others_row_by_row(
+    tiny: Path, spec: StepSpec, reference: Reference, wide: bool, rows: int, asked: list[int]
+) -> None:
+    """From zero, and from the states that the run had reached."""
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec, wide=wide)
+    for steps in (slice(0, None), slice(100, None)):
+        engine, run = Asked(candidate.open(1)), reference.part(steps, slice(0, rows))
+        results = levels.run_chained(candidate, engine.runner, run)
+        assert engine.rows == asked
+        for name, array in run.results.items():
+            np.testing.assert_allclose(results[name], array, rtol=0, atol=1e-4, err_msg=name)
 
 
 # Graphs that are wrong.
@@ -215,7 +233,8 @@ def test_the_first_breach_is_told_with_its_seed(tiny: Path, spec: StepSpec, refe
     results["next_c"][40, 1, 3] += 20 * reference.units["next_c"]
     results["y"][50, 0, 7] += 5000 * reference.units["y"]
     spoilt = replace(reference, results=results)
-    finding = levels.chained(candidate, candidate.open(1), spoilt)
+    finding = levels.chained(candidate, candidate.open(1), spoilt, "noise")
+    assert finding.title == "chained, noise"
     assert finding.measures is not None
     breach = finding.measures.breach
     assert breach is not None
@@ -224,6 +243,216 @@ def test_the_first_breach_is_told_with_its_seed(tiny: Path, spec: StepSpec, refe
     assert finding.failure.startswith("next_c is ")
     assert " units off at step 40 of seed 1 (got " in finding.failure
     assert "), at most 8; the largest: y is 5e+03 units off at step 50 of seed 0" in finding.failure
+
+
+# One step.
+
+
+class Clipped:
+    """A real runner that keeps each element of a state to what a run had reached there."""
+
+    def __init__(self, runner: Runner, run: Reference) -> None:
+        self._runner = runner
+        reached = {t: run.results[f"next_{t}"] for t in runner.get_state()}
+        self._ends = {t: (a.min((0, 1), initial=0), a.max((0, 1), initial=0)) for t, a in reached.items()}
+        self.inputs, self.outputs = runner.inputs, runner.outputs
+        self.run, self.get_state = runner.run, runner.get_state
+
+    def set_state(self, state: Tensors) -> None:
+        self._runner.set_state({name: np.clip(array, *self._ends[name]) for name, array in state.items()})
+
+
+class ClippedEngine:
+    def __init__(self, engine: Engine, run: Reference) -> None:
+        self._engine, self._run = engine, run
+
+    def runner(self, batch: int) -> Runner:
+        return Clipped(self._engine.runner(batch), self._run)
+
+
+@pytest.fixture(scope="module")
+def saturated(reference: Reference, lstm: Any) -> Reference:
+    """One step of the textbook from 64 states at plus or minus the largest that any element reached."""
+    draw = np.random.default_rng(1)
+    largest = {name: np.abs(reference.results[f"next_{name}"]).max() for name in ("h", "c")}
+    state = {n: (draw.choice([-1, 1], (64, 8)) * size).astype(np.float32) for n, size in largest.items()}
+    tokens = draw.integers(0, 21, (1, 64)).astype(np.int32)
+    results = {n: a.astype(np.float32) for n, a in lstm.chain(tokens, **state).items()}
+    return Reference({"x": tokens}, results, reference.units, state)
+
+
+def test_a_graph_that_is_wrong_at_saturated_states_alone(
+    candidate: Candidate, reference: Reference, saturated: Reference
+) -> None:
+    engine = candidate.open(1)
+    assert levels.one_step(candidate, engine, reference, saturated).passed
+    clipped = ClippedEngine(engine, reference)
+    assert levels.one_step(candidate, clipped, reference, None).passed
+    assert levels.chained(candidate, clipped, reference).passed
+    found = levels.one_step(candidate, clipped, reference, saturated)
+    if candidate.profile.units is None:
+        assert found.passed, "quantized weights must only stay finite there, and what they are off is told"
+        assert found.measures is not None
+        assert re.fullmatch(r"saturated state \d+", found.measures.worst.row)
+    else:
+        assert not found.passed
+        assert re.fullmatch(
+            r"(y|next_[hc]) is \S+ units off at step 0 of saturated state \d+ \(got \S+, expected \S+\), "
+            r"at most 32(; the largest: .*)?",
+            found.failure,
+        )
+
+
+Off = Callable[[Reference, int, float], Reference]
+
+
+@pytest.fixture
+def off(tiny: Path, spec: StepSpec) -> Off:
+    """What a candidate says of a run, but for one number of its last step in a row, as many units off."""
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+
+    def made(run: Reference, row: int, units: float) -> Reference:
+        results = levels.run_chained(candidate, candidate.open(1).runner, run)
+        results["next_c"][-1, row, 5] += 0.01 * units
+        return replace(run, results=results, units=dict.fromkeys(run.units, 0.01))
+
+    return made
+
+
+def test_thirty_two_units_are_allowed_at_saturated_states_and_eight_elsewhere(
+    tiny: Path, spec: StepSpec, reference: Reference, saturated: Reference, off: Off
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine, near = candidate.open(1), off(reference, 0, 0)
+    inside = levels.one_step(candidate, engine, near, off(saturated, 40, 31.9))
+    assert (inside.passed, inside.failure, inside.summary) == (True, "", "32 u")
+    outside = levels.one_step(candidate, engine, near, off(saturated, 40, 32.1))
+    assert re.fullmatch(
+        r"next_c is 32\.1 units off at step 0 of saturated state 40 \(got \S+, expected \S+\), at most 32",
+        outside.failure,
+    )
+    for found in (inside, outside):
+        assert (found.level, found.candidate) == ("one step", candidate.label)
+    wrong = levels.one_step(candidate, engine, off(reference, 0, 31.9), off(saturated, 40, 31.9))
+    assert wrong.failure.startswith(
+        "next_c is 31.9 units off at step 0 of the state before step 299 of seed 0 (got "
+    )
+    assert wrong.failure.endswith("), at most 8")
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "limit", "worst"),
+    [
+        (2, 5, 9, "saturated state 40"),
+        (5, 2, 9, "the state before step 299 of seed 0"),
+        (5, 2, 1, "saturated state 40"),
+    ],
+)
+def test_of_two_that_pass_the_one_further_off_is_told_and_else_the_one_that_fails(
+    tiny: Path,
+    spec: StepSpec,
+    reference: Reference,
+    saturated: Reference,
+    off: Off,
+    near: float,
+    far: float,
+    limit: float,
+    worst: str,
+) -> None:
+    profile = Profile(units=9, saturated=limit)
+    candidate = replace(candidate_of(tiny / "step.onnx", "onnx", spec), profile=profile)
+    found = levels.one_step(candidate, candidate.open(1), off(reference, 0, near), off(saturated, 40, far))
+    assert found.passed == (far <= limit)
+    assert found.measures is not None
+    assert found.measures.worst is not None
+    assert found.measures.worst.row == worst
+
+
+def test_what_is_not_finite_at_saturated_states_fails_whatever_the_profile(
+    candidate: Candidate, reference: Reference, saturated: Reference
+) -> None:
+    class Overflowing(Clipped):
+        def set_state(self, state: Tensors) -> None:
+            beyond = any((np.clip(a, *self._ends[n]) != a).any() for n, a in state.items())
+            self._runner.set_state({n: a * (np.inf if beyond else 1) for n, a in state.items()})
+
+    class OverflowingEngine(ClippedEngine):
+        def runner(self, batch: int) -> Runner:
+            return Overflowing(self._engine.runner(batch), self._run)
+
+    engine = OverflowingEngine(candidate.open(1), reference)
+    assert levels.one_step(candidate, engine, reference, None).passed
+    found = levels.one_step(candidate, engine, reference, saturated)
+    assert re.fullmatch(r"(y|next_[hc]) is not finite, first at step 0 of saturated state 0", found.failure)
+
+
+def test_single_steps_are_taken_from_the_beginning_and_from_sixteen_states(
+    tiny: Path, spec: StepSpec, reference: Reference
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine, judged = candidate.open(1), []
+    for step in range(STEPS):
+        results = {name: array.copy() for name, array in reference.results.items()}
+        results["y"][step, 0] += 1
+        found = levels.one_step(candidate, engine, replace(reference, results=results), None)
+        if not found.passed:
+            judged.append(step)
+            assert f" at step 0 of the state before step {step} of seed 0 (got " in found.failure
+    assert judged == [int(step) for step in np.linspace(0, STEPS - 1, 17)]
+    assert len(judged) == 17
+
+
+def test_a_judgement_has_all_figures_and_all_that_is_beyond(
+    tiny: Path, spec: StepSpec, reference: Reference
+) -> None:
+    """Decisions are counted in steps of all rows: 100 steps of two rows are enough to tell a share."""
+    profile = Profile(units=8.0, agreement=1.0)
+    candidate = replace(candidate_of(tiny / "step.onnx", "onnx", spec), profile=profile)
+    for steps, told in ((100, 2), (99, 1)):
+        part = reference.part(slice(0, steps))
+        results = {name: array.copy() for name, array in part.results.items()}
+        results["y"] = -results["y"]
+        found = levels.judge(Level.CHAINED, candidate, part, results, ["one", "other"], "noise")
+        expected = measure(spec, part, results, profile.for_decisions(2 * steps), ["one", "other"])
+        assert len(expected.failures) == told
+        assert found.failure == "; ".join(expected.failures)
+        assert (found.figures, found.measures) == (expected.to_record(), expected)
+        assert (found.title, found.passed, found.summary) == (
+            "chained, noise",
+            False,
+            f"{expected.largest:.2g} u",
+        )
+
+
+# Batch.
+
+
+@pytest.mark.parametrize(("steps", "length"), [(300, 99), (386, 128), (385, 128), (384, 127), (500, 128)])
+def test_three_rows_of_one_run_follow_each_other_and_are_named_after_where_they_begin(
+    tiny: Path, spec: StepSpec, lstm: Any, steps: int, length: int
+) -> None:
+    """Which steps are judged is seen by spoiling them in the reference, first and last of each row."""
+    tokens = np.random.default_rng(2).integers(0, 21, (steps, 2)).astype(np.int32)
+    results = {name: array.astype(np.float32) for name, array in lstm.chain(tokens).items()}
+    reference = Reference({"x": tokens}, results, Reference.read(tiny / "golden.npz").units)
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine = candidate.open(1)
+    assert levels.batch(candidate, engine, reference).passed
+
+    def found(step: int, row: int = 0) -> Finding:
+        y = results["y"].copy()
+        y[step, row] += 1
+        return levels.batch(candidate, engine, replace(reference, results=results | {"y": y}))
+
+    for row in range(3):
+        begin = 1 + row * length
+        for step in (begin, begin + length - 1):
+            assert found(step).failure.startswith("y is ")
+            at = f" at step {step - begin} of row {row} of 3, cut from step {begin} of seed 0 (got "
+            assert at in found(step).failure
+    for step in (0, 1 + 3 * length):
+        assert step == steps or found(step).passed
+    assert found(1, row=1).passed, "all are cut from the first seed"
 
 
 # Shapes.
@@ -247,6 +476,50 @@ def test_a_wrong_shape_is_refused_and_not_broadcast(tiny: Path, tmp_path: Path, 
     assert not finding.passed
     assert finding.failure.startswith("it does not run: ")
     assert "next_h" in finding.failure
+
+
+class Casting:
+    """A real engine whose logits come as float64, and from several rows without the batch axis."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.asked: list[int] = []
+
+    def runner(self, batch: int) -> Runner:
+        self.asked.append(batch)
+        runner = self._engine.runner(batch)
+        y = runner.outputs["y"].astype(np.float64)
+        runner.outputs = {"y": y if batch == 1 else y[0]}  # type: ignore[assignment]
+        return runner
+
+
+def test_results_of_another_dtype_or_shape_are_told_at_each_batch(tiny: Path, spec: StepSpec) -> None:
+    right = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine = Casting(right.open(1))
+    asked: list[int] = []
+
+    def opened(threads: int) -> Engine:
+        asked.append(threads)
+        return engine
+
+    one = "y is float64 [1, 21] at batch 1, expected float32 [1, 21]"
+    found = levels.structure(replace(right, open=opened))
+    assert found == Finding(
+        Level.STRUCTURE,
+        right.label,
+        False,
+        "ok",
+        f"{one}; y is float64 [21] at batch 3, expected float32 [3, 21]",
+    )
+    assert levels.structure(replace(right, open=opened, batched=False)).failure == one
+    assert (asked, engine.asked) == ([1, 1], [1, 3, 1])
+    assert levels.structure(right) == Finding(Level.STRUCTURE, right.label, True, "ok")
+
+
+def test_what_a_file_declares_is_looked_at_before_it_is_run(tiny: Path, spec: StepSpec) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    strange = replace(candidate, look=lambda: ["no x", "no h"], open=lambda threads: Raising())
+    assert levels.structure(strange) == Finding(Level.STRUCTURE, candidate.label, False, "ok", "no x; no h")
 
 
 @pytest.mark.parametrize("engine", ["litert", "onnx"])
@@ -310,6 +583,70 @@ def test_a_departure_is_excused_only_by_the_error_of_the_chained_run(
     quantized = replace(candidate, profile=PROFILES["int8"])
     told = levels.free_run(quantized, engine, departed, 1e-5)
     assert (told.passed, told.summary) == (True, "leaves at 59"), "told, and judged by same-top-1"
+
+
+def test_what_is_told_of_a_free_run(tiny: Path, spec: StepSpec, greedy: Greedy) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine = candidate.open(1)
+    other = greedy.tokens.copy()
+    other[90, 0] = (other[90, 0] + 1) % 21
+    other[60, 1] = (other[60, 1] + 1) % 21
+    found = levels.free_run(candidate, engine, replace(greedy, tokens=other), 0.25)
+    assert (found.level, found.candidate, found.case) == ("free run", candidate.label, "")
+    assert found.summary == "leaves at 59"
+    assert found.figures == {"departures": [89, 59], "steps": 120, "error": 0.25}
+    assert found.failure == (
+        f"the greedy text departs at step 89 of seed 0 (expected token {other[90, 0]}), where the "
+        f"reference's best is {greedy.gaps[89, 0]:.3g} before its second, and the largest error of a logit "
+        "is 0.25"
+    ), "the first seed that departs"
+    same = levels.free_run(candidate, engine, greedy, 0.25)
+    assert same == Finding(
+        Level.FREE_RUN,
+        candidate.label,
+        True,
+        "same",
+        figures={"departures": [None, None], "steps": 120, "error": 0.25},
+    )
+
+
+def test_a_gap_of_twice_the_error_excuses_nothing(tiny: Path, spec: StepSpec, greedy: Greedy) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    other, gaps = greedy.tokens.copy(), greedy.gaps.copy()
+    other[60, 1] = (other[60, 1] + 1) % 21
+    gaps[59, 1] = 0.5
+    departed = replace(greedy, tokens=other, gaps=gaps)
+    assert not levels.free_run(candidate, candidate.open(1), departed, 0.25).passed
+    assert levels.free_run(candidate, candidate.open(1), departed, 0.250001).passed
+
+
+def test_the_tokens_of_the_prompt_are_given_and_all_behind_them_judged(
+    tiny: Path, spec: StepSpec, lstm: Any
+) -> None:
+    """Each token in turn is another one than the model would say, from its own state."""
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    state = {"h": np.full((1, 8), 0.3, np.float32), "c": np.full((1, 8), -0.4, np.float32)}
+
+    def text(given: list[int], length: int) -> np.ndarray:
+        tokens, (h, c) = list(given), state.values()
+        for t in range(length - 1):
+            y, h, c = lstm.step([tokens[t]], h, c)
+            if t + 1 == len(tokens):
+                tokens.append(int(y[0].argmax()))
+        return np.array(tokens, np.int32)[:, np.newaxis]
+
+    left = []
+    for at in range(1, 8):
+        tokens = text([4, 17, 9], 8)
+        tokens[at] = (tokens[at] + 1) % 21
+        greedy = Greedy(tokens, np.ones((8, 1), np.float32), 3, state)
+        (step,) = levels.free_run(candidate, candidate.open(1), greedy, 0.0).figures["departures"]
+        left.append(step)
+    assert left[2:] == [2, 3, 4, 5, 6], "from the token after the prompt to the last"
+    assert left[:2] != [0, 1], "what is given is not asked"
+    right = Greedy(text([4, 17, 9], 8), np.ones((8, 1), np.float32), 3, state)
+    assert levels.free_run(candidate, candidate.open(1), right, 0.0).summary == "same"
+    assert levels.free_run(candidate, candidate.open(1), replace(right, state=None), 0.0).summary != "same"
 
 
 # Semantics.
@@ -377,6 +714,71 @@ def test_a_mistake_that_passes_makes_the_check_void(tiny: Path, spec: StepSpec, 
     assert "so this check is void" in found[2].failure
 
 
+def test_what_is_told_of_a_mistake(tiny: Path, spec: StepSpec, reference: Reference) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine, part = candidate.open(1), reference.part(slice(0, 256), slice(0, 1))
+    for found, mistake in zip(sensitivity(candidate, engine, reference), mistakes(spec), strict=True):
+        results = chain(Mutant(engine.runner(1), mistake, spec), part.inputs, part.state)
+        measured = measure(spec, part, results, candidate.profile)
+        assert found == Finding(
+            Level.SENSITIVITY,
+            candidate.label,
+            True,
+            f"{measured.largest:.1e} u",
+            figures=measured.to_record(),
+            case=str(mistake),
+        )
+        assert found.figures["steps"] == 256
+    blind = replace(candidate, profile=Profile())
+    (found, *_) = sensitivity(blind, engine, reference)
+    assert re.fullmatch(
+        r"two states swapped: not rejected \(\S+ units off\), so this check is void: over this run the "
+        r"mistake changes nothing that is judged",
+        found.failure,
+    )
+    (broken, *_) = sensitivity(candidate, Raising(), reference)
+    words = "it does not run: line one and two"
+    assert broken == Finding(
+        Level.SENSITIVITY, candidate.label, False, "broke", words, case="two states swapped"
+    )
+
+
+def test_a_run_that_begins_at_a_state_is_begun_there(
+    tiny: Path, spec: StepSpec, reference: Reference
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine, later = candidate.open(1), reference.part(slice(20, 100))
+    part = later.part(slice(0, None), slice(0, 1))
+    assert part.state is not None
+    for found, mistake in zip(sensitivity(candidate, engine, later), mistakes(spec), strict=True):
+        results = chain(Mutant(engine.runner(1), mistake, spec), part.inputs, part.state)
+        assert found.summary == f"{measure(spec, part, results, candidate.profile).largest:.1e} u"
+
+
+def test_graphs_with_a_mistake_in_their_weights_are_run_as_they_are(
+    tiny: Path, tmp_path: Path, spec: StepSpec, reference: Reference
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine = candidate.open(1)
+    graphs = {
+        mistake: open_engine("onnx", changed(tiny / "step.onnx", tmp_path, change), spec)
+        for mistake, change in ((Mistake.ONE_PERCENT, one_percent), (Mistake.PERMUTED, transposed_gates))
+    }
+    found = list(sensitivity(candidate, engine, reference, graphs))
+    assert [f.case for f in found][4:] == ["one weight off by 1 %", "gates permuted"]
+    assert all(f.passed for f in found)
+    part = reference.part(slice(0, 256), slice(0, 1))
+    for one, mistake in zip(found[4:], graphs, strict=True):
+        results = chain(graphs[mistake].runner(1), part.inputs)
+        assert one.summary == f"{measure(spec, part, results, candidate.profile).largest:.1e} u"
+    right = dict.fromkeys(graphs, engine)
+    assert not any(f.passed for f in list(sensitivity(candidate, engine, reference, right))[4:])
+
+
+def test_one_weight_is_the_only_mistake_that_eight_bits_may_hide() -> None:
+    assert [m for m in Mistake if not m.is_coarse] == [Mistake.ONE_PERCENT]
+
+
 def test_a_run_that_moves_no_state_is_void(tiny: Path, tmp_path: Path, spec: StepSpec) -> None:
     """A model that ignores its states cannot be told from one whose states are mistaken."""
 
@@ -406,6 +808,17 @@ def test_mutants_make_their_mistake_and_nothing_else(tiny: Path, spec: StepSpec)
     for t in range(12):
         alone = chain(engine.runner(1), {"x": inputs["x"][t : t + 1]})
         np.testing.assert_array_equal(zeroed["y"][t], alone["y"][0])
+    stale = chain(Mutant(engine.runner(1), Mistake.STALE, spec), inputs)
+    unset = Mutant(engine.runner(1), Mistake.STALE, spec)  # nobody has set its states
+    rows = list(steps_of(unset, inputs))
+    for name, array in stale.items():
+        np.testing.assert_array_equal(np.stack([row[name] for row in rows]), array)
+    state = {n: np.zeros((1, 8), np.float32) for n in ("h", "c")}
+    before = state
+    for t in range(12):  # each step begins at the states before the last ones
+        right_step = chain(engine.runner(1), {"x": inputs["x"][t : t + 1]}, before)
+        np.testing.assert_array_equal(stale["y"][t], right_step["y"][0])
+        before, state = state, {n: right_step[f"next_{n}"][0] for n in state}
     shifted = chain(Mutant(engine.runner(1), Mistake.SHIFTED, spec), inputs)
     np.testing.assert_array_equal(
         shifted["y"], chain(engine.runner(1), {"x": np.arange(1, 13, dtype=np.int32)[:, None]})["y"]

@@ -13,7 +13,7 @@ import pytest
 from steprnn.runtime import BundleError, StepSpec
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Runner, open_engine
-from steprnn.runtime.parity.measure import measure
+from steprnn.runtime.parity.measure import Measures, measure
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, Reference, chain, units_of
 
@@ -216,6 +216,57 @@ def test_what_is_missing_or_of_another_shape_fails_and_is_never_broadcast(
             measures = measure(spec, reference, good | {name: wrong}, FLOAT32)
             assert measures.failures == [f"{name}: got shape {wrong.shape}, expected shape {expected}"]
             assert not measures.passed
+
+
+def test_what_has_another_shape_is_infinitely_far_off_and_nothing_else_is_told(
+    spec: StepSpec, reference: Reference
+) -> None:
+    measures = measure(spec, reference, {}, FLOAT32)
+    assert measures == Measures(
+        0, {"y": np.inf}, None, failures=["y: got nothing, expected shape (300, 1, 21)"]
+    )
+    assert measures.largest == np.inf
+    assert measures.to_record()["worst"] is None
+
+
+def test_the_record_of_a_run_is_every_figure_but_the_series(spec: StepSpec, reference: Reference) -> None:
+    exact = replace(reference, units=dict.fromkeys(reference.units, 0.25))
+    candidate = {name: array.copy() for name, array in exact.results.items()}
+    candidate["next_c"][100, 0, 2] += 3.0
+    measures = measure(spec, exact, candidate, FLOAT32)
+    assert len(measures.series) == len(measures.kl) == 300
+    got, expected = (float(a["next_c"][100, 0, 2]) for a in (candidate, exact.results))
+    place = {
+        "tensor": "next_c",
+        "step": 100,
+        "row": "row 0",
+        "got": got,
+        "expected": expected,
+        "units": (got - expected) / 0.25,
+    }
+    assert measures.to_record() == {
+        "steps": 300,
+        "units": {"y": 0.0, "next_h": 0.0, "next_c": place["units"]},
+        "worst": place,
+        "breach": place,
+        "p99": 0.0,
+        "growth": 1.0,
+        "relative": measures.relative,
+        "ranges": {
+            n: (float(a.min()), float(a.max())) for n, a in ((n, candidate[f"next_{n}"]) for n in "hc")
+        },
+        "mean_kl": 0.0,
+        "max_kl": 0.0,
+        "p99_kl": 0.0,
+        "same_top_1": 1.0,
+        "agreement": 1.0,
+        "perplexity": 0.0,
+        "failures": measures.failures,
+        "passed": False,
+    }
+    assert list(measures.relative) == ["y", "next_h", "next_c"]
+    candidate["next_c"][:, 0, 2] += 1.0
+    assert measure(spec, exact, candidate, FLOAT32).p99 == pytest.approx(4.0)
 
 
 def test_the_limit_is_exact(spec: StepSpec, reference: Reference) -> None:

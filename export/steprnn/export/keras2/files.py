@@ -51,6 +51,9 @@ def load(path: Path, trust: bool) -> keras.Model:
             h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file,
         ):
             assign_zip(model, file, config)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with what it makes of its weights
     return model
 
 

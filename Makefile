@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo lint types test alone mutants bench clean
+.PHONY: help install demo lint types test alone zoo mutants bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,9 @@ test: $(VENV)/dev alone ## every test, and the runtime alone with each engine
 
 alone: $(VENV)/dev ## the runtime without TensorFlow: one clean environment for each engine
 	$(BIN)/python tests/alone.py
+
+zoo: $(VENV)/dev ## every published model of docs/models.md, exported and held against its framework (half an hour)
+	STEPRNN_ZOO=all $(BIN)/pytest tests/zoo
 
 mutants: $(VENV)/dev ## which changes of the code the nearest tests notice (an hour; see CONTRIBUTING.md)
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'

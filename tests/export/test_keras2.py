@@ -260,6 +260,24 @@ def test_time_before_the_batch_is_refused_by_name(suffix: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("kind", ["Dropout", "GaussianNoise", "BatchNormalization"])
+def test_a_call_that_is_always_training_is_refused_without_tf_keras_too(
+    kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras 2 keeps training=True when it predicts, and Keras 3 forgets it: another model."""
+    layer = (
+        layers.BatchNormalization(name="odd") if kind[0] == "B" else getattr(layers, kind)(0.5, name="odd")
+    )
+    x = layers.Input((None, FEATURES))
+    y = layer(x, training=True)
+    path = tmp_path / f"m.{suffix}"
+    tf_keras.Model(x, layers.LSTM(3, return_sequences=True)(y)).save(path)
+    monkeypatch.setattr(comparison.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=rf"^layer 'odd' \({kind}\) is called with training=True"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
 def test_an_option_that_would_be_lost_is_refused_by_name(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"m.{suffix}"
     signal(layers.LSTM(5, return_sequences=True, name="first")).save(path)

@@ -563,6 +563,174 @@ def fast_grnn() -> keras.Model:
     return model_of(FastGRNNCell())
 
 
+class RealGatedLRUCell(Cell):
+    """A diagonal recurrence whose decay is gated by the input."""
+
+    def build(self, shape: Any) -> None:
+        self.gates = self.weight("gates", self.units, 2 * self.units)
+        self.decay = self.weight("decay", self.units, start="ones")
+
+    def call(self, x: Any, states: Any) -> Any:
+        r, i = ops.split(ops.sigmoid(x @ self.gates), 2, axis=-1)
+        a = ops.exp(-8.0 * r * ops.softplus(self.decay))
+        h = a * states[0] + ops.sqrt(1.0 - ops.square(a)) * (i * x)
+        return h, [h]
+
+
+@case(Signal())
+def griffin() -> keras.Model:
+    """De et al. 2024, Griffin and RecurrentGemma: the recurrent block.
+
+    RMSNormalization, Dense with gelu as a gate, Dense, depthwise causal Conv1D of 4, a diagonal cell;
+    residual.
+    """
+    x = keras.Input((None, FEATURES))
+    y = layers.Dense(6)(x)
+    z = layers.RMSNormalization()(y)
+    gate = layers.Dense(6, activation="gelu")(z)
+    z = layers.Conv1D(6, 4, padding="causal", groups=6)(layers.Dense(6)(z))
+    z = layers.Multiply()([gate, layers.RNN(RealGatedLRUCell(), return_sequences=True)(z)])
+    return keras.Model(x, layers.Dense(3)(layers.Add()([y, layers.Dense(6)(z)])))
+
+
+class SelectiveCell(Cell):
+    """Several numbers for each channel, whose step size, input and output weights the input makes."""
+
+    def __init__(self, units: int = 6, order: int = 4) -> None:
+        super().__init__(units)
+        self.order, self.state_size = order, units * order
+
+    def build(self, shape: Any) -> None:
+        self.maker = self.weight("maker", self.units, 2 * self.order + 1)
+        self.step = self.weight("step", 1, self.units)
+        self.skip = self.weight("skip", self.units, start="ones")
+        start = np.log(np.repeat(np.arange(1.0, self.order + 1)[None], self.units, axis=0)).astype(np.float32)
+        self.log_a = self.add_weight(shape=start.shape, initializer=lambda *a, **k: start, name="log_a")
+
+    def call(self, x: Any, states: Any) -> Any:
+        b, c, step = ops.split(x @ self.maker, [self.order, 2 * self.order], axis=-1)
+        step = ops.softplus(step @ self.step)[..., None]
+        h = ops.reshape(states[0], (-1, self.units, self.order))
+        h = ops.exp(-step * ops.exp(self.log_a)) * h + step * b[:, None] * x[..., None]
+        y = ops.sum(h * c[:, None], axis=-1) + self.skip * x
+        return y, [ops.reshape(h, (-1, self.units * self.order))]
+
+
+@case(Signal())
+def mamba() -> keras.Model:
+    """Gu and Dao 2023, Mamba: one block, stepped.
+
+    Dense cut in two, depthwise causal Conv1D of 4 with SiLU, a selective state space as a cell, a gate;
+    residual.
+    """
+    x = keras.Input((None, FEATURES))
+    y = layers.Dense(5)(x)
+    z, gate = ops.split(layers.Dense(12, use_bias=False)(layers.RMSNormalization()(y)), 2, axis=-1)
+    z = layers.Conv1D(6, 4, padding="causal", groups=6, activation="silu")(z)
+    z = layers.RNN(SelectiveCell(), return_sequences=True)(z) * ops.silu(gate)
+    return keras.Model(x, layers.Dense(3)(layers.Add()([y, layers.Dense(5, use_bias=False)(z)])))
+
+
+class RWKVCell(Cell):
+    """An average of all values, weighted by keys and fading with time; it also reads the last input."""
+
+    def __init__(self, units: int = 6) -> None:
+        super().__init__(units)
+        self.state_size = [units, units, units]
+
+    def build(self, shape: Any) -> None:
+        half = keras.initializers.Constant(0.5)
+        self.mix = self.add_weight(shape=(3, self.units), initializer=half, name="mix")
+        self.kernels = [self.weight(name, self.units, self.units) for name in ("key", "value", "receptance")]
+        self.decay = self.weight("decay", self.units, start="zeros")
+        self.first = self.weight("first", self.units, start="ones")
+
+    def call(self, x: Any, states: Any) -> Any:
+        last, above, below = states
+        mixed = [x * self.mix[i] + last * (1 - self.mix[i]) for i in range(3)]
+        key, value, receptance = (m @ kernel for m, kernel in zip(mixed, self.kernels, strict=True))
+        now = ops.exp(self.first + key)
+        y = ops.sigmoid(receptance) * (above + now * value) / (below + now)
+        fade, key = ops.exp(-ops.exp(self.decay)), ops.exp(key)
+        return y, [x, fade * above + key * value, fade * below + key]
+
+
+@case(Signal())
+def rwkv() -> keras.Model:
+    """Peng et al. 2023, RWKV: one block, as a recurrence.
+
+    LayerNormalization, a cell of three states (the last input, a sum of values, a sum of weights), Dense;
+    residual.
+    """
+    x = keras.Input((None, FEATURES))
+    y = layers.Dense(6)(x)
+    z = layers.RNN(RWKVCell(), return_sequences=True)(layers.LayerNormalization()(y))
+    return keras.Model(x, layers.Dense(3)(layers.Add()([y, layers.Dense(6)(z)])))
+
+
+class ExponentialLSTMCell(Cell):
+    """An LSTM with exponential gates, kept in bounds by the largest so far; states h, c, n, m."""
+
+    def __init__(self, units: int = 6) -> None:
+        super().__init__(units)
+        self.state_size = [units] * 4
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.weight("kernel", shape[-1], 4 * self.units)
+        self.recurrent = self.weight("recurrent", self.units, 4 * self.units, start="orthogonal")
+        self.bias = self.weight("bias", 4 * self.units, start="zeros")
+
+    def call(self, x: Any, states: Any) -> Any:
+        h, c, n, m = states
+        i, f, z, o = ops.split(x @ self.kernel + h @ self.recurrent + self.bias, 4, axis=-1)
+        f = ops.log_sigmoid(f)
+        most = ops.maximum(f + m, i)
+        i, f = ops.exp(i - most), ops.exp(f + m - most)
+        c, n = f * c + i * ops.tanh(z), f * n + i
+        h = ops.sigmoid(o) * c / n
+        return h, [h, c, n, most]
+
+
+@case(Signal())
+def xlstm_scalar_memory() -> keras.Model:
+    """Beck et al. 2024, xLSTM: the sLSTM.
+
+    A cell of four states with exponential gates and a running maximum; LayerNormalization, Dense.
+    """
+    x = keras.Input((None, FEATURES))
+    y = layers.RNN(ExponentialLSTMCell(), return_sequences=True)(x)
+    return keras.Model(x, layers.Dense(3)(layers.LayerNormalization()(y)))
+
+
+class MatrixMemoryCell(Cell):
+    """A matrix that keys write and queries read, and fades."""
+
+    def __init__(self, units: int = 4) -> None:
+        super().__init__(units)
+        self.state_size = units * units
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.weight("kernel", shape[-1], 3 * self.units)
+
+    def call(self, x: Any, states: Any) -> Any:
+        query, key, value = ops.split(x @ self.kernel, 3, axis=-1)
+        memory = ops.reshape(states[0], (-1, self.units, self.units))
+        memory = 0.9 * memory + key[:, :, None] * value[:, None, :]
+        y = ops.squeeze(query[:, None] @ memory, 1)
+        return y, [ops.reshape(memory, (-1, self.units * self.units))]
+
+
+@case(Signal())
+def retention() -> keras.Model:
+    """Sun et al. 2023, RetNet; linear attention (Katharopoulos et al. 2020): the recurrent form.
+
+    A cell whose state is a matrix, laid flat; RMSNormalization, Dense.
+    """
+    x = keras.Input((None, FEATURES))
+    y = layers.RNN(MatrixMemoryCell(), return_sequences=True)(x)
+    return keras.Model(x, layers.Dense(3)(layers.RMSNormalization()(y)))
+
+
 @case(Signal(), refused="keeps an image as its state")
 def next_frame() -> keras.Model:
     """Keras example, Next-frame video prediction with convolutional LSTMs.

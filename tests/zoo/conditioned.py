@@ -108,6 +108,22 @@ def caption_beside_each_word() -> keras.Model:
     return keras.Model([image, words], layers.Dense(V, activation="softmax")(y))
 
 
+@case(Static(), Tokens(V), State(1), not_yet="an initial state that other layers read too")
+def caption_by_attention() -> keras.Model:
+    """Xu et al. 2015, Show, attend and tell; TensorFlow tutorial of 2019, Image captioning: the decoder.
+
+    One word; the state of its GRU, an input, chooses among the regions of the image by additive attention.
+    """
+    image, word = keras.Input((24,), name="image"), keras.Input((1,), dtype="int32", name="word")
+    hidden = keras.Input((8,), name="hidden")
+    regions = layers.Reshape((4, 6))(image)
+    scores = layers.Dense(1)(ops.tanh(layers.Dense(7)(regions) + ops.expand_dims(layers.Dense(7)(hidden), 1)))
+    seen = ops.sum(ops.softmax(scores, axis=1) * regions, axis=1)
+    y = layers.Concatenate()([layers.Embedding(V, 6)(word), ops.expand_dims(seen, 1)])
+    y, after = layers.GRU(8, return_state=True)(y, initial_state=hidden)
+    return keras.Model([image, word, hidden], [layers.Dense(V, activation="softmax")(y), after])
+
+
 @case(Signal(), Static(), not_yet="a state that is computed from an input without time")
 def cond_rnn() -> keras.Model:
     """philipperemy/cond_rnn, one condition.

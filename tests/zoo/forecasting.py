@@ -480,6 +480,33 @@ def encoder_and_decoder() -> keras.Model:
     return keras.Model([past, future], layers.Dense(1)(y))
 
 
+class Lag(layers.Layer):
+    """The value of so many steps ago, zero before there is one."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def call(self, x: Any) -> Any:
+        return ops.pad(x, [[0, 0], [self.steps, 0], [0, 0]])[:, : -self.steps]
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@case(Signal(), refused="so it has no step", not_yet="a shift by more steps than the proofs try")
+def seasonal_difference() -> keras.Model:
+    """Salinas et al. 2020, DeepAR, whose lags GluonTS makes within the model; the one of a week ago.
+
+    A layer of one's own that shifts by 84 steps, the difference to it, LSTM, Dense, and the week ago added
+    again.
+    """
+    x = keras.Input((None, 1))
+    ago = Lag(84)(x)
+    y = layers.Dense(1)(layers.LSTM(6, return_sequences=True)(layers.Subtract()([x, ago])))
+    return keras.Model(x, layers.Add()([y, ago]))
+
+
 @case(Signal(), State(1), State(2))
 def battery() -> keras.Model:
     """Chemali et al. 2018, LSTM networks for the state of charge of batteries, its states handed through.

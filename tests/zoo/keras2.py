@@ -513,7 +513,6 @@ def normalised_file() -> Any:
     Signal(),
     save=h5,
     refused="so it has no step",
-    not_yet="a call of Keras 2 with training=True, which draws at random",
 )
 def prenet_file() -> Any:
     """Shen et al. 2018, Tacotron 2: the prenet, as a file; dropout at inference, as Monte Carlo dropout has
@@ -527,3 +526,30 @@ def prenet_file() -> Any:
         return layers.Dense(4)(layers.LSTM(7, return_sequences=True)(y))
 
     return functional(5, body)
+
+
+@case(Tokens(V), save=h5, not_yet="a Concatenate of Keras 2 that joins masks")
+def two_embeddings_file() -> Any:
+    """Keras 2 models of words and their parts of speech, of items and their kinds: two Embeddings that mask.
+
+    Two Embeddings of one input, Concatenate of them with their masks, LSTM, Dense softmax.
+    """
+    x = tf_keras.Input((None,), dtype="int32")
+    both = [layers.Embedding(V, size, mask_zero=True)(x) for size in (4, 3)]
+    y = layers.LSTM(7, return_sequences=True)(layers.Concatenate()(both))
+    return tf_keras.Model(x, layers.Dense(V, activation="softmax")(y))
+
+
+@case(
+    Signal(),
+    save=h5,
+    refused="so it has no step",
+)
+def monte_carlo_file() -> Any:
+    """Gal and Ghahramani 2016, dropout as Bayesian inference: forecasts with a spread.
+
+    LSTM whose own dropout is on by training=True, Dense.
+    """
+    return functional(
+        4, lambda x: layers.Dense(2)(layers.LSTM(7, return_sequences=True, dropout=0.3)(x, training=True))
+    )

@@ -23,8 +23,8 @@ from .table import table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 SAMPLE = """
-characters_of_nietzsche imdb_bidirectional dtln_second_core_stateful crn guitar_amplifier music_generation
-mdn_rnn_that_dreams legendre_memory_unit prices_file lstm_of_keras_2_2
+characters_of_nietzsche imdb_bidirectional dtln_second_core_stateful crn autoencoder sketch_rnn caption_merged
+mdn_rnn_that_dreams prices_file lstm_of_keras_2_2
 """.split()
 RUN = [case for case in CASES if case.name in SAMPLE or os.environ.get("STEPRNN_ZOO") == "all"]
 BAD = ("silently wrong", "traceback")

@@ -282,8 +282,8 @@ def _place(entry: Config) -> Config:
         if len(place) == 4 and place[3].get("training"):  # Keras 3 forgets it when the model predicts
             raise ExportError(
                 f"layer {entry['name']!r} ({entry['class_name']}) is called with training=True, which "
-                "Keras 2 keeps when it predicts (it draws at random, or normalises by the batch), so it has no "
-                "step; call it without"
+                "Keras 2 keeps when it predicts (it draws at random, or normalises by the batch), so it "
+                "has no step; call it without"
             )
     nodes = [_node(node, recurrent) for node in entry["inbound_nodes"]]
     return {"name": plain(entry["name"]), "inbound_nodes": nodes}

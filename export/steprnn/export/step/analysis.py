@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
+from .contract import Reading
 from .graph import Call, is_final_state, is_window, makes_mask, operations, output_name, token_count, walk
 from .layers import instead_of_padding, refusal, refuse
+from .locality import Unreadable, read
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
-from .parts import Padding, Part, part_of
+from .overridden import is_stock, read_around
+from .parts import Encoded, Padding, Part, part_of
 
 BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 
@@ -33,8 +36,13 @@ class Analysis:
     def __init__(self, graph: Any, model: str) -> None:
         self._graph = graph
         self._model = model
-        self._padded: dict[int, tuple[Any, Padding]] = {}  # id of a tensor -> it, and what padded it
+        self._held: list[Any] = []  # every tensor, as an id is that of another once it is gone
+        self._padded: dict[int, Padding] = {}  # id of a tensor -> what padded it
         self._read: set[int] = set()  # ids of the tensors that some layer reads
+        self._reach: dict[int, int] = {}  # id of a tensor -> how far back the convolutions before it look
+        self._unread: list[str] = []
+        self._compared: set[float] = set()
+        self._layers_read = 0
         self._masks = any(type(op).__name__ == "NotEqual" or makes_mask(op) for op in operations(graph))
         masking = (op for op in operations(graph) if isinstance(op, layers.Masking))
         self.mask_value = next((float(op.mask_value) for op in masking), None)
@@ -42,8 +50,8 @@ class Analysis:
         self.notes: list[str] = []
         self._memories: list[Memory] = []
         self._inputs = [self._symbol(t) for t in graph.inputs]
-        # Tensors that stay the same over the sequence, by id: inputs without time, and what is made of them.
-        self._static = {id(t): t for t in self._inputs if None not in t.shape}
+        # Ids of tensors that stay the same over the sequence: inputs without time, and what is made of them.
+        self._static = {id(t) for t in self._inputs if None not in t.shape}
         self._outputs = walk(graph, list(self._inputs), self._visit)
         self._name_memories()
         self.initial: dict[str, NDArray[np.float32]] = {}
@@ -53,6 +61,17 @@ class Analysis:
         self.outputs: dict[str, int] = {}
         self.spec = StepSpec(
             self._input_specs(), tuple(s for m in self._memories for s in m.states), self._output_specs()
+        )
+
+    @property
+    def reading(self) -> Reading:
+        """What was read besides."""
+        return Reading(
+            self._layers_read,
+            tuple(self._unread),
+            tuple(sorted(self._compared)),
+            max(self._reach.values(), default=0),
+            1 + any(isinstance(part, Encoded) for part in self.parts.values()),
         )
 
     def given(self, moment: Moment) -> list[Any]:
@@ -94,6 +113,12 @@ class Analysis:
         timed = any(None in t.shape for t in tensors)
         static = bool(tensors) and all(id(t) in self._static for t in tensors)
         refuse(op, timed, static)
+        if timed and any(None not in t.shape and id(t) not in self._static for t in tensors):
+            raise refusal(
+                op,
+                "takes the last time step of a sequence at each one",
+                "use return_sequences=True before it",
+            )
         padded = self._take_up_padding(op, tensors)
         if isinstance(op, layers.RNN):
             part: Part = self._recurrent(op, timed, arguments, begins)
@@ -107,11 +132,34 @@ class Analysis:
         if isinstance(part, Recurrent | Convolution):
             self._memories.append(part)
         outputs = part.shapes(call)
+        if timed:
+            self._read_layer(call, part, outputs)
+        before = max((self._reach.get(id(t), 0) for t in tensors), default=0)
+        held = tree.flatten(outputs)
+        self._held += held
+        self._reach |= {id(t): before + reach(op) * isinstance(part, Convolution) for t in held}
         if static:
-            self._static |= {id(t): t for t in tree.flatten(outputs)}
+            self._static |= {id(t) for t in held}
         if isinstance(part, Padding):
-            self._padded[id(outputs)] = (outputs, part)  # holding it keeps its id from being reused
+            self._padded[id(outputs)] = part
         return outputs
+
+    def _read_layer(self, call: Call, part: Part, outputs: Any) -> None:
+        """Show that what has a time axis acts on each time step alone, but for its memory."""
+        op = call.op
+        stock = is_stock(op)
+        if stock and (part.remembers or part.by_rule):
+            return
+        look = read_around if part.remembers else read
+        try:
+            self._compared |= look(call, outputs, self._masks)
+            self._layers_read += 1
+        except Unreadable as error:
+            self._unread.append(op.name)
+            self.notes.append(
+                f"layer {op.name!r} ({type(op).__name__}) cannot be read ({error}); that it acts on each "
+                "time step alone is shown by test only"
+            )
 
     def _look_at(self, call: Call) -> None:
         """What a person should know of a call before it is stepped."""
@@ -126,7 +174,7 @@ class Analysis:
 
     def _take_up_padding(self, op: Any, tensors: list[Any]) -> int:
         """How much the tensors were padded on the left, all of which this operation has to take up."""
-        pads: int = sum(self._padded[id(t)][1].left for t in tensors if id(t) in self._padded)
+        pads: int = sum(self._padded[id(t)].left for t in tensors if id(t) in self._padded)
         if pads and not (reach(op) == pads and op.padding == "valid"):
             raise refusal(
                 op,

@@ -54,6 +54,8 @@ def derive(model: keras.Model) -> Step:
         sequences.fixed_steps,
         analysis.mask_value,
         notes=tuple(analysis.notes),
+        reading=analysis.reading,
+        exactly=sequences.exactly,
         suspect=lambda inputs: _suspect(graph, analysis, sequences.given(inputs), sequences.steps_of(inputs)),
     )
 

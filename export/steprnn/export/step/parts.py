@@ -20,11 +20,13 @@ from .moment import Moment
 class Part:
     """A call that remembers nothing. It runs as it is, on a time axis of length 1 where it has one.
 
-    `timed` tells whether it does. A part that remembers has `states`, once they have names, and of those
-    that do not begin at zero `initial`, without the batch axis.
+    `timed` tells whether it does, `by_rule` whether the step runs what a rule of ours makes of the layer, for
+    one time step by construction. A part that remembers has `states`, once they have names, and of those that
+    do not begin at zero `initial`, without the batch axis.
     """
 
     remembers = False
+    by_rule = False
     states: tuple[TensorSpec, ...] = ()
     initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written here)
 
@@ -70,12 +72,16 @@ class Timeless(Part):
 class Distributed(Part):
     """`TimeDistributed`: its layer, without the time axis."""
 
+    by_rule = True
+
     def _run(self, call: Call, moment: Moment) -> Any:
         return _with_mask(call, moment.add_time(call.op.layer(moment.drop_time(call.args[0]))))
 
 
 class Encoded(Part):
     """`CategoryEncoding`, which drops an axis of length 1 by itself."""
+
+    by_rule = True
 
     def _run(self, call: Call, moment: Moment) -> Any:
         encoded = call.run()
@@ -87,6 +93,8 @@ class Reshaped(Part):
 
     As Keras runs it, it asks for the batch size, which the TFLite converter would take for a constant.
     """
+
+    by_rule = True
 
     def shapes(self, call: Call) -> Any:
         """Refused where a time step is not made of one time step alone."""
@@ -114,6 +122,8 @@ class Flattened(Part):
 
 class Padding(Part):
     """`ZeroPadding1D` or `ZeroPadding2D` before the first step, which the convolution behind it takes up."""
+
+    by_rule = True
 
     def shapes(self, call: Call) -> Any:
         """As if nothing were padded in time; refused at its end, where it is the future."""
@@ -147,7 +157,8 @@ class Repeated(Part):
 def part_of(op: Any, timed: bool) -> Part:
     """The part of a layer that remembers nothing."""
     kinds = TIMED if timed else UNTIMED
-    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds), None)
+    # A subclass whose `call` is its own is none of them.
+    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds and type(op).call is c.call), None)
     if kind is None:
         kind = Timeless if timed and _is_timeless(op) else Part
     return kind(timed)
@@ -168,6 +179,8 @@ TIMED: dict[type, type[Part]] = {
 
 
 def _is_timeless(op: Any) -> bool:
+    if not type(op).__module__.startswith("keras."):  # of somebody's own, whatever its name
+        return False
     if type(op).__name__ in TIMELESS:
         return True
     if isinstance(op, layers.Concatenate | layers.Softmax):

@@ -6,10 +6,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops, tree
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from steprnn.runtime.parity.reference import Arrays
 
+from ..formats.frozen import PRECISIONS, retype
 from .analysis import Analysis
 
 
@@ -40,24 +43,51 @@ class SequenceModel:
         ]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
+    def exactly(self, inputs: Arrays) -> Arrays:
+        """The same, computed in float64: what the model's own float32 is an approximation of."""
+        given = self.given(inputs)
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
+        function = tf.function(lambda *tensors: self._outputs(tensors), autograph=False)
+        frozen = convert_variables_to_constants_v2(function.get_concrete_function(*specs))
+        graph = frozen.graph.as_graph_def()
+        retype(graph, PRECISIONS["float64"])
+        names = [t.name for t in frozen.inputs]
+        widened = [tf.cast(t, tf.float64) if t.dtype.is_floating else t for t in given]
+        outputs = tf.function(
+            lambda: tf.graph_util.import_graph_def(
+                graph,
+                input_map=dict(zip(names, widened, strict=True)),
+                return_elements=[t.name for t in frozen.outputs],
+                name="",
+            ),
+            autograph=False,
+        )()
+        return self._named(outputs, len(next(iter(inputs.values()))))
+
+    def _outputs(self, given: Any) -> list[Any]:
+        structure = getattr(self._model, "_inputs_struct", None)
+        packed = given[0] if structure is None else tree.pack_sequence_as(structure, list(given))
+        outputs: list[Any] = tree.flatten(self._model(packed, training=False))
+        return outputs
+
+    def _named(self, outputs: list[Any], rows: int) -> Arrays:
+        return {
+            name: np.asarray(ops.convert_to_numpy(outputs[i]), np.float64)[:rows]
+            for name, i in self._analysis.outputs.items()
+        }
+
     def _run(self, inputs: Arrays) -> Arrays:
         """At most as many rows as the model was built for."""
-        rows = len(next(iter(inputs.values())))
         given = self.given(inputs)
         stateful = [layer for layer in self._model._flatten_layers() if getattr(layer, "stateful", False)]
         kept = [[ops.convert_to_numpy(v) for v in tree.flatten(layer.states)] for layer in stateful]
         for layer in stateful:
             layer.reset_state()
-        structure = getattr(self._model, "_inputs_struct", None)
-        packed = given[0] if structure is None else tree.pack_sequence_as(structure, given)
-        outputs = tree.flatten(self._model(packed, training=False))
+        outputs = self._outputs(given)
         for layer, values in zip(stateful, kept, strict=True):
             for variable, value in zip(tree.flatten(layer.states), values, strict=True):
                 variable.assign(value)
-        return {
-            name: np.asarray(ops.convert_to_numpy(outputs[i]), np.float64)[:rows]
-            for name, i in self._analysis.outputs.items()
-        }
+        return self._named(outputs, len(next(iter(inputs.values()))))
 
     def steps_of(self, inputs: Arrays) -> int:
         """Time steps of inputs `[batch, steps, ...]`."""

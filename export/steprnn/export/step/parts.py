@@ -158,7 +158,8 @@ def part_of(op: Any, timed: bool) -> Part:
     """The part of a layer that remembers nothing."""
     kinds = TIMED if timed else UNTIMED
     # A subclass whose `call` is its own is none of them.
-    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds and type(op).call is c.call), None)
+    stock = (c for c in type(op).__mro__ if c in kinds and type(op).call is vars(c).get("call"))
+    kind = next((kinds[c] for c in stock), None)
     if kind is None:
         kind = Timeless if timed and _is_timeless(op) else Part
     return kind(timed)

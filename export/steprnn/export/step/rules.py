@@ -30,7 +30,7 @@ class Seen:
 
     def runs_along_time(self, axis: int) -> bool:
         """Whether an axis grows with the sequence."""
-        return self.value.shape[axis] != self.longer.shape[axis]
+        return bool(self.value.shape[axis] != self.longer.shape[axis])
 
 
 @dataclass

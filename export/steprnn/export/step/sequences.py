@@ -46,22 +46,15 @@ class SequenceModel:
     def exactly(self, inputs: Arrays) -> Arrays:
         """The same, computed in float64: what the model's own float32 is an approximation of."""
         given = self.given(inputs)
-        specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
         function = tf.function(lambda *tensors: self._outputs(tensors), autograph=False)
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
         frozen = convert_variables_to_constants_v2(function.get_concrete_function(*specs))
         graph = frozen.graph.as_graph_def()
         retype(graph, PRECISIONS["float64"])
-        names = [t.name for t in frozen.inputs]
-        widened = [tf.cast(t, tf.float64) if t.dtype.is_floating else t for t in given]
-        outputs = tf.function(
-            lambda: tf.graph_util.import_graph_def(
-                graph,
-                input_map=dict(zip(names, widened, strict=True)),
-                return_elements=[t.name for t in frozen.outputs],
-                name="",
-            ),
-            autograph=False,
-        )()
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            tf.graph_util.import_graph_def(graph, name="")
+            feeds = {t.name: array.numpy() for t, array in zip(frozen.inputs, given, strict=True)}
+            outputs = session.run([t.name for t in frozen.outputs], feeds)
         return self._named(outputs, len(next(iter(inputs.values()))))
 
     def _outputs(self, given: Any) -> list[Any]:

@@ -50,6 +50,8 @@ class Analysis:
         self.notes: list[str] = []
         self._memories: list[Memory] = []
         self._inputs = [self._symbol(t) for t in graph.inputs]
+        timed = (t for t, s in zip(graph.inputs, self._inputs, strict=True) if None in s.shape)
+        self._length = next((t.shape[1] for t in timed), None)  # that the model was built for
         # Ids of tensors that stay the same over the sequence: inputs without time, and what is made of them.
         self._static = {id(t) for t in self._inputs if None not in t.shape}
         self._outputs = walk(graph, list(self._inputs), self._visit)
@@ -152,7 +154,7 @@ class Analysis:
             return
         look = read_around if part.remembers else read
         try:
-            self._compared |= look(call, outputs, self._masks)
+            self._compared |= look(call, outputs, self._masks, self._length)
             self._layers_read += 1
         except Unreadable as error:
             self._unread.append(op.name)

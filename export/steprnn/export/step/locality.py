@@ -19,7 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from . import moves, sums  # noqa: F401 (their rules)
 from .graph import Call, mask_of
 from .layers import refusal
-from .rules import INDEX, LENGTH, TIME, Node, Seen, apply, nothing, union
+from .rules import INDEX, LENGTH, RULES, TIME, Node, Seen, apply, nothing, union
 
 ROWS, STEPS, MORE = 2, 9, 11
 COMPARISONS = {"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"}
@@ -32,13 +32,24 @@ class Unreadable(Exception):  # noqa: N818 (it reads as what it says)
     """A layer whose graph cannot be followed, and why."""
 
 
-def read(call: Call, outputs: Any, masked: bool) -> set[float]:
+def read(call: Call, outputs: Any, masked: bool, length: int | None = None) -> set[float]:
     """Follow one call, whose symbolic `outputs` are known; `masked` tells whether it may be given masks.
 
     Gives the constants that its input is compared with. Raises `ExportError` where it is not local in time,
-    `Unreadable` where that cannot be told.
+    `Unreadable` where that cannot be told. `length` is the one that the model was built for.
     """
-    trace = _readable_trace(call, masked)
+    try:
+        trace = _readable_trace(call, masked)
+    except Unreadable:
+        if length and _runs(call, length) and not (_runs(call, STEPS) and _runs(call, MORE)):
+            reason, instead = (
+                f"takes sequences of {length} time steps alone",
+                "give it no weight for each step",
+            )
+            raise refusal(call.op, reason, instead) from None
+        raise
+    if trace.written:
+        raise refusal(call.op, f"writes a variable ({trace.written})", "write it as a cell with a state")
     symbols = tree.flatten(outputs)
     for i, tensor in enumerate(trace.results):
         timed = i >= len(symbols) or None in symbols[i].shape  # behind the outputs are their masks
@@ -52,26 +63,28 @@ class Trace:
     """A traced function of sequences, and what each of its tensors depends on.
 
     It is run over some steps and over more of them, for its shapes and sizes. `specs` are those of its
-    inputs, `[batch, time, ...]` where they have a time axis; `results` are the names of what it returns.
+    inputs, `[batch, time, ...]` where they have a time axis; `results` are the names of what it returns, and
+    `seen` has every tensor by its name.
     """
 
     def __init__(self, function: Any, specs: list[tf.TensorSpec]) -> None:
         if any(op.op_def.name.endswith(("Call", "If", "While")) for op in function.graph.get_operations()):
             function = convert_variables_to_constants_v2(function, lower_control_flow=False)  # it inlines
         self.results = [t.name for t in function.outputs]
-        self._operators = function.graph.get_operations()
+        self.operators = function.graph.get_operations()
         self._inputs = [t.name for t in function.inputs[: len(specs)]]
-        fetched = [t for op in self._operators for t in op.outputs if _has_values(t)]
+        fetched = [t for op in self.operators for t in op.outputs if _has_values(t)]
         run = function.prune(function.inputs[: len(specs)], fetched)
         runs = [[t.numpy() for t in run(*(_given(s, steps) for s in specs))] for steps in (STEPS, MORE)]
         self._values = dict(zip([t.name for t in fetched], zip(*runs, strict=True), strict=True))
-        self._seen: dict[str, Seen] = {}
-        for op in self._operators:
+        self.seen: dict[str, Seen] = {}
+        self.written = next((op.type for op in self.operators if "Assign" in op.type), None)
+        for op in self.operators:
             self._follow(op)
 
     def fault(self, tensor: str, timed: bool) -> tuple[str, str]:
         """What is not local in time about a result, and the way out; empty where nothing is."""
-        seen = self._seen[tensor]
+        seen = self.seen[tensor]
         shape = seen.value.shape
         if timed and (len(shape) < 2 or shape[1] != STEPS or seen.longer.shape[1] != MORE):
             path = self._path(tensor, INDEX)
@@ -91,8 +104,8 @@ class Trace:
 
     def compared(self) -> Iterator[float]:
         """The constants that something which depends on a time step is compared with."""
-        for op in (op for op in self._operators if op.type in COMPARISONS):
-            sides = [self._seen[t.name] for t in op.inputs]
+        for op in (op for op in self.operators if op.type in COMPARISONS):
+            sides = [self.seen[t.name] for t in op.inputs]
             for one, other in zip(sides, sides[::-1], strict=True):
                 constant = other.value.size <= LARGE and not union(other.bits) and other.value.dtype != bool
                 if constant and union(one.bits) & TIME:
@@ -100,22 +113,22 @@ class Trace:
 
     def _path(self, tensor: str, bit: np.int64) -> str:
         """How a bit came into a tensor: the operators from there back."""
-        made_by = {t.name: op for op in self._operators for t in op.outputs}
+        made_by = {t.name: op for op in self.operators for t in op.outputs}
         names = []
         following: str | None = tensor
         while following is not None:
             op = made_by[following]
-            names += [op.type] if op.type not in DULL else []
-            sources = (t.name for t in op.inputs if t.name in self._seen)
-            following = next((s for s in sources if union(self._seen[s].bits) & bit), None)
+            names += [op.type + " (no rule)" * (op.type not in RULES)] if op.type not in DULL else []
+            sources = (t.name for t in op.inputs if t.name in self.seen)
+            following = next((s for s in sources if union(self.seen[s].bits) & bit), None)
         return " <- ".join(names if len(names) <= 5 else [*names[:2], "...", *names[-2:]])
 
     def _follow(self, op: tf.Operation) -> None:
         outputs = {t.name: self._unread(t) for t in op.outputs if t.dtype != tf.resource}
-        self._seen |= outputs
-        inputs = [self._seen.get(t.name, VARIABLE) for t in op.inputs]
-        if "Assign" in op.type and any(union(s.bits) & TIME for s in inputs):
-            raise Unreadable(f"it keeps what it saw in a variable ({op.type})")
+        self.seen |= outputs
+        inputs = [self.seen.get(t.name, VARIABLE) for t in op.inputs]
+        if op.type.endswith(("Call", "PyFunc")):
+            raise Unreadable(f"it is compiled, or in another language ({op.type})")
         for name, seen in outputs.items() if op.type == "Placeholder" else ():
             if name in self._inputs and seen.value.ndim > 1 and seen.runs_along_time(1):
                 steps = np.int64(1) << np.arange(STEPS, dtype=np.int64)
@@ -137,7 +150,7 @@ class Trace:
 
 
 OTHER_STEPS = "use a recurrent layer or a causal Conv1D for what it remembers"
-INDICES = "let the caller give the index as an input"
+INDICES = "let the caller give the index, or what lies that far back, as an input"
 LENGTHS = "leave it out, or let the caller give the length as an input"
 VARIABLE = Seen(np.zeros(()), np.zeros(()), nothing(()))  # the handle of one
 
@@ -153,6 +166,22 @@ def _given(spec: tf.TensorSpec, steps: int) -> Any:
     """A tensor of so many time steps; zero is a token that every layer knows."""
     shape = [(ROWS if i == 0 else steps) if n is None else n for i, n in enumerate(spec.shape)]
     return tf.ones(shape, spec.dtype) if spec.dtype == tf.bool else tf.zeros(shape, spec.dtype)
+
+
+def _runs(call: Call, steps: int) -> bool:
+    """Whether a call runs on sequences of so many steps."""
+
+    def value(argument: Any) -> Any:
+        if not isinstance(argument, keras.KerasTensor):
+            return argument
+        return _given(tf.TensorSpec([None, *argument.shape[1:]], argument.dtype), steps)
+
+    args, kwargs = tree.map_structure(value, (call.args, call.kwargs))
+    try:
+        call.op(*args, **kwargs)
+    except Exception:  # each layer has its own complaint
+        return False
+    return True
 
 
 def _readable_trace(call: Call, masked: bool) -> Trace:

@@ -51,6 +51,24 @@ class Node:
         return self.op.get_attr(name)
 
 
+ELEMENTWISE = (
+    "Abs Acos Acosh Add AddN AddV2 Angle Asin Asinh Atan Atan2 Atanh BesselI0e BesselI1e Betainc BiasAdd "
+    "Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs Bucketize Cast Ceil CheckNumerics ClipByValue "
+    "Complex ComplexAbs Conj Cos Cosh Digamma Div DivNoNan Elu EnsureShape Equal Erf Erfc Erfinv Exp "
+    "Expm1 FakeQuantWithMinMaxArgs Floor FloorDiv FloorMod Greater GreaterEqual Identity Igamma Igammac "
+    "Imag Inv Invert IsFinite IsInf IsNan LeakyRelu LeftShift Less LessEqual Lgamma Log Log1p LogicalAnd "
+    "LogicalNot LogicalOr Maximum Minimum Mod Mul MulNoNan Ndtri Neg NextAfter NotEqual Pow "
+    "PreventGradient Real RealDiv Reciprocal Relu Relu6 RightShift Rint Round Rsqrt SelectV2 Selu Sigmoid "
+    "Sign Sin Sinh Snapshot Softplus Softsign Sqrt Square SquaredDifference StopGradient Sub Tan Tanh "
+    "TruncateDiv TruncateMod Xdivy Xlog1py Xlogy Zeta"
+).split()
+# What they give comes of no time step; nor does what is drawn at random.
+SOURCES = (
+    "Const OnesLike RandomStandardNormal RandomUniform RandomUniformInt Rank ReadVariableOp "
+    "StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomNormalV2 StatelessRandomUniformIntV2 "
+    "StatelessRandomUniformV2 StatelessTruncatedNormalV2 TruncatedNormal ZerosLike"
+).split()
+
 Rule = Callable[[Node], list[Bits]]
 # operator -> its rule, and the inputs that are data; the others say where data goes. None: all are data.
 RULES: dict[str, tuple[Rule, tuple[int, ...] | None]] = {}
@@ -112,19 +130,11 @@ def mixed(node: Node) -> list[Bits]:
     return [np.full(o.value.shape, everything) for o in node.outputs]
 
 
-@rule(
-    "Abs Acos Acosh Add AddN AddV2 Angle Asin Asinh Atan Atan2 Atanh BesselI0e BesselI1e Betainc BiasAdd "
-    "BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs Bucketize Cast Ceil CheckNumerics ClipByValue Complex "
-    "ComplexAbs Conj Cos Cosh Digamma Div DivNoNan Elu EnsureShape Equal Erf Erfc Erfinv Exp Expm1 "
-    "FakeQuantWithMinMaxArgs Floor FloorDiv FloorMod Greater GreaterEqual Identity Igamma Igammac Imag "
-    "Inv Invert IsFinite IsInf IsNan LeakyRelu LeftShift Less LessEqual Lgamma Log Log1p LogicalAnd "
-    "LogicalNot LogicalOr Maximum Minimum Mod Mul MulNoNan Ndtri Neg NextAfter NotEqual Pow "
-    "PreventGradient Real RealDiv Reciprocal Relu Relu6 RightShift Rint Round Rsqrt SelectV2 Selu Sigmoid "
-    "Sign Sin Sinh Snapshot Softplus Softsign Sqrt Square SquaredDifference StopGradient Sub Tan Tanh "
-    "TruncateDiv TruncateMod Xdivy Xlog1py Xlogy Zeta"
-)
+@rule(" ".join(ELEMENTWISE))
 def _elementwise(node: Node) -> list[Bits]:
     if node.op.type == "BiasAdd" and node.attribute("data_format") != b"NHWC":
+        return mixed(node)
+    if node.op.type == "Bitcast" and node.shape != node.inputs[0].value.shape:
         return mixed(node)
     return [either([s.bits for s in node.inputs], node.shape)]
 
@@ -142,15 +152,8 @@ def _select(node: Node) -> list[Bits]:
     return [either([condition, *choices], node.shape)]
 
 
-@rule(
-    "Const ReadVariableOp VariableV2 VarHandleOp RandomUniform RandomStandardNormal RandomUniformInt "
-    "TruncatedNormal StatelessRandomUniform StatelessRandomUniformV2 StatelessRandomUniformInt "
-    "StatelessRandomUniformIntV2 StatelessRandomNormal StatelessRandomNormalV2 StatelessTruncatedNormal "
-    "StatelessTruncatedNormalV2 StatelessRandomGetKeyCounter StatelessRandomGetAlg "
-    "StatelessRandomUniformFullInt ZerosLike OnesLike Rank"
-)
+@rule(" ".join(SOURCES))
 def _of_nothing(node: Node) -> list[Bits]:
-    """What is drawn at random is none of the time steps either."""
     return [nothing(o.value.shape) for o in node.outputs]
 
 

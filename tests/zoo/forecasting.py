@@ -496,7 +496,7 @@ class Lag(layers.Layer):
 
 @case(
     Signal(),
-    refused="layer 'lag' (Lag) depends on the index of the time step (StridedSlice <- Pad), so it has no step",
+    refused="layer 'lag' (Lag) depends on the index of the time step (StridedSlice <- Pad), so it has no ",
 )
 def seasonal_difference() -> keras.Model:
     """Salinas et al. 2020, DeepAR, whose lags GluonTS makes within the model; the one of a week ago.

@@ -16,6 +16,8 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from steprnn.runtime.errors import ExportError
+
 from . import moves, sums  # noqa: F401 (their rules)
 from .graph import Call, mask_of
 from .layers import refusal
@@ -25,7 +27,8 @@ ROWS, STEPS, MORE = 2, 9, 11
 COMPARISONS = {"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"}
 LARGE = 64  # elements; a constant of more is no place, size or threshold
 UNSEEN = (tf.resource, tf.variant, tf.string)  # types without values to look at
-DULL = {"Identity", "Cast", "ExpandDims", "Squeeze", "Reshape", "BroadcastTo", "Placeholder"}
+ENDS = {"Identity", "Placeholder"}
+DULL = ENDS | {"Cast", "ExpandDims", "Squeeze", "Reshape", "BroadcastTo"}  # in a path they tell nothing
 
 
 class Unreadable(Exception):  # noqa: N818 (it reads as what it says)
@@ -38,19 +41,14 @@ def read(call: Call, outputs: Any, masked: bool, length: int | None = None) -> s
     Gives the constants that its input is compared with. Raises `ExportError` where it is not local in time,
     `Unreadable` where that cannot be told. `length` is the one that the model was built for.
     """
+    symbols = tree.flatten(outputs)
     try:
-        trace = _readable_trace(call, masked)
+        trace = _readable_trace(call, len(symbols), masked)
     except Unreadable:
         if length and _runs(call, length) and not (_runs(call, STEPS) and _runs(call, MORE)):
-            reason, instead = (
-                f"takes sequences of {length} time steps alone",
-                "give it no weight for each step",
-            )
-            raise refusal(call.op, reason, instead) from None
+            alone = f"takes sequences of {length} time steps alone"
+            raise refusal(call.op, alone, "give it no weight for each step") from None
         raise
-    if trace.written:
-        raise refusal(call.op, f"writes a variable ({trace.written})", "write it as a cell with a state")
-    symbols = tree.flatten(outputs)
     for i, tensor in enumerate(trace.results):
         timed = i >= len(symbols) or None in symbols[i].shape  # behind the outputs are their masks
         reason, instead = trace.fault(tensor, timed)
@@ -78,7 +76,6 @@ class Trace:
         runs = [[t.numpy() for t in run(*(_given(s, steps) for s in specs))] for steps in (STEPS, MORE)]
         self._values = dict(zip([t.name for t in fetched], zip(*runs, strict=True), strict=True))
         self.seen: dict[str, Seen] = {}
-        self.written = next((op.type for op in self.operators if "Assign" in op.type), None)
         for op in self.operators:
             self._follow(op)
 
@@ -118,9 +115,10 @@ class Trace:
         following: str | None = tensor
         while following is not None:
             op = made_by[following]
-            names += [op.type + " (no rule)" * (op.type not in RULES)] if op.type not in DULL else []
+            names.append(op.type if op.type in RULES or op.type in ENDS else f"{op.type} (no rule)")
             sources = (t.name for t in op.inputs if t.name in self.seen)
             following = next((s for s in sources if union(self.seen[s].bits) & bit), None)
+        names = [n for n in names if n not in DULL] or [n for n in names if n not in ENDS]
         return " <- ".join(names if len(names) <= 5 else [*names[:2], "...", *names[-2:]])
 
     def _follow(self, op: tf.Operation) -> None:
@@ -184,19 +182,19 @@ def _runs(call: Call, steps: int) -> bool:
     return True
 
 
-def _readable_trace(call: Call, masked: bool) -> Trace:
+def _readable_trace(call: Call, outputs: int, masked: bool) -> Trace:
     """The trace with masks hung on the sequences, or without where the layer does not run with them."""
     try:
-        return _trace(call, masked)
-    except Unreadable:
+        return _trace(call, outputs, masked)
+    except (ExportError, Unreadable):
         raise
     except Exception as error:  # each layer has its own complaint
         if masked:
-            return _readable_trace(call, False)
+            return _readable_trace(call, outputs, False)
         raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
-def _trace(call: Call, masked: bool) -> Trace:
+def _trace(call: Call, outputs: int, masked: bool) -> Trace:
     arguments = (call.args, call.kwargs | ({"training": False} if "training" in call.kwargs else {}))
     leaves = tree.flatten(arguments)
     symbols = list({id(t): t for t in leaves if isinstance(t, keras.KerasTensor)}.values())
@@ -210,9 +208,15 @@ def _trace(call: Call, masked: bool) -> Trace:
             given[id(symbol)]._keras_mask = mask
         args, kwargs = tree.map_structure(lambda a: given.get(id(a), a), arguments)
         results = tree.flatten(call.op(*args, **kwargs))
+        if len(results) != outputs:
+            raise Unreadable(f"it gives {len(results)} tensors, expected {outputs}")
         masks = [m for m in map(mask_of, results) if m is not None]
         return [tf.identity(t) for t in (*results, *masks)]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Keras, about masks that a layer drops, which it may
-        return Trace(tf.compat.v1.wrap_function(run, specs), specs)
+        function = tf.compat.v1.wrap_function(run, specs)
+    for op in function.graph.get_operations():
+        if "Assign" in op.type:  # and running it would write it
+            raise refusal(call.op, f"writes a variable ({op.type})", "write it as a cell with a state")
+    return Trace(function, specs)

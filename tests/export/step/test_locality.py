@@ -230,8 +230,8 @@ def test_a_layer_that_writes_a_variable() -> None:
             return x / (1.0 + self.calls)
 
     assert refused(sequence(Counted(name="counted"), lstm())) == (
-        "layer 'counted' (Counted) writes a variable (AssignVariableOp), so it has no step; "
-        "write it as a cell with a state"
+        "layer 'counted' (Counted) changes a variable at every call, as drawing at random does, so it has no "
+        "step; draw outside the model, and give it what was drawn as an Input"
     )
 
 

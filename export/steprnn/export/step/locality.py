@@ -218,5 +218,6 @@ def _trace(call: Call, outputs: int, masked: bool) -> Trace:
         function = tf.compat.v1.wrap_function(run, specs)
     for op in function.graph.get_operations():
         if "Assign" in op.type:  # and running it would write it
-            raise refusal(call.op, f"writes a variable ({op.type})", "write it as a cell with a state")
+            instead = "draw outside the model, and give it what was drawn as an Input"
+            raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
     return Trace(function, specs)

@@ -49,7 +49,7 @@ def separation_with_states(x: Any, size: int, states: Any) -> tuple[Any, Any]:
     return mask, ops.stack([h, c], axis=-1)
 
 
-@case(Signal(mean=2.0), State(1), not_yet="a state that is cut out of an input is not read as one")
+@case(Signal(mean=2.0), State(1))
 def dtln_first_core() -> keras.Model:
     """breizhn/DTLN, as its TFLite files are made: the first core.
 
@@ -59,7 +59,7 @@ def dtln_first_core() -> keras.Model:
     return keras.Model([x, states], list(separation_with_states(x, BINS, states)))
 
 
-@case(Signal(), State(1), not_yet="a state that is cut out of an input is not read as one")
+@case(Signal(), State(1))
 def dtln_second_core() -> keras.Model:
     """breizhn/DTLN, as its TFLite files are made: the second core.
 

@@ -38,12 +38,12 @@ def prove(step: Step) -> Proofs | None:
         return None
     steps = step.fixed_steps or STEPS
     inputs = input_run(step, steps, ROWS)
-    state = initial_state(step, ROWS)
+    stepped = {t.name: inputs[t.name] for t in step.spec.inputs}
     oracle = FunctionEngine(freeze(step, "float64"), step.spec, "float64").runner(ROWS)
-    exact = chain(oracle, inputs, state)
+    exact = chain(oracle, stepped, initial_state(step, ROWS, inputs))
     # A model of 16 bits is allowed its own rounding: the unit is that of the step as the model runs it.
     native = FunctionEngine(step.function(), step.spec).runner(ROWS)
-    units = units_of(exact, chain(native, inputs, state))
+    units = units_of(exact, chain(native, stepped, initial_state(step, ROWS, inputs, "float32")))
 
     def together(arrays: Arrays) -> Arrays:
         """The model on whole sequences, `[steps, rows, ...]`; an output without time stays `[rows, ...]`."""

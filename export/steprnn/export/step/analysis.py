@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,75 +16,107 @@ from numpy.typing import NDArray
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.spec import StepSpec, TensorSpec
 
-from .graph import Call, is_final_state, is_window, makes_mask, operations, output_name, token_count, walk
+from .graph import (
+    MOVES,
+    Call,
+    carried,
+    is_final_state,
+    is_window,
+    makes_mask,
+    operations,
+    output_name,
+    state_inputs,
+    token_count,
+    walk,
+)
 from .layers import instead_of_padding, refusal, refuse
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
 from .parts import Padding, Part, part_of
 
 BATCH = 3  # a batch that is told apart from the time axis, which alone is None
+TIME = -1  # among the origins of a tensor: a memory, whose output changes along the sequence
 
 
 class Analysis:
     """What the step of a model is made of; raises `ExportError` where it has none.
 
-    `parts` has the part of each call by the call's key, `inputs` the position among the model's inputs by
-    the name in the spec, `outputs` likewise. `mask_value` is what a masked time step holds throughout.
+    `graph` is what is stepped. `parts` has the part of each call by the call's key, `inputs` the position
+    among the model's inputs by the name in `spec` or in `start`, `outputs` likewise. `start` is the contract
+    of what computes states from static inputs, None where all begin by themselves. `carried` has for the
+    inputs that hold states the outputs that they take back at the next call, by position. `mask_value` is
+    what a masked time step holds throughout.
     """
 
     def __init__(self, graph: Any, model: str) -> None:
-        self._graph = graph
         self._model = model
+        states = state_inputs(graph)
+        self.carried = carried(graph, states)
+        packed = {j for j in self.carried.values() if not is_final_state(graph.outputs[j])}
+        self._positions = [j for j in range(len(graph.outputs)) if j not in packed]
+        self._output_names = [output_name(graph, j) for j in self._positions]
+        # What packs states is not run: it may ask for the batch that it was made for.
+        kept = [graph.outputs[j] for j in self._positions]
+        self.graph = keras.Function(graph.inputs, kept) if packed else graph
         self._padded: dict[int, tuple[Any, Padding]] = {}  # id of a tensor -> it, and what padded it
-        self._read: set[int] = set()  # ids of the tensors that some layer reads
-        self._masks = any(type(op).__name__ == "NotEqual" or makes_mask(op) for op in operations(graph))
-        masking = (op for op in operations(graph) if isinstance(op, layers.Masking))
+        # id of a tensor -> it, and the positions of the inputs that it is computed from.
+        self._origins: dict[int, tuple[Any, frozenset[int]]] = {}
+        self._moved: dict[int, int] = {}  # id of a tensor -> the one input whose elements it holds
+        self._masks = any(type(op).__name__ == "NotEqual" or makes_mask(op) for op in operations(self.graph))
+        masking = (op for op in operations(self.graph) if isinstance(op, layers.Masking))
         self.mask_value = next((float(op.mask_value) for op in masking), None)
         self.parts: dict[int, Part] = {}
         self.notes: list[str] = []
         self._memories: list[Memory] = []
-        self._inputs = [self._symbol(t) for t in graph.inputs]
-        # Tensors that stay the same over the sequence, by id: inputs without time, and what is made of them.
-        self._static = {id(t): t for t in self._inputs if None not in t.shape}
-        self._outputs = walk(graph, list(self._inputs), self._visit)
+        self._read: set[int] = set()  # positions of the inputs that a step reads
+        self._symbols = [self._symbol(t, i not in states) for i, t in enumerate(self.graph.inputs)]
+        for i, t in enumerate(self._symbols):
+            self._origins[id(t)], self._moved[id(t)] = (t, frozenset({i})), i
+        self._outputs = walk(self.graph, list(self._symbols), self._visit)
+        for t in self._outputs:
+            self._read |= self._origin_of([t]) - {TIME}
         self._name_memories()
         self.initial: dict[str, NDArray[np.float32]] = {}
         for memory in self._memories:
             self.initial |= memory.initial
         self.inputs: dict[str, int] = {}
         self.outputs: dict[str, int] = {}
+        self._held: dict[int, str] = {}  # position of an input -> the state that it hands in at every call
+        self.begun = self._begun_states()  # states that the start computes -> the inputs that they come from
         self.spec = StepSpec(
             self._input_specs(), tuple(s for m in self._memories for s in m.states), self._output_specs()
         )
+        self.start = self._start_spec()
 
     def given(self, moment: Moment) -> list[Any]:
-        """The model's inputs at one time step; an initial state, which the caller holds, is zero."""
-        names = {position: name for name, position in self.inputs.items()}
+        """The model's inputs at one time step; what it does not read is zero."""
+        names = self._held | {position: name for name, position in self.inputs.items()}
         given = []
-        for i, (tensor, symbol) in enumerate(zip(self._graph.inputs, self._inputs, strict=True)):
-            if i not in names:
-                given.append(ops.zeros((1, *tensor.shape[1:]), tensor.dtype))
-            else:
-                value = moment.tensors[names[i]]
-                given.append(moment.add_time(value) if None in symbol.shape else value)
+        for i, (tensor, symbol) in enumerate(zip(self.graph.inputs, self._symbols, strict=True)):
+            timed = None in symbol.shape
+            value = moment.tensors.get(names.get(i, ""))
+            if value is None:
+                value = ops.zeros((1, *symbol.shape[1 + timed :]), tensor.dtype)
+            given.append(moment.add_time(value) if timed else ops.cast(value, tensor.dtype))
         return given
 
     def results(self, outputs: list[Any], moment: Moment) -> Tensors:
         """What a step returns, from the model's outputs at one time step."""
         results = dict(moment.following)
-        for name, i in self.outputs.items():
+        for name, i in self._returned.items():
             timed = None in self._outputs[i].shape
             results[name] = moment.drop_time(outputs[i]) if timed else outputs[i]
         tensors = {t.name: t for t in self.spec.outputs} | {self.spec.next_of(t): t for t in self.spec.states}
         return {name: ops.cast(results[name], tensors[name].dtype) for name in self.spec.result_names}
 
-    def _symbol(self, tensor: Any) -> Any:
+    def _symbol(self, tensor: Any, may_be_sequence: bool) -> Any:
         rank = len(tensor.shape)
-        is_token = token_count(self._graph, tensor) is not None
+        is_token = token_count(self.graph, tensor) is not None
         has_time = rank > 2 or (
-            rank == 2 and (tensor.shape[1] is None or is_token or is_window(self._graph, tensor))
+            rank == 2 and (tensor.shape[1] is None or is_token or is_window(self.graph, tensor))
         )
-        shape = (BATCH, None, *tensor.shape[2:]) if has_time else (BATCH, *tensor.shape[1:])
+        timed = may_be_sequence and has_time
+        shape = (BATCH, None, *tensor.shape[2:]) if timed else (BATCH, *tensor.shape[1:])
         return keras.KerasTensor(shape, tensor.dtype)
 
     def _visit(self, call: Call) -> Any:
@@ -90,10 +124,9 @@ class Analysis:
         self._look_at(call)
         begins = arguments.pop("initial_state", None) if isinstance(op, layers.RNN) else None
         tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
-        self._read.update(id(t) for t in tensors)
+        origin = self._origin_of(tensors)
         timed = any(None in t.shape for t in tensors)
-        static = bool(tensors) and all(id(t) in self._static for t in tensors)
-        refuse(op, timed, static)
+        refuse(op, timed, self._is_static(origin))
         padded = self._take_up_padding(op, tensors)
         if isinstance(op, layers.RNN):
             part: Part = self._recurrent(op, timed, arguments, begins)
@@ -106,18 +139,32 @@ class Analysis:
         self.parts[call.key] = part
         if isinstance(part, Recurrent | Convolution):
             self._memories.append(part)
+            self._read |= origin - {TIME}
+            origin |= {TIME}
         outputs = part.shapes(call)
-        if static:
-            self._static |= {id(t): t for t in tree.flatten(outputs)}
+        for t in tree.flatten(outputs):  # holding them keeps their ids from being reused
+            self._origins[id(t)] = t, origin
+            if type(op).__name__ in MOVES and len(tensors) == 1 and id(tensors[0]) in self._moved:
+                self._moved[id(t)] = self._moved[id(tensors[0])]
         if isinstance(part, Padding):
-            self._padded[id(outputs)] = (outputs, part)  # holding it keeps its id from being reused
+            self._padded[id(outputs)] = (outputs, part)
         return outputs
+
+    def _origin_of(self, tensors: Iterable[Any]) -> frozenset[int]:
+        return frozenset().union(*(self._origins[id(t)][1] for t in tensors if id(t) in self._origins))
+
+    def _is_static(self, origin: frozenset[int]) -> bool:
+        """Whether what is computed from these inputs stays the same over a stream."""
+        return bool(origin) and all(i != TIME and None not in self._symbols[i].shape for i in origin)
 
     def _look_at(self, call: Call) -> None:
         """What a person should know of a call before it is stepped."""
         op = call.op
         if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", op.name):
             raise refusal(op, "has a name that TensorFlow does not take", "use letters, digits, _, . and -")
+        if call.kwargs.get("training") is True and isinstance(op, layers.BatchNormalization):
+            instead = "call it without, so that it normalises by what it learnt"
+            raise refusal(op, "normalises over the batch (training=True)", instead)
         if call.kwargs.get("training") is True:
             self.notes.append(
                 f"layer {op.name!r} ({type(op).__name__}) is called with training=True; the step runs it as "
@@ -138,7 +185,7 @@ class Analysis:
     def _recurrent(self, op: layers.RNN, timed: bool, arguments: dict[str, Any], begins: Any) -> Recurrent:
         flat = tree.flatten(begins) if begins is not None else []
         symbolic = [t for t in flat if isinstance(t, keras.KerasTensor)]
-        if any(all(t is not s for s in self._inputs) for t in symbolic):
+        if not all(self._is_static(self._origin_of([t])) for t in symbolic):
             raise refusal(
                 op,
                 "begins from a state that is computed from other inputs",
@@ -161,32 +208,69 @@ class Analysis:
                 name = f"{name}_{calls[name]}"
             memory.take_names("" if len(self._memories) == 1 else f"{name}_")
 
+    def _begun_states(self) -> dict[str, frozenset[int]]:
+        """The states that are computed from static inputs, and from which.
+
+        An input that is an initial state and nothing else is the caller's, and zero at first. One that is
+        read elsewhere too is a state where a call is one time step; else it is what the stream begins from.
+        """
+        begun = {}
+        pairs = zip(self.graph.inputs, self._symbols, strict=True)
+        one_step = all(t.shape[1] == 1 for t, symbol in pairs if None in symbol.shape)
+        for memory in (m for m in self._memories if isinstance(m, Recurrent)):
+            for state, begin in zip(memory.states, memory.begins, strict=False):
+                handed = self._moved.get(id(begin))
+                if not isinstance(begin, keras.KerasTensor) or (
+                    handed is not None and handed not in self._read
+                ):
+                    continue
+                if handed is not None and one_step:
+                    if begin is not self._symbols[handed]:
+                        raise refusal(
+                            memory.op,
+                            "begins from a part of an input that other layers read too",
+                            "give each state an Input of its own",
+                        )
+                    self._held[handed] = state.name
+                else:
+                    begun[state.name] = self._origin_of([begin])
+        self._read -= set(self._held)
+        return begun
+
     def _input_specs(self) -> tuple[TensorSpec, ...]:
-        specs = []
-        read = [i for i, symbol in enumerate(self._inputs) if id(symbol) in self._read]
-        for i in read:
-            tensor, symbol = self._graph.inputs[i], self._inputs[i]
-            name = "x" if len(read) == 1 else re.sub(r"\W", "_", tensor.name)
-            tokens = token_count(self._graph, tensor)
-            dtype = "int32" if tokens is not None or "int" in tensor.dtype else "float32"
-            static = id(symbol) in self._static
-            specs.append(TensorSpec(name, dtype, _without_batch(symbol.shape), tokens, static))
-            self.inputs[name] = i
+        specs = tuple(self._input_spec(i, alone=len(self._read) == 1) for i in sorted(self._read))
         if all(t.static for t in specs):
             raise ExportError(
                 f"model {self._model!r} has no input with a time axis; a step reads one at every time step"
             )
-        return tuple(specs)
+        return specs
+
+    def _input_spec(self, i: int, alone: bool = False) -> TensorSpec:
+        tensor, symbol = self.graph.inputs[i], self._symbols[i]
+        name = "x" if alone else re.sub(r"\W", "_", tensor.name)
+        tokens = token_count(self.graph, tensor)
+        dtype = "int32" if tokens is not None or "int" in tensor.dtype else "float32"
+        self.inputs[name] = i
+        return TensorSpec(name, dtype, _without_batch(symbol.shape), tokens, None not in symbol.shape)
+
+    def _start_spec(self) -> StepSpec | None:
+        if not self.begun:
+            return None
+        known = {self.inputs[t.name]: t for t in self.spec.inputs}
+        read = sorted(frozenset().union(*self.begun.values()))
+        inputs = (replace(known.get(i) or self._input_spec(i), static=False) for i in read)
+        return StepSpec(tuple(inputs), (), tuple(t for t in self.spec.states if t.name in self.begun))
 
     def _output_specs(self) -> tuple[TensorSpec, ...]:
-        returned = [i for i, t in enumerate(self._graph.outputs) if not is_final_state(t)]
+        returned = [i for i, t in enumerate(self.graph.outputs) if not is_final_state(t)]
         if not returned:
             raise ExportError(f"model {self._model!r} returns only states; a step needs an output")
-        names = ["y"] if len(returned) == 1 else _distinct([output_name(self._graph, i) for i in returned])
-        self.outputs = dict(zip(names, returned, strict=True))
+        names = ["y"] if len(returned) == 1 else _distinct([self._output_names[i] for i in returned])
+        self._returned = dict(zip(names, returned, strict=True))
+        self.outputs = {name: self._positions[i] for name, i in self._returned.items()}
         return tuple(
             TensorSpec(name, "float32", _without_batch(self._outputs[i].shape))
-            for name, i in self.outputs.items()
+            for name, i in self._returned.items()
         )
 
 

@@ -155,8 +155,15 @@ def token_count(graph: Any, tensor: Any) -> int | None:
 
 
 def is_window(graph: Any, tensor: Any) -> bool:
-    """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer."""
+    """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer.
+
+    Or a mask of n truth values.
+    """
     window = tensor.shape[1]
+    for op in graph.operations:
+        for node in op._inbound_nodes:
+            if any(t is tensor for t in tree.flatten(node.arguments.kwargs.get("mask"))):
+                return True
     for op in consumers(graph, tensor):
         if isinstance(op, layers.Reshape) and tuple(op.target_shape) in ((window, 1), (-1, 1)):
             return True
@@ -165,10 +172,68 @@ def is_window(graph: Any, tensor: Any) -> bool:
     return False
 
 
+# They give their elements as they are, in another place.
+MOVES = frozenset(
+    "Concatenate ExpandDims Flatten GetItem Identity Reshape Split Squeeze Stack Transpose Unstack".split()
+)
+
+
+def state_inputs(graph: Any) -> dict[int, list[Any]]:
+    """The inputs that hold initial states of recurrent layers, as they are or several packed into one.
+
+    Their positions, with the states after the sequence where the layers return them.
+    """
+    found: dict[int, list[Any]] = {}
+    for op in (op for op in graph.operations if isinstance(op, layers.RNN)):
+        for node in op._inbound_nodes:
+            call = inspect.signature(op.call).bind(*node.arguments.args, **node.arguments.kwargs)
+            for k, begin in enumerate(tree.flatten(call.arguments.get("initial_state"))):
+                source = _moved_from(begin)
+                for i in (i for i, tensor in enumerate(graph.inputs) if tensor is source):
+                    found.setdefault(i, []).extend(node.output_tensors[1 + k : 2 + k])
+    return found
+
+
+def carried(graph: Any, states: dict[int, list[Any]]) -> dict[int, int]:
+    """The inputs among `state_inputs` that take back what an output gave at the last call, as positions."""
+    found = {}
+    for i, following in states.items():
+        for j, output in enumerate(graph.outputs):
+            held = {id(t) for t in final_states(output)}
+            if (
+                held
+                and held == {id(t) for t in following}
+                and tuple(output.shape) == tuple(graph.inputs[i].shape)
+            ):
+                found[i] = j
+    return found
+
+
+def final_states(tensor: Any) -> list[Any]:
+    """The states of recurrent layers of which a tensor holds the elements, and nothing else; or none."""
+    op, node, index = tensor._keras_history
+    if isinstance(op, layers.RNN):
+        return [tensor] if index > 0 else []
+    parts = op._inbound_nodes[node].input_tensors if type(op).__name__ in MOVES else []
+    found = [final_states(part) for part in parts]
+    return [state for states in found for state in states] if all(found) else []
+
+
 def is_final_state(tensor: Any) -> bool:
     """Whether an output of the model is a state that its recurrent layer returns: `next_` says it already."""
     op, _, index = tensor._keras_history
     return isinstance(op, layers.RNN) and index > 0
+
+
+def _moved_from(tensor: Any) -> Any:
+    """The input of which a tensor holds elements, and nothing else; or None."""
+    if not isinstance(tensor, keras.KerasTensor):
+        return None
+    op, node, _ = tensor._keras_history
+    read = op._inbound_nodes[node].input_tensors
+    if not read:
+        return tensor
+    return _moved_from(read[0]) if type(op).__name__ in MOVES and len(read) == 1 else None
 
 
 def output_name(graph: Any, i: int) -> str:

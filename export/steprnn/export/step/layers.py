@@ -69,6 +69,8 @@ def refuse(op: Any, timed: bool, static: bool = False) -> None:
         raise refusal(op, *REFUSED[kind])
     if not timed and not static and kind in REFUSED_WITHOUT_TIME:
         raise refusal(op, *REFUSED_WITHOUT_TIME[kind])
+    if timed and kind == "Concatenate" and op.axis == 1:
+        raise refusal(op, "joins sequences one after the other", "step through the first, then the second")
     if isinstance(op, layers.RNN) and op.go_backwards:
         raise refusal(op, "reads the sequence backwards (go_backwards=True)", "train it forwards")
     if timed and isinstance(op, layers.BatchNormalization | layers.LayerNormalization):

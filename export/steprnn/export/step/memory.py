@@ -33,15 +33,16 @@ class Recurrent(Part):
         super().__init__(timed)
         self.op = op
         self._masked = masked
-        self._begins = begins
+        self.begins = begins
         structure = op.get_initial_state(batch_size=1)
         self._structure = list(structure) if tree.is_nested(structure) else [structure]
 
     def take_names(self, prefix: str) -> None:
         """Give the states their names, with `prefix` before each."""
         begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(self._structure)]
-        if self._begins and not any(isinstance(s, keras.KerasTensor) for s in self._begins):
-            begin = [np.asarray(ops.convert_to_numpy(s)) for s in self._begins]
+        for i, given in enumerate(self.begins):
+            if not isinstance(given, keras.KerasTensor):
+                begin[i] = np.asarray(ops.convert_to_numpy(given))
         self._names = names = [prefix + name for name in _state_names(self.op.cell)]
         self.states = tuple(
             TensorSpec(name, DTYPE, tuple(int(n) for n in array.shape[1:]))
@@ -50,7 +51,7 @@ class Recurrent(Part):
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
         # At a masked step Keras repeats the last output, which for its own cells is a state already,
         # but for one: before the first output it puts out zeros, and not the initial state.
-        own = None if self._begins else _output_state(self.op.cell)
+        own = None if self.begins else _output_state(self.op.cell)
         self._last = prefix + (own or "last")
         if self._masked and self._last not in names:
             cell = self.op.cell
@@ -65,6 +66,7 @@ class Recurrent(Part):
         """Call the cell once; the output, and behind it the final states where the layer returns them."""
         arguments = call.arguments
         sequence, mask = next(iter(arguments.values())), arguments.get("mask")
+        moment.beginning |= dict(zip(self._names, tree.flatten(arguments.get("initial_state")), strict=False))
         if mask is None and arguments.get("initial_state") is None:  # handed on with the sequence
             mask = mask_of(sequence)
         counts = None if mask is None else moment.drop_time(mask)
@@ -169,11 +171,11 @@ def _without_dropout(cell: Any) -> Iterator[None]:
 def _state_names(cell: Any) -> list[str]:
     if isinstance(cell, layers.StackedRNNCells):
         return [f"cell_{i}_{name}" for i, inner in enumerate(cell.cells) for name in _state_names(inner)]
-    if isinstance(cell, layers.LSTMCell):
-        return ["h", "c"]
-    if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell):
-        return ["h"]
     size = len(tree.flatten(cell.state_size))
+    if isinstance(cell, layers.LSTMCell) and size == 2:  # a subclass may have more
+        return ["h", "c"]
+    if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell) and size == 1:
+        return ["h"]
     return ["s"] if size == 1 else [f"s{i}" for i in range(size)]
 
 

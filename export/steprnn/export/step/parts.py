@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops, tree
 from numpy.typing import NDArray
 
@@ -48,12 +49,18 @@ class Part:
 
     def step(self, call: Call, moment: Moment) -> Any:
         """The results at one time step; raises `ExportError` where the layer does not run on one."""
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
         try:
-            return self._run(call, moment)
+            results = self._run(call, moment)
         except Exception as error:
             raise refusal(
                 call.op, "does not run on a single time step", "it must act on each time step alone"
             ) from error
+        if any(made.type.startswith("Assign") for made in graph.get_operations()[before:]):
+            instead = "draw outside the model, and give it what was drawn as an Input"
+            raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
+        return results
 
     def _run(self, call: Call, moment: Moment) -> Any:
         return call.run()

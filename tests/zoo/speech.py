@@ -213,7 +213,7 @@ def crn_encoder() -> keras.Model:
     return keras.Model(x, layers.Dense(16, activation="sigmoid")(y))
 
 
-@case(Signal(), not_yet="a Conv2D and a Conv2DTranspose over time and frequency")
+@case(Signal())
 def crn() -> keras.Model:
     """Tan and Wang 2018, A convolutional recurrent network for real-time speech enhancement.
 
@@ -470,7 +470,7 @@ class CausalAtrousConvolution1D(layers.Conv1D):
         return (*shape[:2], self.filters)
 
 
-@case(Signal(), not_yet="a subclass of Conv1D that pads by itself")
+@case(Signal())
 def wavenet_of_keras_2() -> keras.Model:
     """basveeling/wavenet.
 

@@ -20,6 +20,7 @@ from .graph import (
     MOVES,
     Call,
     carried,
+    flat_sequence,
     is_final_state,
     is_window,
     makes_mask,
@@ -32,7 +33,7 @@ from .graph import (
 from .layers import instead_of_padding, refusal, refuse
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
-from .parts import Padding, Part, part_of
+from .parts import Cropped, Padding, Part, part_of
 
 BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 TIME = -1  # among the origins of a tensor: a memory, whose output changes along the sequence
@@ -58,7 +59,8 @@ class Analysis:
         # What packs states is not run: it may ask for the batch that it was made for.
         kept = [graph.outputs[j] for j in self._positions]
         self.graph = keras.Function(graph.inputs, kept) if packed else graph
-        self._padded: dict[int, tuple[Any, Padding]] = {}  # id of a tensor -> it, and what padded it
+        self._padded: dict[int, tuple[Any, Padding, Any]] = {}  # id of a tensor -> it, what padded it, before
+        self._tails: dict[int, int] = {}  # id of a tensor -> time steps beyond the sequence, to be cropped
         # id of a tensor -> it, and the positions of the inputs that it is computed from.
         self._origins: dict[int, tuple[Any, frozenset[int]]] = {}
         self._moved: dict[int, int] = {}  # id of a tensor -> the one input whose elements it holds
@@ -68,8 +70,12 @@ class Analysis:
         self.parts: dict[int, Part] = {}
         self.notes: list[str] = []
         self._memories: list[Memory] = []
+        self._pasts: dict[tuple[Any, ...], Convolution] = {}  # (a sequence, reach) -> what remembers it
         self._read: set[int] = set()  # positions of the inputs that a step reads
         self._symbols = [self._symbol(t, i not in states) for i, t in enumerate(self.graph.inputs)]
+        self.flat: dict[int, int] = {}  # inputs that are a whole sequence in a row, and its time steps
+        if not any(None in symbol.shape for symbol in self._symbols):
+            self._lay_out_sequences()
         for i, t in enumerate(self._symbols):
             self._origins[id(t)], self._moved[id(t)] = (t, frozenset({i})), i
         self._outputs = walk(self.graph, list(self._symbols), self._visit)
@@ -119,6 +125,13 @@ class Analysis:
         shape = (BATCH, None, *tensor.shape[2:]) if timed else (BATCH, *tensor.shape[1:])
         return keras.KerasTensor(shape, tensor.dtype)
 
+    def _lay_out_sequences(self) -> None:
+        """Where no input has a time axis, one that is made into a sequence is read a time step at a time."""
+        for i, tensor in enumerate(self.graph.inputs):
+            if (laid_out := flat_sequence(self.graph, tensor)) is not None:
+                self.flat[i], features = laid_out
+                self._symbols[i] = keras.KerasTensor((BATCH, None, features), tensor.dtype)
+
     def _visit(self, call: Call) -> Any:
         op, arguments = call.op, call.arguments
         self._look_at(call)
@@ -126,19 +139,21 @@ class Analysis:
         tensors = [t for t in tree.flatten(arguments) if isinstance(t, keras.KerasTensor)]
         origin = self._origin_of(tensors)
         timed = any(None in t.shape for t in tensors)
-        refuse(op, timed, self._is_static(origin))
+        cropped = self._crop_tail(op, tensors)
+        refuse(op, timed, self._is_static(origin), cropped)
         padded = self._take_up_padding(op, tensors)
         if isinstance(op, layers.RNN):
             part: Part = self._recurrent(op, timed, arguments, begins)
+        elif cropped:
+            part = Cropped(timed)
         elif timed and reach(op):
-            if op.padding == "valid" and not padded:
+            if op.padding == "valid" and not padded and not isinstance(op, layers.Conv2DTranspose):
                 raise refusal(op, "shortens the sequence (padding='valid')", instead_of_padding(op))
-            part = Convolution(op, timed)
+            part = self._convolution(op, tensors[0])
         else:
             part = part_of(op, timed)
         self.parts[call.key] = part
-        if isinstance(part, Recurrent | Convolution):
-            self._memories.append(part)
+        if part.remembers:
             self._read |= origin - {TIME}
             origin |= {TIME}
         outputs = part.shapes(call)
@@ -146,8 +161,10 @@ class Analysis:
             self._origins[id(t)] = t, origin
             if type(op).__name__ in MOVES and len(tensors) == 1 and id(tensors[0]) in self._moved:
                 self._moved[id(t)] = self._moved[id(tensors[0])]
+        if timed and reach(op) and isinstance(op, layers.Conv2DTranspose):
+            self._tails[id(outputs)] = reach(op)
         if isinstance(part, Padding):
-            self._padded[id(outputs)] = (outputs, part)
+            self._padded[id(outputs)] = (outputs, part, tensors[0])
         return outputs
 
     def _origin_of(self, tensors: Iterable[Any]) -> frozenset[int]:
@@ -182,6 +199,30 @@ class Analysis:
             )
         return pads
 
+    def _crop_tail(self, op: Any, tensors: list[Any]) -> bool:
+        """Whether this crops what a transposed convolution made beyond the sequence, which it has to."""
+        tail = max((self._tails.get(id(t), 0) for t in tensors), default=0)
+        if not tail:
+            return False
+        if isinstance(op, layers.Cropping2D) and tuple(op.cropping[0]) == (0, tail):
+            return True
+        instead = f"crop them just behind it: Cropping2D(((0, {tail}), (0, 0)))"
+        raise refusal(op, f"reads {tail} more time steps of a Conv2DTranspose than there are", instead)
+
+    def _convolution(self, op: Any, tensor: Any) -> Convolution:
+        """What remembers the sequence for it, which another of the same reach may do already."""
+        key: tuple[Any, ...] = (reach(op),)
+        while id(tensor) in self._padded:
+            _, padding, before = self._padded[id(tensor)]
+            key, tensor = (*key, padding.over), before
+        key = (*key, id(tensor))
+        known = self._pasts.get(key)
+        if known is None:
+            known = self._pasts[key] = Convolution(op, True)
+            self._memories.append(known)
+            return known
+        return Convolution(op, True, known)
+
     def _recurrent(self, op: layers.RNN, timed: bool, arguments: dict[str, Any], begins: Any) -> Recurrent:
         flat = tree.flatten(begins) if begins is not None else []
         symbolic = [t for t in flat if isinstance(t, keras.KerasTensor)]
@@ -193,7 +234,9 @@ class Analysis:
             )
         # Keras hands a mask on with the sequence only where that is the one tensor of the call.
         masked = arguments.get("mask") is not None or (self._masks and not flat)
-        return Recurrent(op, timed, masked, flat)
+        memory = Recurrent(op, timed, masked, flat)
+        self._memories.append(memory)
+        return memory
 
     def _name_memories(self) -> None:
         if not self._memories:

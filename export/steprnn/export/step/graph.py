@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,15 +75,36 @@ def _opened(layer: layers.Layer) -> Any:
 
 def _traced(layer: layers.Layer) -> Any:
     own = not type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model | layers.RNN)
+    remembers = isinstance(layer, MAY_REMEMBER) and "call" in vars(type(layer))
     inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
-    tensors = layer._inbound_nodes[0].input_tensors if own and inner and layer._inbound_nodes else []
-    if len(tensors) != 1:
+    tensors = layer._inbound_nodes[0].input_tensors if own and layer._inbound_nodes else []
+    if len(tensors) != 1 or not (inner or remembers):
         return None
     x = keras.Input(tensors[0].shape[1:], tensors[0].shape[0], tensors[0].dtype)
     try:
-        return keras.Model(x, layer.call(x))
+        with _as_it_is_called(layer) if remembers else nullcontext():
+            return keras.Model(x, layer.call(x))
     except Exception:  # it asks for values, which a symbolic tensor does not have
         return None
+
+
+@contextmanager
+def _as_it_is_called(layer: layers.Layer) -> Iterator[None]:
+    """While a kind of a Keras layer calls that layer's own `call`, it shows as a layer in the graph."""
+    base: Any = next(c for c in type(layer).__mro__ if c.__module__.startswith("keras."))
+    plain = object.__new__(base)
+    plain.__dict__.update(layer.__dict__)  # the same weights and options
+    plain.__dict__.update(_inbound_nodes=[], _outbound_nodes=[])
+    call = base.call
+
+    def shown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return plain(*args, **kwargs) if self is layer else call(self, *args, **kwargs)
+
+    base.call = shown
+    try:
+        yield
+    finally:
+        base.call = call
 
 
 def walk(graph: Any, inputs: list[Any], visit: Callable[[Call], Any]) -> list[Any]:
@@ -157,19 +179,26 @@ def token_count(graph: Any, tensor: Any) -> int | None:
 def is_window(graph: Any, tensor: Any) -> bool:
     """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer.
 
-    Or a mask of n truth values.
+    Or a mask of n truth values. `RepeatVector(n)` of it is not that: it is n times all of it.
     """
     window = tensor.shape[1]
     for op in graph.operations:
         for node in op._inbound_nodes:
             if any(t is tensor for t in tree.flatten(node.arguments.kwargs.get("mask"))):
                 return True
-    for op in consumers(graph, tensor):
-        if isinstance(op, layers.Reshape) and tuple(op.target_shape) in ((window, 1), (-1, 1)):
-            return True
-        if type(op).__name__ == "ExpandDims" and op.axis in (-1, 2):
-            return True
-    return False
+    return any(
+        len(output.shape) == 3 and output.shape[1] == window
+        for op in consumers(graph, tensor)
+        for output in tree.flatten(op.output)
+        if not isinstance(op, layers.RepeatVector)
+    )
+
+
+def flat_sequence(graph: Any, tensor: Any) -> tuple[int, int] | None:
+    """The time steps and features of an input `[batch, n]` that a layer lays out as a sequence; or None."""
+    readers = consumers(graph, tensor)
+    output = readers[0].output if len(readers) == 1 and type(readers[0]).__name__ == "Reshape" else None
+    return tuple(output.shape[1:]) if output is not None and len(output.shape) == 3 else None
 
 
 # They give their elements as they are, in another place.

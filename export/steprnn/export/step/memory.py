@@ -101,19 +101,21 @@ class Recurrent(Part):
 class Convolution(Part):
     """A causal convolution over time: `past`, the last (kernel - 1) * dilation inputs, oldest first.
 
-    Of one dimension, or of two of which time is the first.
+    Of one dimension, or of two of which time is the first. What another convolution remembers of the same
+    sequence is not kept twice: `shares` is that one.
     """
 
     remembers = True
 
-    def __init__(self, op: Any, timed: bool) -> None:
+    def __init__(self, op: Any, timed: bool, shares: Convolution | None = None) -> None:
         super().__init__(timed)
         self.op = op
+        self._owner = shares or self
 
     def take_names(self, prefix: str) -> None:
         """Give the state its name, with `prefix` before it."""
-        self._name = f"{prefix}past"
-        self.states = (TensorSpec(self._name, DTYPE, (reach(self.op), *self._features)),)
+        self.name = f"{prefix}past"
+        self.states = (TensorSpec(self.name, DTYPE, (reach(self.op), *self._features)),)
 
     def shapes(self, call: Call) -> Any:
         """As many time steps as it reads."""
@@ -125,8 +127,11 @@ class Convolution(Part):
     def step(self, call: Call, moment: Moment) -> Any:
         """Convolve the one window that ends at this time step."""
         op, x = self.op, moment.drop_time(call.args[0])
-        past = ops.cast(moment.tensors[self._name], x.dtype)
+        past = ops.cast(moment.tensors[self._owner.name], x.dtype)
         window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
+        moment.following[NEXT + self._owner.name] = window[:, 1:]
+        if isinstance(op, layers.Conv2DTranspose):  # the window alone makes as many steps before and after
+            return moment.add_time(op(window)[:, reach(op)])
         kernel = ops.cast(op.kernel, x.dtype)
         options = {"strides": op.strides, "padding": "valid", "dilation_rate": op.dilation_rate}
         if isinstance(op, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
@@ -139,7 +144,6 @@ class Convolution(Part):
             y = ops.add(y, ops.cast(op.bias, x.dtype))
         if op.activation is not None:
             y = op.activation(y)
-        moment.following[NEXT + self._name] = window[:, 1:]
         return moment.add_time(y)
 
 
@@ -148,8 +152,11 @@ Memory = Recurrent | Convolution
 
 def reach(op: Any) -> int:
     """How many past inputs a convolution over time needs; 0 of anything else."""
-    kinds = (layers.Conv1D, layers.DepthwiseConv1D, layers.Conv2D, layers.DepthwiseConv2D)
-    if isinstance(op, kinds) and not isinstance(op, layers.Conv2DTranspose):
+    kinds = (
+        *(layers.Conv1D, layers.DepthwiseConv1D),
+        *(layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose),
+    )
+    if isinstance(op, kinds) and not isinstance(op, layers.Conv1DTranspose):
         return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
     return 0
 

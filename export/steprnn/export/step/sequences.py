@@ -31,9 +31,9 @@ class SequenceModel:
         spec = analysis.spec
         self._static = set(analysis.inputs) - {t.name for t in spec.stepped}
         self._stateful = [m for m in model._flatten_layers() if getattr(m, "stateful", False)]
-        length = _common_length(
-            {t.name: model.inputs[analysis.inputs[t.name]].shape[1] for t in spec.stepped}
-        )
+        stepped = {t.name: analysis.inputs[t.name] for t in spec.stepped}
+        lengths = {n: analysis.flat.get(i, model.inputs[i].shape[1]) for n, i in stepped.items()}
+        length = _common_length(lengths)
         states = [i for i in range(len(model.inputs)) if i not in analysis.inputs.values()]
         handed = bool(states) and all(i in analysis.carried for i in states)
         self._calls_by_step = length == 1 and (handed or (bool(self._stateful) and not states))
@@ -125,6 +125,8 @@ class SequenceModel:
             array = inputs[names[i]] if i in names else np.zeros((rows, *tensor.shape[1:]))
             if i in names and names[i] in self._static:
                 array = array[:, 0]
+            if i in self._analysis.flat:
+                array = array.reshape(len(array), -1)
             size = tensor.shape[0] or rows
             given.append(ops.convert_to_tensor(np.resize(array, (size, *array.shape[1:])), tensor.dtype))
         return given

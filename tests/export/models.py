@@ -698,6 +698,59 @@ def causal_convolutions_of_two_dimensions() -> keras.Model:
     )
 
 
+@case("down_past up_past")
+def transposed_convolution() -> keras.Model:
+    """The decoder of a convolutional recurrent network: what is made beyond the sequence is cropped."""
+    return picture(
+        layers.ZeroPadding2D(((1, 0), (0, 0))),
+        layers.Conv2D(4, (2, 2), strides=(1, 2), name="down"),
+        layers.Conv2DTranspose(3, (3, 3), strides=(1, 2), activation="elu", name="up"),
+        layers.Cropping2D(((0, 2), (1, 0))),
+        layers.TimeDistributed(layers.Flatten()),
+        layers.Dense(3),
+    )
+
+
+class Padded(layers.Conv1D):
+    """A convolution that pads its input by itself, as programs of before `causal` have it."""
+
+    def call(self, x: Any) -> Any:
+        left = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+        return super().call(ops.pad(x, [[0, 0], [left, 0], [0, 0]]))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:2], self.filters)
+
+
+@case("a_past b_past")
+def convolutions_that_pad() -> keras.Model:
+    def body(x: Any) -> Any:
+        y = Padded(5, 2, dilation_rate=3, activation="tanh", name="a")(x)
+        y = layers.Conv1D(4, 3, name="b")(ops.pad(y, [[0, 0], [2, 0], [1, 1]]))
+        return layers.Dense(2)(y)
+
+    return functional(body)
+
+
+@case("linear_past narrow_past")
+def gated_convolutions() -> keras.Model:
+    """Two convolutions of one reach read the same sequence, and remember it once; a third reads less."""
+
+    def body(x: Any) -> Any:
+        linear = layers.Conv1D(6, 4, padding="causal", name="linear")(x)
+        gate = layers.Conv1D(6, 4, padding="causal", activation="sigmoid", name="gate")(x)
+        return linear * gate + layers.Conv1D(6, 3, padding="causal", name="narrow")(x)
+
+    return functional(body)
+
+
+@case("h c")
+def letters_of_words() -> keras.Model:
+    """A recurrence within each time step, both ways, is unrolled."""
+    inner = layers.Bidirectional(layers.GRU(3))
+    return picture(layers.TimeDistributed(inner), layers.LSTM(4, return_sequences=True))
+
+
 class Residual(layers.Layer):
     """A block of a temporal convolutional network, made of layers."""
 

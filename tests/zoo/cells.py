@@ -174,7 +174,7 @@ class PhasedLSTMCell(layers.LSTMCell):
         return h, [h, c, t]
 
 
-@case(Signal(), shake=0.05, not_yet="a cell that is a kind of LSTMCell and has a third state")
+@case(Signal(), shake=0.05)
 def phased_lstm() -> keras.Model:
     """Neil et al. 2016, Phased LSTM; fferroni/PhasedLSTM-Keras.
 

@@ -13,7 +13,7 @@ from .text import AttentionWeightedAverage
 V = 11
 
 
-@case(Signal(), Static(), not_yet="a state that is computed from an input without time")
+@case(Signal(), Static())
 def sketch_rnn() -> keras.Model:
     """Ha and Eck 2017, sketch-rnn; eyalzk/sketch_rnn_keras: the decoder.
 
@@ -69,7 +69,7 @@ def caption_merged_of_fixed_length() -> keras.Model:
     return keras.Model([image, words], layers.Dense(V, activation="softmax")(y))
 
 
-@case(Static(), Tokens(V), not_yet="a state that is computed from an input without time")
+@case(Static(), Tokens(V))
 def caption_begun() -> keras.Model:
     """Tanti et al. 2017, Where to put the image in an image caption generator: init-inject.
 
@@ -81,7 +81,7 @@ def caption_begun() -> keras.Model:
     return keras.Model([image, words], layers.Dense(V, activation="softmax")(y))
 
 
-@case(Static(), Tokens(V), refused="so it has no step", not_yet="one step made of an input without time")
+@case(Static(), Tokens(V), refused="so it has no step")
 def caption_prepended() -> keras.Model:
     """Vinyals et al. 2015, Show and Tell: pre-inject.
 
@@ -108,7 +108,7 @@ def caption_beside_each_word() -> keras.Model:
     return keras.Model([image, words], layers.Dense(V, activation="softmax")(y))
 
 
-@case(Static(), Tokens(V), State(1), not_yet="an initial state that other layers read too")
+@case(Static(), Tokens(V), State(1))
 def caption_by_attention() -> keras.Model:
     """Xu et al. 2015, Show, attend and tell; TensorFlow tutorial of 2019, Image captioning: the decoder.
 
@@ -124,7 +124,7 @@ def caption_by_attention() -> keras.Model:
     return keras.Model([image, word, hidden], [layers.Dense(V, activation="softmax")(y), after])
 
 
-@case(Signal(), Static(), not_yet="a state that is computed from an input without time")
+@case(Signal(), Static())
 def cond_rnn() -> keras.Model:
     """philipperemy/cond_rnn, one condition.
 
@@ -135,7 +135,7 @@ def cond_rnn() -> keras.Model:
     return keras.Model([x, condition], layers.Dense(1)(layers.LSTM(8)(x, initial_state=[begin, begin])))
 
 
-@case(Signal(), Static(), Static(), not_yet="a state that is computed from an input without time")
+@case(Signal(), Static(), Static())
 def cond_rnn_of_two() -> keras.Model:
     """philipperemy/cond_rnn, several conditions.
 
@@ -243,7 +243,7 @@ def compressor() -> keras.Model:
     return keras.Model([x, settings], layers.Dense(1, activation="tanh")(y))
 
 
-@case(Tokens(V), Static(), not_yet="a state that is computed from an input without time")
+@case(Tokens(V), Static())
 def sentence_vae() -> keras.Model:
     """Bowman et al. 2016, Generating sentences from a continuous space: the decoder.
 
@@ -287,7 +287,7 @@ class Sampling(layers.Layer):
         return mean + ops.exp(log_variance / 2) * keras.random.normal(ops.shape(mean))
 
 
-@case(Signal(), refused="so it has no step", not_yet="a layer that draws at random")
+@case(Signal(), refused="so it has no step")
 def variational_rnn() -> keras.Model:
     """Chung et al. 2015, A recurrent latent variable model; the Sampling layer of the Keras guides.
 

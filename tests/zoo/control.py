@@ -110,7 +110,7 @@ def actor_critic() -> keras.Model:
     return keras.Model(x, [policy, layers.Dense(1, name="value")(y)])
 
 
-@case(Signal(), Flags(), not_yet="an input of truth values that is the mask")
+@case(Signal(), Flags())
 def video_classification() -> keras.Model:
     """Keras example, Video classification with a CNN-RNN architecture.
 

@@ -177,7 +177,7 @@ def share_prices() -> keras.Model:
     )
 
 
-@case(Signal(), not_yet="windows whose features are made in the model by expand_dims")
+@case(Signal())
 def sunspots_in_lambdas() -> keras.Model:
     """deeplearning.ai, Sequences, time series and prediction, week 3.
 
@@ -446,7 +446,7 @@ def rows_of_pixels() -> keras.Model:
     )
 
 
-@case(Signal(), not_yet="a recurrence within one time step is a loop")
+@case(Signal())
 def rows_and_pixels() -> keras.Model:
     """Keras 2 example, mnist_hierarchical_rnn.
 
@@ -457,7 +457,7 @@ def rows_and_pixels() -> keras.Model:
     return keras.Model(x, layers.Dense(10, activation="softmax")(y))
 
 
-@case(Flat(steps=8), not_yet="a Reshape of one row of numbers into time steps")
+@case(Flat(steps=8))
 def rows_of_a_flat_image() -> keras.Model:
     """sagemaker and many course notebooks: MNIST as 784 numbers.
 

@@ -84,7 +84,9 @@ def compared(case: Case, model: Any, bundle: Path, manifest: Manifest) -> float:
         speech = reference.run(rows, timed)
         for artefact in manifest.artefacts:
             step = STEPPERS[artefact.format](bundle / artefact.path, rows)
-            results = chained(case, reference.names, speech, bundle, manifest, step, rows)
+            begins = manifest.start and manifest.start.graph(artefact.format)
+            start = STEPPERS[artefact.format](bundle / begins.path, rows) if begins else None
+            results = chained(case, reference.names, speech, bundle, manifest, step, start, rows)
             for position, output in named:
                 said = {t: value for (i, t), value in speech.said.items() if i == position}
                 what = f"{output.name} of {artefact.format}, with {rows} {'row' if rows == 1 else 'rows'},"
@@ -111,20 +113,34 @@ def largest_error(what: str, said: dict[int, Any], got: dict[int, Any], toleranc
 
 
 def chained(
-    case: Case, names: list[str], speech: Speech, bundle: Path, manifest: Manifest, step: Stepper, rows: int
+    case: Case,
+    names: list[str],
+    speech: Speech,
+    bundle: Path,
+    manifest: Manifest,
+    step: Stepper,
+    start: Stepper | None,
+    rows: int,
 ) -> list[dict[str, Any]]:
     """What a step says at each time step, fed with its own states, which begin anew where the model's do."""
     spec = manifest.step
-    taken = {t.name: t for t in (*spec.inputs, *getattr(spec, "static", ()))}
+    taken = {t.name: t for t in (*spec.stepped, *manifest.static)}
     feeds = {i: n for i, n in enumerate(names) if not isinstance(case.inputs[i], State)}
-    if len(feeds) == 1 and "x" in taken:
-        feeds = dict.fromkeys(feeds, "x")
-    else:
-        feeds = {i: re.sub(r"\W", "_", n) for i, n in feeds.items()}
+    timed = [i for i in feeds if case.inputs[i].timed]
+    feeds = {i: re.sub(r"\W", "_", n) for i, n in feeds.items()}
+    if len(timed) == 1 and "x" in taken:
+        feeds[timed[0]] = "x"
     feeds = {i: n for i, n in feeds.items() if n in taken}
     if missing := set(taken) - set(feeds.values()):
         raise Wrong(f"the step asks for {', '.join(sorted(missing))}, which the model has not")
     begin = first_state(bundle, manifest, rows)
+    if manifest.start and start:
+        static = {
+            name: speech.streams[i].reshape(rows, *taken[name].shape).astype(taken[name].dtype)
+            for i, name in feeds.items()
+            if name in {t.name for t in manifest.start.spec.inputs}
+        }
+        begin |= start(static)
     state, results = begin, []
     for t in range(speech.steps):
         if t in speech.starts:
@@ -134,7 +150,8 @@ def chained(
             array = speech.streams[i][:, t] if case.inputs[i].timed else speech.streams[i]
             if not case.inputs[i].timed and array.size == rows:  # one number a row, with an axis or without
                 array = array.reshape(rows, *taken[name].shape)
-            given[name] = np.ascontiguousarray(array.astype(taken[name].dtype))
+            if name in {t.name for t in spec.inputs}:
+                given[name] = np.ascontiguousarray(array.astype(taken[name].dtype))
         result = step(given | state)
         state = {s.name: result[spec.next_of(s)] for s in spec.states}
         results.append(result)
@@ -178,7 +195,7 @@ def _words(error: Exception, folder: Path) -> str:
 
 def _saved_model(path: Path, rows: int) -> Stepper:
     loaded = tf.saved_model.load(str(path))
-    step = loaded.signatures["step"]
+    (step,) = loaded.signatures.values()
     step.owner = loaded  # TensorFlow frees the graph with the object that loaded it
     return lambda arrays: {
         n: t.numpy() for n, t in step(**{k: tf.constant(a) for k, a in arrays.items()}).items()
@@ -190,7 +207,7 @@ def _tflite(path: Path, rows: int) -> Stepper:
     for detail in interpreter.get_input_details():
         interpreter.resize_tensor_input(detail["index"], [rows, *detail["shape"][1:]])
     interpreter.allocate_tensors()
-    runner = interpreter.get_signature_runner("step")
+    runner = interpreter.get_signature_runner()
     return lambda arrays: runner(**arrays)
 
 

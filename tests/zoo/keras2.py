@@ -528,7 +528,7 @@ def prenet_file() -> Any:
     return functional(5, body)
 
 
-@case(Tokens(V), save=h5, not_yet="a Concatenate of Keras 2 that joins masks")
+@case(Tokens(V), save=h5)
 def two_embeddings_file() -> Any:
     """Keras 2 models of words and their parts of speech, of items and their kinds: two Embeddings that mask.
 

@@ -49,7 +49,7 @@ def separation_with_states(x: Any, size: int, states: Any) -> tuple[Any, Any]:
     return mask, ops.stack([h, c], axis=-1)
 
 
-@case(Signal(mean=2.0), State(1), not_yet="a state that is cut out of an input is not read as one")
+@case(Signal(mean=2.0), State(1))
 def dtln_first_core() -> keras.Model:
     """breizhn/DTLN, as its TFLite files are made: the first core.
 
@@ -59,7 +59,7 @@ def dtln_first_core() -> keras.Model:
     return keras.Model([x, states], list(separation_with_states(x, BINS, states)))
 
 
-@case(Signal(), State(1), not_yet="a state that is cut out of an input is not read as one")
+@case(Signal(), State(1))
 def dtln_second_core() -> keras.Model:
     """breizhn/DTLN, as its TFLite files are made: the second core.
 
@@ -213,7 +213,7 @@ def crn_encoder() -> keras.Model:
     return keras.Model(x, layers.Dense(16, activation="sigmoid")(y))
 
 
-@case(Signal(), not_yet="a Conv2D and a Conv2DTranspose over time and frequency")
+@case(Signal())
 def crn() -> keras.Model:
     """Tan and Wang 2018, A convolutional recurrent network for real-time speech enhancement.
 
@@ -470,7 +470,7 @@ class CausalAtrousConvolution1D(layers.Conv1D):
         return (*shape[:2], self.filters)
 
 
-@case(Signal(), not_yet="a subclass of Conv1D that pads by itself")
+@case(Signal())
 def wavenet_of_keras_2() -> keras.Model:
     """basveeling/wavenet.
 

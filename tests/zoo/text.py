@@ -246,7 +246,7 @@ def one_hot_in_a_lambda() -> keras.Model:
     return keras.Model(x, layers.TimeDistributed(layers.Dense(V, activation="softmax"))(y))
 
 
-@case(Tokens(V), not_yet="windows of which the model does not say that they are tokens")
+@case(Tokens(V))
 def one_hot_in_a_lambda_of_windows() -> keras.Model:
     """offbit/char-models, the language model of its blog post.
 
@@ -441,7 +441,7 @@ def tied_embedding() -> keras.Model:
     return keras.Model(x, Tied(embedding)(y))
 
 
-@case(Tokens(V), not_yet="two states that always hold the same, which the check takes for a mistake")
+@case(Tokens(V))
 def gated_convolutions() -> keras.Model:
     """Dauphin et al. 2017, Language modeling with gated convolutional networks; DingKe/nn_playground.
 

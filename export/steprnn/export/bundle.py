@@ -14,10 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 from steprnn.runtime.atomic import new_folder
-from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, FileRecord, Manifest
+from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, FileRecord, Manifest, Start
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import ExportError, ParityError, UsageError
-from steprnn.runtime.files import GOLDEN, INITIAL, MANIFEST, PARITY, PARITY_FORMAT, VOCABULARY, write_record
+from steprnn.runtime.files import (
+    GOLDEN,
+    GOLDEN_START,
+    INITIAL,
+    MANIFEST,
+    PARITY,
+    PARITY_FORMAT,
+    VOCABULARY,
+    write_record,
+)
 from steprnn.runtime.parity.findings import Finding, Level
 from steprnn.runtime.parity.measure import Measures
 
@@ -36,8 +45,10 @@ FORMATS: dict[str, tuple[Any, str]] = {
     "tflite": (tflite, "step{}.tflite"),
     "onnx": (onnx, "step{}.onnx"),
 }
+STARTS = {"saved_model": "start", "tflite": "start.tflite", "onnx": "start.onnx"}
 DEFAULT_VARIANTS = ("float32", "int8")
 CHAINED_STEPS = 1024
+START_ROWS = 64  # of what stays the same, drawn to judge what begins from it
 GOLDEN_STEPS = 256  # what a bundle carries to be checked elsewhere: 1.6 MB of the book's model
 
 
@@ -105,9 +116,17 @@ def export(
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level is Level.CHAINED)
                 say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
+        starts = []
+        if step.start is not None:
+            static = reference_runs(step.start, steps=START_ROWS, seeds=1, kinds=1)
+            for format in dict.fromkeys(a.format for a in artefacts):
+                starts.append(_write_start(step.start, folder, format))
+                findings += _judge_artefact(step.start, folder, starts[-1], static)
+                say(f"{starts[-1].name}: begins {', '.join(step.start.spec.result_names)}")
+            static.main.write(folder / GOLDEN_START)
         runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
         about = source.about | ({"left_out": left_out} if left_out else {})
-        return _write_bundle(folder, step, replace(source, about=about), artefacts, findings)
+        return _write_bundle(folder, step, replace(source, about=about), artefacts, starts, findings)
 
 
 def _check(out: Path, formats: Sequence[str], variants: Sequence[str]) -> None:
@@ -134,6 +153,13 @@ def _write_artefact(step: Step, folder: Path, format: str, variant: str) -> Arte
     return Artefact(f"{format}-{variant}", format, variant, module.METHODS[variant], path)
 
 
+def _write_start(start: Step, folder: Path, format: str) -> Artefact:
+    """What computes the first states, in float32 for every variant: it runs once a stream."""
+    module, path = FORMATS[format][0], STARTS[format]
+    module.write(start, folder / path)
+    return Artefact(f"{format}-start", format, "float32", module.METHODS["float32"], path)
+
+
 def _path(format: str, variant: str) -> str:
     """Where a graph is in the bundle."""
     return FORMATS[format][1].format("" if variant == "float32" else f".{variant}")
@@ -149,7 +175,12 @@ def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) ->
 
 
 def _write_bundle(
-    folder: Path, step: Step, source: Source, artefacts: Sequence[Artefact], findings: Sequence[Finding]
+    folder: Path,
+    step: Step,
+    source: Source,
+    artefacts: Sequence[Artefact],
+    starts: Sequence[Artefact],
+    findings: Sequence[Finding],
 ) -> Manifest:
     """The files beside the graphs and the golden run, and at last the manifest."""
     if source.vocabulary:
@@ -162,19 +193,25 @@ def _write_bundle(
     about = source.about | {"versions": conditions()["versions"], "proofs": proofs or None}
     read = {a.name: weights.per_step for a in artefacts if (weights := inspect(folder / a.path).weights)}
     counted = {name: size for name, size in read.items() if size is not None}
-    manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted)
+    start = Start(step.start.spec, tuple(starts)) if step.start else None
+    manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted, start)
     manifest.write(folder)
     return manifest
 
 
 def weights_hash(step: Step) -> str:
-    """sha256 over the contract and all float constants in the order the step uses them; names are free."""
-    graph = freeze(step).graph.as_graph_def()
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    digest = hashlib.sha256(json.dumps(step.spec.to_record(), sort_keys=True).encode())
-    for tensor in (tf.make_ndarray(n.attr["value"].tensor) for n in nodes if n.op == "Const"):
-        if tensor.dtype == np.float32:
-            digest.update(tensor.tobytes())
+    """sha256 over the contract and all float constants in the order the step uses them; names are free.
+
+    Those of its start follow.
+    """
+    digest = hashlib.sha256()
+    for part in (step, step.start) if step.start else (step,):
+        graph = freeze(part).graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        digest.update(json.dumps(part.spec.to_record(), sort_keys=True).encode())
+        for tensor in (tf.make_ndarray(n.attr["value"].tensor) for n in nodes if n.op == "Const"):
+            if tensor.dtype == np.float32:
+                digest.update(tensor.tobytes())
     return digest.hexdigest()
 
 

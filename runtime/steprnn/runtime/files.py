@@ -19,6 +19,7 @@ VOCABULARY = "vocabulary.json"  # in both
 MANIFEST = "manifest.json"
 INITIAL = "initial.npz"
 GOLDEN = "golden.npz"
+GOLDEN_START = "golden-start.npz"
 PARITY = "parity.json"
 
 # Of a checkpoint.
@@ -33,7 +34,7 @@ class Format:
     """What a JSON file says that it is, in its fields `format` and `version`."""
 
     name: str
-    version: int
+    version: int  # the newest that is read; a file may say an older one
     what: str  # in words
 
     def head(self) -> dict[str, Any]:
@@ -41,7 +42,7 @@ class Format:
         return {"format": self.name, "version": self.version}
 
 
-BUNDLE_FORMAT = Format("steprnn.bundle", 1, "of a bundle")
+BUNDLE_FORMAT = Format("steprnn.bundle", 2, "of a bundle")
 VOCABULARY_FORMAT = Format("steprnn.vocabulary", 1, "a vocabulary")
 PARITY_FORMAT = Format("steprnn.parity", 1, "a record of parity")
 CHECKPOINT_FORMAT = Format("steprnn.checkpoint", 1, "of a checkpoint")
@@ -62,9 +63,10 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
     if not isinstance(record, dict) or record.pop("format", None) != format.name:
         raise error(f'{path} is not {format.what}: expected "format": "{format.name}"')
     version = record.pop("version", None)
-    if version != format.version:
+    known = range(1, format.version + 1)
+    if type(version) is not int or version not in known:
         raise error(
-            f"{path} has format version {version!r} and this steprnn reads {format.version}; "
+            f"{path} has format version {version!r} and this steprnn reads {' and '.join(map(str, known))}; "
             "run: pip install --upgrade steprnn"
         )
     return record

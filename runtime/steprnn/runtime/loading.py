@@ -60,12 +60,20 @@ def load(
             vocabulary = Vocabulary.read(folder / VOCABULARY)
         manifest.verify(folder, manifest.files_of(artefact))
         opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+        start = None
+        if manifest.start is not None:
+            begins = manifest.start.graph(artefact.format)
+            manifest.verify(folder, manifest.files_of(begins))
+            start = engines.open_engine(name, folder / begins.path, manifest.start.spec, threads)
+        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder), start)
 
 
 def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:
     """Names of the files that `load` reads."""
-    graph = manifest.files_of(choose(manifest, engine, variant)[1])
+    artefact = choose(manifest, engine, variant)[1]
+    graph = manifest.files_of(artefact)
+    if manifest.start is not None:
+        graph += manifest.files_of(manifest.start.graph(artefact.format))
     return graph + [name for name in (VOCABULARY, INITIAL) if name in manifest.files]
 
 

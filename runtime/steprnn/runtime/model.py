@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,7 @@ class Model:
         opened: Engine,
         vocabulary: Vocabulary | None,
         initial_state: Mapping[str, NDArray[np.float32]],
+        start: Engine | None = None,
     ) -> None:
         self.manifest = manifest
         self.initial_state = initial_state  # `[size...]` by name, for one row
@@ -58,6 +59,7 @@ class Model:
         self.engine = engine
         self.vocabulary = vocabulary
         self._opened = opened
+        self._start = start
         # Batch size -> runners that nobody is using. The first shows at once that the engine takes the file.
         self._idle: dict[int, list[Runner]] = {1: [opened.runner(1)]}
 
@@ -81,6 +83,24 @@ class Model:
         finally:
             idle.append(runner)
 
+    def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
+        """The states that a stream begins with, `[batch, size...]` by name.
+
+        They are zero, or what the model was made with, or computed from `static`, `[batch, features...]` by
+        name, which the graph `start` of the bundle asks for.
+        """
+        states = {
+            t.name: np.array(np.broadcast_to(self.initial_state[t.name], t.array_shape(batch)))
+            for t in self.manifest.step.states
+        }
+        if self._start is not None:
+            runner = self._start.runner(batch)
+            for name, array in runner.inputs.items():
+                array[...] = static[name]
+            runner.run()
+            states |= {name: array.copy() for name, array in runner.outputs.items()}
+        return states
+
     def session(
         self,
         state: State | None = None,
@@ -88,10 +108,11 @@ class Model:
         batch: int = 1,
         static: Mapping[str, ArrayLike] | None = None,
     ) -> Session:
-        """A stream of its own, from a state or from zero. Cheap: it holds its states and nothing else.
+        """A stream of its own, from a state or from its beginning. Cheap: it holds its states alone.
 
         `static` has the inputs that stay the same over the stream by name, `[batch, features...]`; a model
-        that has some needs all of them.
+        that has some needs all of them. Where the states begin from them, the bundle's graph `start` says
+        with what.
         """
         return Session(self, state, batch, static)
 
@@ -214,6 +235,9 @@ class Model:
 
     @property
     def _vocabulary(self) -> Vocabulary:
+        if self.vocabulary is not None and self.manifest.step.is_language_model and self.manifest.start:
+            static = ", ".join(t.name for t in self.manifest.static)
+            raise UsageError(f"the states of this model begin from {static}: step session(static={{...}})")
         if self.vocabulary is None or not self.manifest.step.is_language_model:
             raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
         return self.vocabulary

@@ -24,6 +24,9 @@ class Steppable(Protocol):
     manifest: Manifest
     initial_state: Mapping[str, NDArray[np.float32]]  # `[size...]` by name, for one row
 
+    def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
+        """The states that a stream begins with, `[batch, size...]` by name."""
+
     def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
 
@@ -82,7 +85,7 @@ class Session:
         self._model = model
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
-        self._static = self._checked_inputs(static or {}, [t for t in model.manifest.step.inputs if t.static])
+        self._static = self._checked_inputs(static or {}, model.manifest.static)
         self.reset()
         if state is not None:
             self.state = state
@@ -109,11 +112,8 @@ class Session:
         self._tensors = {n: np.array(t) for n, t in state.tensors.items()}
 
     def reset(self) -> None:
-        """Back to the beginning: zero, or the initial state that the model was made with."""
-        self._tensors = {
-            t.name: np.array(np.broadcast_to(self._model.initial_state[t.name], t.array_shape(self._batch)))
-            for t in self._model.manifest.step.states
-        }
+        """Back to the beginning: zero, or what the model was made with, or makes of its static inputs."""
+        self._tensors = self._model.begin(self._static, self._batch)
 
     def fork(self) -> Session:
         """A session that goes on from here on its own."""
@@ -135,8 +135,8 @@ class Session:
         arrays = self._static | self._checked_inputs(given, spec.stepped)
         with self._model.runner(self._batch) as runner:
             runner.set_state(self._tensors)
-            for name, array in arrays.items():
-                runner.inputs[name][...] = array
+            for name, array in runner.inputs.items():
+                array[...] = arrays[name]
             runner.run()
             self._tensors = runner.get_state()
             outputs = {name: array.copy() for name, array in runner.outputs.items()}

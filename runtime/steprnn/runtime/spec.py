@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 NEXT = "next_"
+SIGNATURES = ("step", "start", "serving_default")  # that a graph may have: the first of them, else any
 
 # Kind of an input's dtype -> kinds that it takes, in NumPy's letters and in words.
 KINDS = {
@@ -73,7 +74,9 @@ class StepSpec:
     @property
     def is_language_model(self) -> bool:
         """Whether the one input is a token index, and the one output its logits."""
-        if len(self.inputs) != 1 or len(self.outputs) != 1 or self.inputs[0].tokens is None:
+        if len(self.inputs) != 1 or len(self.outputs) != 1 or not self.states:
+            return False
+        if self.inputs[0].tokens is None:
             return False
         return self.inputs[0].shape == () and self.outputs[0].shape == (self.inputs[0].tokens,)
 

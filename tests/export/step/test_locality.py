@@ -430,7 +430,7 @@ def test_a_layer_that_cannot_be_read_is_shown_by_test_only(tmp_path: Path) -> No
     )
     assert note in lines
     assert manifest.about["proofs"]["read"] == 1
-    assert manifest.about["proofs"]["by_test_only"] == ("around",)
+    assert manifest.about["proofs"]["by_test_only"] == ["around"]
 
 
 def test_inspect_tells_what_cannot_be_read(tmp_path: Path) -> None:

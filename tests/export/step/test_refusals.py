@@ -72,6 +72,39 @@ def images(layer: Any, rank: int) -> Callable[[], Any]:
     return build
 
 
+def behind_transposed(layer: Any) -> Callable[[], Any]:
+    """A layer behind a transposed convolution that is longer than the sequence."""
+    up = layers.Conv2DTranspose(3, (2, 3))
+    return lambda: keras.Sequential([layers.Input((None, 6, 2)), up, layer])
+
+
+def padded(widths: Any, constant_values: Any = None, **options: Any) -> Callable[[], Any]:
+    """`ops.pad` before a convolution that would take it up."""
+
+    def body(x: Any) -> Any:
+        y = ops.pad(x, widths, constant_values=constant_values, **options)
+        return layers.Conv1D(4, 3)(y)
+
+    return lambda: functional(body)
+
+
+def behind_letters(length: int | None) -> Callable[[], Any]:
+    """An LSTM over the letters of each word."""
+
+    def build() -> Any:
+        x = keras.Input((None, length, 3))
+        return keras.Model(x, lstm()(layers.TimeDistributed(layers.LSTM(2), name="odd")(x)))
+
+    return build
+
+
+class Noise(layers.Layer):
+    """Drawn anew at each call, in use too."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(ops.shape(x))
+
+
 def pooled(layer: Any) -> Callable[[], Any]:
     """A layer that makes one vector of a spectrogram, beside an LSTM."""
 
@@ -166,8 +199,60 @@ def transposed() -> Any:
         ),
         (
             images(layers.Conv2DTranspose(3, (2, 3), padding="same", name="odd"), 1),
-            "layer 'odd' (Conv2DTranspose) makes more time steps than it reads, so it has no step; "
-            "use a kernel of one time step, (1, k)",
+            "layer 'odd' (Conv2DTranspose) sees the future (padding='same'), so it has no step; "
+            "use padding='valid', and crop the last kernel - 1 time steps: Cropping2D(((0, k - 1), (0, 0)))",
+        ),
+        (
+            behind_transposed(layers.ELU(name="odd")),
+            "layer 'odd' (ELU) reads 1 more time steps of a Conv2DTranspose than there are, so it has no "
+            "step; crop them just behind it: Cropping2D(((0, 1), (0, 0)))",
+        ),
+        (
+            behind_transposed(layers.Cropping2D(((1, 0), (0, 0)), name="odd")),
+            "layer 'odd' (Cropping2D) reads 1 more time steps of a Conv2DTranspose than there are, so it has "
+            "no step; crop them just behind it: Cropping2D(((0, 1), (0, 0)))",
+        ),
+        (
+            padded([[0, 0], [0, 2], [0, 0]]),
+            "layer 'pad' (Pad) pads the future, so it has no step; pad on the left alone",
+        ),
+        (
+            padded([[0, 0], [2, 0], [0, 0]], mode="reflect"),
+            "layer 'pad' (Pad) pads with something other than zeros, so it has no step; pad with zeros",
+        ),
+        (
+            padded([[0, 0], [2, 0], [0, 0]], constant_values=1.0),
+            "layer 'pad' (Pad) pads with something other than zeros, so it has no step; pad with zeros",
+        ),
+        (
+            padded(1),
+            "layer 'pad' (Pad) pads the batch, so it has no step; "
+            "pad the features alone, or before the first time step",
+        ),
+        (
+            behind_letters(None),
+            "layer 'odd' (TimeDistributed) runs a recurrence of no fixed length within each time step, so it "
+            "has no step; give it a fixed length of at most 128",
+        ),
+        (
+            behind_letters(200),
+            "layer 'odd' (TimeDistributed) runs a recurrence of 200 steps within each time step, so it has "
+            "no step; give it a fixed length of at most 128",
+        ),
+        (
+            lambda: functional(lambda x: layers.BatchNormalization(name="odd")(lstm()(x), training=True)),
+            "layer 'odd' (BatchNormalization) normalises over the batch (training=True), so it has no step; "
+            "call it without, so that it normalises by what it learnt",
+        ),
+        (
+            lambda: functional(lambda x: lstm()(layers.Concatenate(axis=1, name="odd")([x, x]))),
+            "layer 'odd' (Concatenate) joins sequences one after the other, so it has no step; "
+            "step through the first, then the second",
+        ),
+        (
+            lambda: functional(lambda x: lstm()(Noise(name="odd")(x))),
+            "layer 'odd' (Noise) changes a variable at every call, as drawing at random does, so it has no "
+            "step; draw outside the model, and give it what was drawn as an Input",
         ),
         (
             images(layers.ZeroPadding2D(((1, 1), (0, 0)), name="odd"), 1),

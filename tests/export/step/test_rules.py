@@ -368,7 +368,7 @@ def test_what_comes_of_no_time_step(operator: str) -> None:
 def test_an_operator_without_a_rule_mixes_all_that_it_reads() -> None:
     trace = traced(lambda x: tf.raw_ops.L2Loss(t=x) + 0 * x)
     assert "L2Loss" not in RULES
-    assert fault(trace).startswith(f"{OTHER} (step 0 reads step 8: AddV2 <- L2Loss)")
+    assert fault(trace).startswith(f"{OTHER} (step 0 reads step 8: AddV2 <- L2Loss (no rule))")
 
 
 def test_a_place_that_depends_on_data_mixes_all() -> None:

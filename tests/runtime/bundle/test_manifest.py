@@ -136,11 +136,11 @@ def test_a_graph_that_the_engine_refuses(
     assert f"refuses {tiny_copy / name}" in str(raised.value)
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1"])
+@pytest.mark.parametrize("version", [3, 0, None, "1", True])
 def test_another_format_version(tiny_copy: Path, edit_manifest: Edit, version: object) -> None:
     edit_manifest(tiny_copy, lambda record: record.update(version=version))
     assert refusal(tiny_copy) == (
-        f"{tiny_copy / MANIFEST} has format version {version!r} and this steprnn reads 1; "
+        f"{tiny_copy / MANIFEST} has format version {version!r} and this steprnn reads 1 and 2; "
         "run: pip install --upgrade steprnn"
     )
 

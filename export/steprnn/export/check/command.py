@@ -18,7 +18,7 @@ from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
-from steprnn.runtime.files import GOLDEN
+from steprnn.runtime.files import GOLDEN, GOLDEN_START
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, attempt
 from steprnn.runtime.parity.levels import Candidate
@@ -121,17 +121,18 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
     manifest = Manifest.read(folder)
     manifest.verify(folder, list(manifest.files))
     say(f"{len(manifest.files)} files have the sizes and hashes of the manifest")
-    reference = Reference.read(folder / GOLDEN)
-    names = set(manifest.step.result_names)
-    if set(reference.results) != names or set(reference.units) != names:
-        raise BundleError(f"{folder / GOLDEN} is not a run of this step; export again")
+    recorded = {manifest.step: _recorded(folder / GOLDEN, manifest.step)}
+    artefacts = [(a, manifest.step) for a in manifest.artefacts]
+    if manifest.start is not None:
+        recorded[manifest.start.spec] = _recorded(folder / GOLDEN_START, manifest.start.spec)
+        artefacts += [(a, manifest.start.spec) for a in manifest.start.artefacts]
     installed = engines.installed()
     if not installed:
         raise MissingExtra("an engine", "onnx")
     candidates = [
-        artefact_in(name, folder, artefact, manifest.step, arguments.profile)
+        artefact_in(name, folder, artefact, spec, arguments.profile)
         for name in installed
-        for artefact in manifest.artefacts
+        for artefact, spec in artefacts
         if artefact.format == engines.ENGINES[name]
     ]
     if not candidates:
@@ -139,10 +140,19 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
         raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
     findings = [Finding(Level.STRUCTURE, BUNDLE, True, f"{len(manifest.files)} files as listed")]
     for candidate in candidates:
-        found = list(golden_levels(candidate, reference))
+        found = list(golden_levels(candidate, recorded[candidate.spec]))
         findings += found
         say(told(candidate.label, found))
     return Judged(findings, candidates)
+
+
+def _recorded(path: Path, spec: StepSpec) -> Reference:
+    """A golden run; raises `BundleError` where it is not one of this contract."""
+    reference = Reference.read(path)
+    names = set(spec.result_names)
+    if set(reference.results) != names or set(reference.units) != names:
+        raise BundleError(f"{path} is not a run of this step; export again")
+    return reference
 
 
 def artefact_in(

@@ -71,7 +71,11 @@ def transform(step: Step) -> Finding:
     proofs = prove(step)
     if proofs is None:
         return Finding(Level.TRANSFORM, STEP, True, "not compared: no whole-sequence model was given")
-    return Finding(Level.TRANSFORM, STEP, True, f"{proofs.transform:.2g} u", figures=vars(proofs))
+    summary = f"{proofs.transform:.2g} u, {proofs.read} layers read"
+    if proofs.by_test_only:
+        summary += f", shown by test only: {', '.join(proofs.by_test_only)}"
+    figures = vars(proofs) | {"by_test_only": [*proofs.by_test_only]}  # as it is read back
+    return Finding(Level.TRANSFORM, STEP, True, summary, figures=figures)
 
 
 def candidates_of(
@@ -85,6 +89,9 @@ def candidates_of(
         manifest.verify(path, list(manifest.files))
         artefacts = manifest.artefacts
         candidates = [artefact_candidate(path / a.path, a, manifest.step, profile) for a in artefacts]
+        if manifest.start is not None:
+            spec = manifest.start.spec
+            candidates += [artefact_candidate(path / a.path, a, spec) for a in manifest.start.artefacts]
         same = same_contract(manifest, step)
         return [same], candidates if same.passed else []
     from .renamed import foreign_candidate
@@ -94,11 +101,16 @@ def candidates_of(
 
 def same_contract(manifest: Manifest, step: Step) -> Finding:
     """Whether the bundle's step has the names, shapes and dtypes of the reference's."""
-    got, expected = manifest.step.to_record(), step.spec.to_record()
+    pairs = [("its ", manifest.step, step.spec)]
+    if manifest.start or step.start:
+        none = StepSpec((), (), ())
+        start, own = manifest.start.spec if manifest.start else none, step.start.spec if step.start else none
+        pairs.append(("its start's ", start, own))
     differences = [
-        f"its {part} are {got[part]}, expected {expected[part]}"
-        for part in expected
-        if got[part] != expected[part]
+        f"{whose}{part} are {got}, expected {expected}"
+        for whose, spec, own_spec in pairs
+        for part, expected in own_spec.to_record().items()
+        if (got := spec.to_record()[part]) != expected
     ]
     summary = f"{len(manifest.files)} files as listed"
     return Finding(Level.STRUCTURE, BUNDLE, not differences, summary, "; ".join(differences))
@@ -155,8 +167,10 @@ def judge_all(
     if not candidates:
         return findings
     runs = reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds, say=say)
+    static = reference_runs(step.start, steps=steps, seeds=1, kinds=1) if step.start else None
     for candidate in candidates:
-        found = list(judge_candidate(candidate, runs))
+        begins = static is not None and step.start and candidate.spec == step.start.spec
+        found = list(judge_candidate(candidate, static if static and begins else runs))
         findings += found
         say(told(candidate.label, found))
     return findings

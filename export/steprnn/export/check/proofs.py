@@ -70,8 +70,11 @@ class Trial:
         self._inputs = constant(step, inputs)
         self._steps = len(next(iter(inputs.values())))
         self._half = self._steps // 2
-        state = initial_state(step, ROWS)
-        self._exact, native = (chain(e.runner(ROWS), self._inputs, state) for e in engines)
+        stepped = {t.name: self._inputs[t.name] for t in step.spec.inputs}
+        self._exact, native = (
+            chain(engine.runner(ROWS), stepped, initial_state(step, ROWS, self._inputs, precision))
+            for engine, precision in zip(engines, ("float64", "float32"), strict=True)
+        )
         self._units = units_of(self._exact, native)
         changed = {n: np.concatenate([a[: self._half], other[n][self._half :]]) for n, a in inputs.items()}
         both = zip(self._inputs.items(), constant(step, changed).values(), strict=True)

@@ -83,7 +83,9 @@ class Oracle:
         `ExportError` where either is not finite: nothing could be judged by it.
         """
         batch = next(iter(inputs.values())).shape[1]
-        state = initial_state(self.step, batch) if state is None else state
+        if state is None:
+            state = {n: a.astype(np.float32) for n, a in initial_state(self.step, batch, inputs).items()}
+        inputs = {t.name: inputs[t.name] for t in self.step.spec.inputs}
         exact, tensorflow = (chain(e.runner(batch), inputs, state) for e in (self.exact, self.float32))
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
@@ -109,7 +111,8 @@ class Oracle:
         """Its own greedy text from prompts `[prompt, rows]`, for a language model."""
         prompt, rows = prompts.shape
         runner = self.exact.runner(rows)
-        runner.set_state(initial_state(self.step, rows))
+        state = {n: a.astype(np.float32) for n, a in initial_state(self.step, 1).items()}
+        runner.set_state(state)
         (x,), (y,) = runner.inputs.values(), runner.outputs.values()
         tokens = np.zeros((steps, rows), np.int32)
         tokens[:prompt] = prompts
@@ -121,7 +124,7 @@ class Oracle:
             gaps[t] = best[:, 1] - best[:, 0]
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
-        return Greedy(tokens, gaps, prompt, initial_state(self.step, 1))
+        return Greedy(tokens, gaps, prompt, state)
 
 
 def _refuse_infinite(precision: str, results: Arrays) -> None:
@@ -138,18 +141,36 @@ def _refuse_infinite(precision: str, results: Arrays) -> None:
         )
 
 
-def initial_state(step: Step, batch: int) -> Arrays:
-    """The states a stream begins with, `[batch, size...]` by name."""
-    return {
+def initial_state(step: Step, batch: int, inputs: Arrays | None = None, precision: str = "float64") -> Arrays:
+    """The states a stream begins with, `[batch, size...]` by name.
+
+    Those that are computed from what stays the same are computed from `inputs`, `[steps, batch, ...]`; what
+    these do not have is drawn.
+    """
+    states: Arrays = {
         t.name: np.broadcast_to(step.initial.get(t.name, np.zeros(t.shape, np.float32)), (batch, *t.shape))
         for t in step.spec.states
     }
+    if step.start is None:
+        return states
+    given = input_run(step.start, 1, batch) | {n: a[:1] for n, a in (inputs or {}).items()}
+    runner = FunctionEngine(freeze(step.start, precision), step.start.spec, precision).runner(batch)
+    return states | begun(runner, given)
+
+
+def begun(start: Runner, inputs: Arrays) -> Arrays:
+    """What a graph `start` computes from the first of inputs `[steps, batch, ...]`."""
+    for name, array in start.inputs.items():
+        array[...] = inputs[name][0]
+    start.run()
+    return {name: array.copy() for name, array in start.outputs.items()}
 
 
 def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
-    """Inputs `[steps, batch, ...]` drawn anew: uniform tokens, or a standard normal signal.
+    """Inputs of the step and its start, `[steps, batch, ...]`, drawn anew.
 
-    A third of the time steps of a signal are masked where the model masks any.
+    Uniform tokens, or a standard normal signal, of which a third of the time steps are masked where the model
+    masks any.
     """
     generator = np.random.default_rng(seed)
     inputs = {
@@ -158,9 +179,9 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
             if t.dtype == "int32"
             else generator.standard_normal((steps, batch, *t.shape)).astype(np.float32)
         )
-        for t in step.spec.inputs
+        for t in step.taken
     }
-    for t in step.spec.inputs:
+    for t in step.taken:
         if step.mask_value is not None and t.dtype != "int32" and not t.static:
             inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.mask_value
     return constant(step, inputs)
@@ -168,7 +189,7 @@ def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
 
 def constant(step: Step, inputs: Arrays) -> Arrays:
     """Inputs `[steps, batch, ...]`, of which static ones are at every step what they are at the first."""
-    static = {t.name for t in step.spec.inputs if t.static}
+    static = {t.name for t in step.taken if t.static}
     return {n: np.repeat(a[:1], len(a), axis=0) if n in static else a for n, a in inputs.items()}
 
 

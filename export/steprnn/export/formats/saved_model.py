@@ -1,4 +1,4 @@
-"""SavedModel: the step as the signature `step`, for any batch size."""
+"""SavedModel: the step as the one signature, for any batch size."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import tensorflow as tf
 
 from steprnn.runtime.errors import UsageError
 from steprnn.runtime.pairing import Declared
+from steprnn.runtime.spec import SIGNATURES
 
 from ..step.contract import Step
 from . import operators
 from .frozen import freeze
 
-SIGNATURE = "step"
 METHODS = {"float32": "float32 weights"}
 
 
 def write(step: Step, path: Path, variant: str = "float32") -> None:
-    """Write the folder `path` with the one signature `step`.
+    """Write the folder `path` with one signature, named as the step is.
 
     Raises `ExportError` where an operator is not on the list.
     """
@@ -29,18 +29,18 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     # A step is never trained further, and some activations have gradients that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
-        tf.saved_model.save(tf.Module(), str(path), signatures={SIGNATURE: function}, options=options)
+        tf.saved_model.save(tf.Module(), str(path), signatures={step.name: function}, options=options)
     except tf.errors.ResourceExhaustedError as error:  # TensorFlow's own name for a full disk
         raise OSError(errno.ENOSPC, str(error), str(path)) from error
 
 
 def signature(path: Path) -> Any:
-    """The function `step` of a SavedModel, or `serving_default` where another tool wrote it.
+    """The function `step` or `start` of a SavedModel, or `serving_default` where another tool wrote it.
 
-    Raises `UsageError` where it has neither.
+    Raises `UsageError` where it has none of them.
     """
     loaded = tf.saved_model.load(str(path))
-    found = next((k for k in (SIGNATURE, "serving_default") if k in loaded.signatures), None)
+    found = next((k for k in SIGNATURES if k in loaded.signatures), None)
     if found is None:
         has = ", ".join(loaded.signatures) or "none"
         raise UsageError(f"{path} has no signature 'step' or 'serving_default'; it has {has}")

@@ -1,4 +1,4 @@
-"""TFLite: the step as the signature `step`, declared for batch 1 and resizable to any other."""
+"""TFLite: the step as the one signature, declared for batch 1 and resizable to any other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         saved_model.write(step, Path(folder))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[saved_model.SIGNATURE])
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[step.name])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if variant != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -24,7 +24,12 @@ def read(path: Path, trust: bool = False) -> Inspection:
     outputs = tuple(_declared(t) for t in (*spec.outputs, *nexts))
     pairs = tuple(Pair(t.name, spec.next_of(t), "the manifest") for t in spec.states)
     parts, notes = [], [_chosen(manifest)]
-    for artefact in manifest.artefacts:
+    starts = manifest.start.artefacts if manifest.start else ()
+    if manifest.start:
+        static = ", ".join(t.name for t in manifest.start.spec.inputs)
+        begun = ", ".join(t.name for t in manifest.start.spec.outputs)
+        notes.append(f"a stream begins with {begun} as the start graphs compute them from {static}")
+    for artefact in (*manifest.artefacts, *starts):
         manifest.verify(path, manifest.files_of(artefact))
         notes.append(f"{artefact.name}: {manifest.size_of(artefact):,} bytes, {artefact.method}")
         try:
@@ -32,7 +37,8 @@ def read(path: Path, trust: bool = False) -> Inspection:
         except MissingExtra as error:
             notes.append(f"{artefact.name} was not read: {error}")
         else:
-            notes += _differences(artefact, parts[-1], inputs, outputs)
+            if artefact not in starts:
+                notes += _differences(artefact, parts[-1], inputs, outputs)
     maker = f"model {manifest.model[:12]}, made from {manifest.about.get('source', 'an unnamed source')}"
     return Inspection(
         str(path), "bundle", maker, inputs, outputs, pairs, {}, None, (), tuple(notes), tuple(parts)

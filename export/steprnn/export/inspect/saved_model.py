@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared, pairs_by_name
+from steprnn.runtime.spec import SIGNATURES
 
 from . import hazards
 from .graph_def import GraphReader
@@ -34,7 +35,7 @@ def read(path: Path, trust: bool = False) -> Inspection:
     }
     if not signatures:
         raise BundleError(f"{path} has no signature; expected a SavedModel written for serving")
-    known = [name for name in ("step", "serving_default") if name in signatures]
+    known = [name for name in SIGNATURES if name in signatures]
     name = [*known, *signatures][0]
     signature, meta = signatures[name], record.meta_graphs[0]
     # A SavedModel is bound by name alone; its maps have no order but that of the names.

@@ -10,6 +10,7 @@ from typing import Any
 from steprnn.runtime.engines import hidden
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared, pairs_by_name
+from steprnn.runtime.spec import SIGNATURES
 
 from . import hazards
 from .report import Hazard, Inspection, Weights
@@ -68,7 +69,7 @@ def _read(path: Path, model: Any) -> Inspection:
 def _signature(model: Any) -> Any:
     """`step`, else `serving_default`, else the first; None where there is none."""
     signatures = {_text(s.signatureKey): s for s in _each(model.signatureDefs)}
-    known = [signatures[key] for key in ("step", "serving_default") if key in signatures]
+    known = [signatures[key] for key in SIGNATURES if key in signatures]
     return next(iter([*known, *signatures.values()]), None)
 
 

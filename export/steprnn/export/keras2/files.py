@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import h5py
 import keras
+from keras.src.backend.common import global_state
 
 from steprnn.runtime.errors import CheckpointError
 
@@ -38,8 +40,10 @@ def load(path: Path, trust: bool) -> keras.Model:
     """
     is_h5 = h5py.is_hdf5(path)
     config = _config_of_h5(path) if is_h5 else _config_of_zip(path)
+    entry = translated(config)
+    _pass_over({layer["config"]["name"] for layer in entry["config"]["layers"]})
     with keras.saving.custom_object_scope(OWN):
-        model = keras.saving.deserialize_keras_object(translated(config), safe_mode=not trust)
+        model = keras.saving.deserialize_keras_object(entry, safe_mode=not trust)
     if not model.built:
         raise CheckpointError(f"{path} does not tell the shape of its input; build the model in Python")
     if is_h5:
@@ -55,6 +59,15 @@ def load(path: Path, trust: bool) -> keras.Model:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it computes with what it makes of its weights
     return model
+
+
+def _pass_over(names: set[str]) -> None:
+    """Let Keras name no operation of its own (it joins masks by some) as a layer of the file is named."""
+    used = global_state.get_global_attribute("object_name_uids", defaultdict(int), set_to_default=True)
+    for name in names:
+        kind, _, number = name.rpartition("_")
+        kind, number = (kind, number) if number.isdecimal() else (name, "0")
+        used[kind] = max(used[kind], int(number) + 1)
 
 
 def _config_of_h5(path: Path) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.parity.reference import Arrays
-from steprnn.runtime.spec import NEXT, StepSpec
+from steprnn.runtime.spec import NEXT, StepSpec, TensorSpec
 
 from .moment import Tensors
 
@@ -35,8 +35,10 @@ class Step:
 
     `call` maps tensors named as the inputs and states of `spec` to tensors named as its outputs and
     next states; the batch axis is free. `initial` holds the states that do not begin at zero, without
-    the batch axis. `on_sequences` is the model on whole sequences, `[batch, steps, ...]` by the same names:
-    what the chained step is proved to equal. Without it there is nothing to prove it by.
+    the batch axis; `start` computes those that begin from what stays the same over a stream: it has no
+    states, its outputs are named as the states. `on_sequences` is the model on whole sequences,
+    `[batch, steps, ...]` by the same names: what the chained step is proved to equal. Without it there is
+    nothing to prove it by.
     """
 
     spec: StepSpec
@@ -46,17 +48,26 @@ class Step:
     fixed_steps: int | None = None  # the only sequence length that `on_sequences` takes
     mask_value: float | None = None  # a time step of this value throughout is masked
     notes: tuple[str, ...] = ()  # what a person should know of the step
+    start: Step | None = None
+    name: str = "step"  # or "start": the signature in the formats that have names for it
     reading: Reading = Reading()
     exactly: Callable[[Arrays], Arrays] | None = None  # `on_sequences` in float64, where that can be had
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"  # which layer mixes time steps
 
     def __post_init__(self) -> None:
-        names = [t.name for t in (*self.spec.inputs, *self.spec.states)] + list(self.spec.result_names)
+        names = [t.name for t in (*self.taken, *self.spec.states)] + list(self.spec.result_names)
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise ExportError(
                 f"the step has two tensors named {twice[0]!r}; rename that input or output of the model"
             )
+
+    @property
+    def taken(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the step, and those of the start that the step has not."""
+        own = {t.name for t in self.spec.inputs}
+        begins = self.start.spec.inputs if self.start else ()
+        return (*self.spec.inputs, *(replace(t, static=True) for t in begins if t.name not in own))
 
     def signature(self) -> Tensors:
         """TensorFlow's specification of the inputs and states, by name."""

@@ -19,6 +19,7 @@ from steprnn.runtime.errors import ExportError
 from .analysis import Analysis
 from .contract import Step
 from .graph import Call, functional_graph, walk
+from .memory import DTYPE
 from .moment import Moment, Tensors
 from .sequences import SequenceModel
 
@@ -40,11 +41,20 @@ def derive(model: keras.Model) -> Step:
     analysis = Analysis(graph, model.name)
     sequences = SequenceModel(model, analysis)
 
+    def run(moment: Moment) -> list[Any]:
+        with tf.name_scope("step"):  # within it a layer's name may begin with an underscore
+            given = analysis.given(moment)
+            return walk(analysis.graph, given, lambda c: analysis.parts[c.key].step(c, moment))
+
     def call(tensors: Tensors) -> Tensors:
         moment = Moment(tensors)
-        with tf.name_scope("step"):  # within it a layer's name may begin with an underscore
-            outputs = walk(graph, analysis.given(moment), lambda c: analysis.parts[c.key].step(c, moment))
-        return analysis.results(outputs, moment)
+        return analysis.results(run(moment), moment)
+
+    def begin(static: Tensors) -> Tensors:
+        """The step again, of which nothing is kept but the states that it says it begins with."""
+        moment = Moment({t.name: tf.zeros((1, *t.shape)) for t in analysis.spec.states} | static)
+        run(moment)
+        return {name: tf.cast(moment.beginning[name], DTYPE) for name in analysis.begun}
 
     return Step(
         analysis.spec,
@@ -53,10 +63,11 @@ def derive(model: keras.Model) -> Step:
         sequences,
         sequences.fixed_steps,
         analysis.mask_value,
-        notes=tuple(analysis.notes),
-        reading=analysis.reading,
+        notes=(*analysis.notes, *analysis.reader.notes),
+        start=Step(analysis.start, begin, name="start") if analysis.start else None,
+        reading=analysis.reader.reading(),
         exactly=sequences.exactly,
-        suspect=lambda inputs: _suspect(graph, analysis, sequences.given(inputs), sequences.steps_of(inputs)),
+        suspect=lambda inputs: _suspect(analysis, sequences.given(inputs), sequences.steps_of(inputs)),
     )
 
 
@@ -75,7 +86,7 @@ def _refuse_weights(model: keras.Model) -> None:
                 )
 
 
-def _suspect(graph: Any, analysis: Analysis, inputs: list[Any], steps: int) -> str:
+def _suspect(analysis: Analysis, inputs: list[Any], steps: int) -> str:
     """Name the first layer whose output at one time step is not what it gives on that step alone.
 
     `inputs` are the model's, `[batch, steps, ...]`.
@@ -92,7 +103,7 @@ def _suspect(graph: Any, analysis: Analysis, inputs: list[Any], steps: int) -> s
         return outputs
 
     with contextlib.suppress(Exception):  # Keras's own complaint of these inputs says nothing of a layer
-        walk(graph, inputs, visit)
+        walk(analysis.graph, inputs, visit)
     return found[0] if found else "no single layer was found that mixes time steps"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,15 +75,36 @@ def _opened(layer: layers.Layer) -> Any:
 
 def _traced(layer: layers.Layer) -> Any:
     own = not type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model | layers.RNN)
+    remembers = isinstance(layer, MAY_REMEMBER) and "call" in vars(type(layer))
     inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
-    tensors = layer._inbound_nodes[0].input_tensors if own and inner and layer._inbound_nodes else []
-    if len(tensors) != 1:
+    tensors = layer._inbound_nodes[0].input_tensors if own and layer._inbound_nodes else []
+    if len(tensors) != 1 or not (inner or remembers):
         return None
     x = keras.Input(tensors[0].shape[1:], tensors[0].shape[0], tensors[0].dtype)
     try:
-        return keras.Model(x, layer.call(x))
+        with _as_it_is_called(layer) if remembers else nullcontext():
+            return keras.Model(x, layer.call(x))
     except Exception:  # it asks for values, which a symbolic tensor does not have
         return None
+
+
+@contextmanager
+def _as_it_is_called(layer: layers.Layer) -> Iterator[None]:
+    """While a kind of a Keras layer calls that layer's own `call`, it shows as a layer in the graph."""
+    base: Any = next(c for c in type(layer).__mro__ if c.__module__.startswith("keras."))
+    plain = object.__new__(base)
+    plain.__dict__.update(layer.__dict__)  # the same weights and options
+    plain.__dict__.update(_inbound_nodes=[], _outbound_nodes=[])
+    call = base.call
+
+    def shown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return plain(*args, **kwargs) if self is layer else call(self, *args, **kwargs)
+
+    base.call = shown
+    try:
+        yield
+    finally:
+        base.call = call
 
 
 def walk(graph: Any, inputs: list[Any], visit: Callable[[Call], Any]) -> list[Any]:
@@ -155,20 +177,92 @@ def token_count(graph: Any, tensor: Any) -> int | None:
 
 
 def is_window(graph: Any, tensor: Any) -> bool:
-    """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer."""
+    """Whether an input `[batch, n]` is a sequence of n numbers, which gets its feature axis by a layer.
+
+    Or a mask of n truth values. `RepeatVector(n)` of it is not that: it is n times all of it.
+    """
     window = tensor.shape[1]
-    for op in consumers(graph, tensor):
-        if isinstance(op, layers.Reshape) and tuple(op.target_shape) in ((window, 1), (-1, 1)):
-            return True
-        if type(op).__name__ == "ExpandDims" and op.axis in (-1, 2):
-            return True
-    return False
+    for op in graph.operations:
+        for node in op._inbound_nodes:
+            if any(t is tensor for t in tree.flatten(node.arguments.kwargs.get("mask"))):
+                return True
+    return any(
+        len(output.shape) == 3 and output.shape[1] == window
+        for op in consumers(graph, tensor)
+        for output in tree.flatten(op.output)
+        if not isinstance(op, layers.RepeatVector)
+    )
+
+
+def flat_sequence(graph: Any, tensor: Any) -> tuple[int, int] | None:
+    """The time steps and features of an input `[batch, n]` that a layer lays out as a sequence; or None."""
+    readers = consumers(graph, tensor)
+    output = readers[0].output if len(readers) == 1 and type(readers[0]).__name__ == "Reshape" else None
+    return tuple(output.shape[1:]) if output is not None and len(output.shape) == 3 else None
+
+
+# They give their elements as they are, in another place.
+MOVES = frozenset(
+    "Concatenate ExpandDims Flatten GetItem Identity Reshape Split Squeeze Stack Transpose Unstack".split()
+)
+
+
+def state_inputs(graph: Any) -> dict[int, list[Any]]:
+    """The inputs that hold initial states of recurrent layers, as they are or several packed into one.
+
+    Their positions, with the states after the sequence where the layers return them.
+    """
+    found: dict[int, list[Any]] = {}
+    for op in (op for op in graph.operations if isinstance(op, layers.RNN)):
+        for node in op._inbound_nodes:
+            call = inspect.signature(op.call).bind(*node.arguments.args, **node.arguments.kwargs)
+            for k, begin in enumerate(tree.flatten(call.arguments.get("initial_state"))):
+                source = _moved_from(begin)
+                for i in (i for i, tensor in enumerate(graph.inputs) if tensor is source):
+                    found.setdefault(i, []).extend(node.output_tensors[1 + k : 2 + k])
+    return found
+
+
+def carried(graph: Any, states: dict[int, list[Any]]) -> dict[int, int]:
+    """The inputs among `state_inputs` that take back what an output gave at the last call, as positions."""
+    found = {}
+    for i, following in states.items():
+        for j, output in enumerate(graph.outputs):
+            held = {id(t) for t in final_states(output)}
+            if (
+                held
+                and held == {id(t) for t in following}
+                and tuple(output.shape) == tuple(graph.inputs[i].shape)
+            ):
+                found[i] = j
+    return found
+
+
+def final_states(tensor: Any) -> list[Any]:
+    """The states of recurrent layers of which a tensor holds the elements, and nothing else; or none."""
+    op, node, index = tensor._keras_history
+    if isinstance(op, layers.RNN):
+        return [tensor] if index > 0 else []
+    parts = op._inbound_nodes[node].input_tensors if type(op).__name__ in MOVES else []
+    found = [final_states(part) for part in parts]
+    return [state for states in found for state in states] if all(found) else []
 
 
 def is_final_state(tensor: Any) -> bool:
     """Whether an output of the model is a state that its recurrent layer returns: `next_` says it already."""
     op, _, index = tensor._keras_history
     return isinstance(op, layers.RNN) and index > 0
+
+
+def _moved_from(tensor: Any) -> Any:
+    """The input of which a tensor holds elements, and nothing else; or None."""
+    if not isinstance(tensor, keras.KerasTensor):
+        return None
+    op, node, _ = tensor._keras_history
+    read = op._inbound_nodes[node].input_tensors
+    if not read:
+        return tensor
+    return _moved_from(read[0]) if type(op).__name__ in MOVES and len(read) == 1 else None
 
 
 def output_name(graph: Any, i: int) -> str:

@@ -59,16 +59,19 @@ REFUSED_WITHOUT_TIME = {
 }
 
 
-def refuse(op: Any, timed: bool, static: bool = False) -> None:
+def refuse(op: Any, timed: bool, static: bool = False, cropped: bool = False) -> None:
     """Raise `ExportError` where this layer, on an input with (or without) a time axis, has no step.
 
-    `static` tells that the input is the same over the sequence, so that it may be repeated along it.
+    `static` tells that the input is the same over the sequence, so that it may be repeated along it;
+    `cropped` that the layer takes away what lies beyond the sequence, and nothing else.
     """
     kind = next((c.__name__ for c in type(op).__mro__ if c.__name__ in REFUSED), type(op).__name__)
     if timed and kind in REFUSED:
         raise refusal(op, *REFUSED[kind])
     if not timed and not static and kind in REFUSED_WITHOUT_TIME:
         raise refusal(op, *REFUSED_WITHOUT_TIME[kind])
+    if timed and kind == "Concatenate" and op.axis == 1:
+        raise refusal(op, "joins sequences one after the other", "step through the first, then the second")
     if isinstance(op, layers.RNN) and op.go_backwards:
         raise refusal(op, "reads the sequence backwards (go_backwards=True)", "train it forwards")
     if timed and isinstance(op, layers.BatchNormalization | layers.LayerNormalization):
@@ -83,7 +86,7 @@ def refuse(op: Any, timed: bool, static: bool = False) -> None:
         _refuse_blocks(op, "pools", op.pool_size, op.strides)
     if timed and isinstance(op, layers.UpSampling2D) and op.size[0] > 1:
         raise refusal(op, "makes more time steps than it reads", "repeat in the caller, or size=(1, ...)")
-    if timed and isinstance(op, layers.Cropping2D) and any(op.cropping[0]):
+    if timed and isinstance(op, layers.Cropping2D) and any(op.cropping[0]) and not cropped:
         raise refusal(op, "drops time steps", "crop in the caller")
 
 
@@ -103,8 +106,6 @@ def _refuse_convolution(op: Any) -> None:
         kind = "2D" if isinstance(op, layers.SeparableConv2D) else "1D"
         instead = f"{instead_of_padding(op)}, a DepthwiseConv{kind} and a Conv{kind} of size 1"
         raise refusal(op, "has no causal form in Keras", instead)
-    if reach and isinstance(op, layers.Conv2DTranspose):
-        raise refusal(op, "makes more time steps than it reads", "use a kernel of one time step, (1, k)")
     if reach and op.padding == "same":
         raise refusal(op, "sees the future (padding='same')", instead_of_padding(op))
 
@@ -121,6 +122,10 @@ def _refuse_blocks(op: Any, does: str, sizes: Any, strides: Any) -> None:
 
 def instead_of_padding(op: Any) -> str:
     """How to make a convolution causal: Keras offers `causal` for Conv1D alone."""
+    if isinstance(op, layers.Conv2DTranspose):
+        return (
+            "use padding='valid', and crop the last kernel - 1 time steps: Cropping2D(((0, k - 1), (0, 0)))"
+        )
     if isinstance(op, layers.Conv1D) and not isinstance(op, layers.SeparableConv1D):
         return "use padding='causal'"
     return PAD_2D if len(op.kernel_size) == 2 else PAD

@@ -33,15 +33,16 @@ class Recurrent(Part):
         super().__init__(timed)
         self.op = op
         self._masked = masked
-        self._begins = begins
+        self.begins = begins
         structure = op.get_initial_state(batch_size=1)
         self._structure = list(structure) if tree.is_nested(structure) else [structure]
 
     def take_names(self, prefix: str) -> None:
         """Give the states their names, with `prefix` before each."""
         begin = [np.asarray(ops.convert_to_numpy(s)) for s in tree.flatten(self._structure)]
-        if self._begins and not any(isinstance(s, keras.KerasTensor) for s in self._begins):
-            begin = [np.asarray(ops.convert_to_numpy(s)) for s in self._begins]
+        for i, given in enumerate(self.begins):
+            if not isinstance(given, keras.KerasTensor):
+                begin[i] = np.asarray(ops.convert_to_numpy(given))
         self._names = names = [prefix + name for name in _state_names(self.op.cell)]
         self.states = tuple(
             TensorSpec(name, DTYPE, tuple(int(n) for n in array.shape[1:]))
@@ -50,7 +51,7 @@ class Recurrent(Part):
         self.initial = {n: a[0].astype(np.float32) for n, a in zip(names, begin, strict=True) if a.any()}
         # At a masked step Keras repeats the last output, which for its own cells is a state already,
         # but for one: before the first output it puts out zeros, and not the initial state.
-        own = None if self._begins else _output_state(self.op.cell)
+        own = None if self.begins else _output_state(self.op.cell)
         self._last = prefix + (own or "last")
         if self._masked and self._last not in names:
             cell = self.op.cell
@@ -65,6 +66,7 @@ class Recurrent(Part):
         """Call the cell once; the output, and behind it the final states where the layer returns them."""
         arguments = call.arguments
         sequence, mask = next(iter(arguments.values())), arguments.get("mask")
+        moment.beginning |= dict(zip(self._names, tree.flatten(arguments.get("initial_state")), strict=False))
         if mask is None and arguments.get("initial_state") is None:  # handed on with the sequence
             mask = mask_of(sequence)
         counts = None if mask is None else moment.drop_time(mask)
@@ -99,19 +101,21 @@ class Recurrent(Part):
 class Convolution(Part):
     """A causal convolution over time: `past`, the last (kernel - 1) * dilation inputs, oldest first.
 
-    Of one dimension, or of two of which time is the first.
+    Of one dimension, or of two of which time is the first. What another convolution remembers of the same
+    sequence is not kept twice: `shares` is that one.
     """
 
     remembers = True
 
-    def __init__(self, op: Any, timed: bool) -> None:
+    def __init__(self, op: Any, timed: bool, shares: Convolution | None = None) -> None:
         super().__init__(timed)
         self.op = op
+        self._owner = shares or self
 
     def take_names(self, prefix: str) -> None:
         """Give the state its name, with `prefix` before it."""
-        self._name = f"{prefix}past"
-        self.states = (TensorSpec(self._name, DTYPE, (reach(self.op), *self._features)),)
+        self.name = f"{prefix}past"
+        self.states = (TensorSpec(self.name, DTYPE, (reach(self.op), *self._features)),)
 
     def shapes(self, call: Call) -> Any:
         """As many time steps as it reads."""
@@ -123,8 +127,11 @@ class Convolution(Part):
     def step(self, call: Call, moment: Moment) -> Any:
         """Convolve the one window that ends at this time step."""
         op, x = self.op, moment.drop_time(call.args[0])
-        past = ops.cast(moment.tensors[self._name], x.dtype)
+        past = ops.cast(moment.tensors[self._owner.name], x.dtype)
         window = ops.concatenate([past, ops.expand_dims(x, 1)], axis=1)
+        moment.following[NEXT + self._owner.name] = window[:, 1:]
+        if isinstance(op, layers.Conv2DTranspose):  # the window alone makes as many steps before and after
+            return moment.add_time(op(window)[:, reach(op)])
         kernel = ops.cast(op.kernel, x.dtype)
         options = {"strides": op.strides, "padding": "valid", "dilation_rate": op.dilation_rate}
         if isinstance(op, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
@@ -137,7 +144,6 @@ class Convolution(Part):
             y = ops.add(y, ops.cast(op.bias, x.dtype))
         if op.activation is not None:
             y = op.activation(y)
-        moment.following[NEXT + self._name] = window[:, 1:]
         return moment.add_time(y)
 
 
@@ -146,8 +152,11 @@ Memory = Recurrent | Convolution
 
 def reach(op: Any) -> int:
     """How many past inputs a convolution over time needs; 0 of anything else."""
-    kinds = (layers.Conv1D, layers.DepthwiseConv1D, layers.Conv2D, layers.DepthwiseConv2D)
-    if isinstance(op, kinds) and not isinstance(op, layers.Conv2DTranspose):
+    kinds = (
+        *(layers.Conv1D, layers.DepthwiseConv1D),
+        *(layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose),
+    )
+    if isinstance(op, kinds) and not isinstance(op, layers.Conv1DTranspose):
         return int((op.kernel_size[0] - 1) * op.dilation_rate[0])
     return 0
 
@@ -169,11 +178,11 @@ def _without_dropout(cell: Any) -> Iterator[None]:
 def _state_names(cell: Any) -> list[str]:
     if isinstance(cell, layers.StackedRNNCells):
         return [f"cell_{i}_{name}" for i, inner in enumerate(cell.cells) for name in _state_names(inner)]
-    if isinstance(cell, layers.LSTMCell):
-        return ["h", "c"]
-    if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell):
-        return ["h"]
     size = len(tree.flatten(cell.state_size))
+    if isinstance(cell, layers.LSTMCell) and size == 2:  # a subclass may have more
+        return ["h", "c"]
+    if isinstance(cell, layers.GRUCell | layers.SimpleRNNCell) and size == 1:
+        return ["h"]
     return ["s"] if size == 1 else [f"s{i}" for i in range(size)]
 
 

@@ -19,6 +19,7 @@ class Moment:
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors  # inputs and states by name, `[batch, ...]`
         self.following: Tensors = {}  # next states by name, `[batch, size...]`
+        self.beginning: Tensors = {}  # of states that begin from something, by name, what the model says
         self._without: dict[int, tuple[Any, Any]] = {}
 
     def add_time(self, tensor: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops, tree
 from numpy.typing import NDArray
 
@@ -15,6 +16,8 @@ from steprnn.runtime.spec import TensorSpec
 from .graph import Call, mask_of
 from .layers import TIMELESS, refusal
 from .moment import Moment
+
+LONGEST_INNER = 128  # steps of a recurrence within one time step, which is unrolled
 
 
 class Part:
@@ -50,12 +53,18 @@ class Part:
 
     def step(self, call: Call, moment: Moment) -> Any:
         """The results at one time step; raises `ExportError` where the layer does not run on one."""
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
         try:
-            return self._run(call, moment)
+            results = self._run(call, moment)
         except Exception as error:
             raise refusal(
                 call.op, "does not run on a single time step", "it must act on each time step alone"
             ) from error
+        if any(made.type.startswith("Assign") for made in graph.get_operations()[before:]):
+            instead = "draw outside the model, and give it what was drawn as an Input"
+            raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
+        return results
 
     def _run(self, call: Call, moment: Moment) -> Any:
         return call.run()
@@ -70,12 +79,37 @@ class Timeless(Part):
 
 
 class Distributed(Part):
-    """`TimeDistributed`: its layer, without the time axis."""
+    """`TimeDistributed`: its layer, without the time axis.
+
+    A recurrence within it runs inside one time step, and is unrolled: a step holds no loop.
+    """
 
     by_rule = True
 
+    def shapes(self, call: Call) -> Any:
+        """Refused where such a recurrence has no length, or one that would make a graph of thousands."""
+        inner = _recurrences(call.op.layer)
+        length = call.args[0].shape[2] if len(call.args[0].shape) > 2 else None
+        if inner and (length is None or length > LONGEST_INNER):
+            told = "of no fixed length" if length is None else f"of {length} steps"
+            instead = f"give it a fixed length of at most {LONGEST_INNER}"
+            raise refusal(call.op, f"runs a recurrence {told} within each time step", instead)
+        return super().shapes(call)
+
     def _run(self, call: Call, moment: Moment) -> Any:
-        return _with_mask(call, moment.add_time(call.op.layer(moment.drop_time(call.args[0]))))
+        inner = _recurrences(call.op.layer)
+        kept = [layer.unroll for layer in inner]
+        for layer in inner:
+            layer.unroll = True
+        try:
+            return _with_mask(call, moment.add_time(call.op.layer(moment.drop_time(call.args[0]))))
+        finally:
+            for layer, unroll in zip(inner, kept, strict=True):
+                layer.unroll = unroll
+
+
+def _recurrences(layer: Any) -> list[Any]:
+    return [inner for inner in layer._flatten_layers() if isinstance(inner, layers.RNN)]
 
 
 class Encoded(Part):
@@ -121,25 +155,57 @@ class Flattened(Part):
 
 
 class Padding(Part):
-    """`ZeroPadding1D` or `ZeroPadding2D` before the first step, which the convolution behind it takes up."""
+    """Zeros before the first step, which the convolution behind it takes up: `ZeroPadding`, `ops.pad`."""
 
     by_rule = True
 
     def shapes(self, call: Call) -> Any:
         """As if nothing were padded in time; refused at its end, where it is the future."""
-        (tensor,), padding = call.args, call.op.padding
-        over_time, *others = padding if len(tensor.shape) == 4 else (padding,)
-        self.left, right = (int(n) for n in over_time)
+        self.over = _widths(call)
+        (self.left, right), *others = self.over
         if right:
             raise refusal(call.op, "pads the future", "pad on the left alone")
-        self._others = [tuple(int(n) for n in pair) for pair in others]
-        padded = [n + sum(pair) for n, pair in zip(tensor.shape[2:], self._others, strict=False)]
-        return keras.KerasTensor((*tensor.shape[:2], *padded, tensor.shape[-1]), tensor.dtype)
+        self._others = others
+        tensor = call.args[0]
+        padded = (n + sum(pair) for n, pair in zip(tensor.shape[2:], others, strict=True))
+        return keras.KerasTensor((*tensor.shape[:2], *padded), tensor.dtype)
 
     def _run(self, call: Call, moment: Moment) -> Any:
         if not any(map(any, self._others)):
             return call.args[0]
-        return ops.pad(call.args[0], [(0, 0), (0, 0), *self._others, (0, 0)])
+        return ops.pad(call.args[0], [(0, 0), (0, 0), *self._others])
+
+
+def _widths(call: Call) -> tuple[tuple[int, int], ...]:
+    """By how much each axis from the time axis on is padded, before and after."""
+    op, rank = call.op, len(call.args[0].shape)
+    if isinstance(op, layers.Layer):
+        given = [*(op.padding if rank == 4 else (op.padding,)), (0, 0)]
+    else:
+        batch, *given = op.pad_width * (rank if len(op.pad_width) == 1 else 1)
+        if any(batch):
+            raise refusal(op, "pads the batch", "pad the features alone, or before the first time step")
+        value = call.arguments.get("constant_values")
+        if op.mode != "constant" or (value is not None and np.any(np.asarray(value))):
+            raise refusal(op, "pads with something other than zeros", "pad with zeros")
+    return tuple((int(left), int(right)) for left, right in given)
+
+
+class Cropped(Part):
+    """A `Cropping2D` that takes away what a transposed convolution before it made beyond the sequence."""
+
+    by_rule = True
+
+    def shapes(self, call: Call) -> Any:
+        """As if nothing were cropped in time."""
+        tensor, (left, right) = call.args[0], call.op.cropping[1]
+        self._kept = slice(left, tensor.shape[2] - right)
+        return keras.KerasTensor(
+            (*tensor.shape[:2], tensor.shape[2] - left - right, tensor.shape[3]), tensor.dtype
+        )
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        return call.args[0][:, :, self._kept]
 
 
 class Repeated(Part):
@@ -160,6 +226,8 @@ def part_of(op: Any, timed: bool) -> Part:
     # A subclass whose `call` is its own is none of them.
     stock = (c for c in type(op).__mro__ if c in kinds and type(op).call is vars(c).get("call"))
     kind = next((kinds[c] for c in stock), None)
+    if timed and type(op).__name__ == "Pad" and type(op).__module__.startswith("keras."):
+        kind = Padding
     if kind is None:
         kind = Timeless if timed and _is_timeless(op) else Part
     return kind(timed)

@@ -27,7 +27,7 @@ def workloads_of(model: Model) -> dict[str, Workload]:
     the same through the model, `temperature` and `filters` draw, and `prompt` reads. What ends in 64 is of
     a batch.
     """
-    if model.vocabulary is None or not model.manifest.step.is_language_model:
+    if model.vocabulary is None or not model.manifest.writes_text:
         return {"raw": partial(_step, model, 1), "raw 64": partial(_step, model, BATCH)}
     tokens = model.vocabulary.tokens
     prompt = "".join(random.Random(0).choices(tokens, k=MOST_STEPS))

@@ -6,7 +6,7 @@ docs/bundle-format.md is the specification; this file follows it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError
 from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, TRAINING, read_record, write_record
-from ..spec import StepSpec
+from ..spec import StepSpec, TensorSpec
 
 # The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too.
 VARIANTS = ("float32", "float16", "int8-weights", "int8")
@@ -47,6 +47,25 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The graphs that compute the states a stream begins with from what stays the same over it.
+
+    `spec` has no states; its outputs are named as the step's states that they are. There is one graph a
+    format, in float32 whatever the variant of the step.
+    """
+
+    spec: StepSpec
+    artefacts: tuple[Artefact, ...]
+
+    def graph(self, format: str) -> Artefact:
+        """The one of this format; raises `BundleError` where there is none."""
+        found = next((a for a in self.artefacts if a.format == format), None)
+        if found is None:
+            raise BundleError(f"the bundle has no graph start in {format}, from which its states begin")
+        return found
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The record of a bundle. `model` is the sha256 of the weights; states are bound to it."""
 
@@ -57,6 +76,19 @@ class Manifest:
     about: dict[str, Any]  # source, versions, proofs: for people, not for code
     # Artefact -> bytes of weights that one step reads, of a looked-up table one row; older bundles have none.
     read_bytes: dict[str, int] = field(default_factory=dict)
+    start: Start | None = None
+
+    @property
+    def static(self) -> tuple[TensorSpec, ...]:
+        """The inputs that stay the same over a stream: of the step, and of its start."""
+        own = {t.name: t for t in self.step.inputs if t.static}
+        begins = self.start.spec.inputs if self.start else ()
+        return (*own.values(), *(replace(t, static=True) for t in begins if t.name not in own))
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether it is of a language model that begins by itself."""
+        return self.step.is_language_model and self.start is None
 
     def artefact(self, format: str, variant: str) -> Artefact | None:
         """The artefact of this format and variant, if the bundle holds one."""
@@ -89,6 +121,11 @@ class Manifest:
             "about": self.about,
             "read_bytes": self.read_bytes,
         }
+        if self.start is None:  # as readers of version 1 know it; they would begin the others at zero
+            write_record(folder / MANIFEST, replace(BUNDLE_FORMAT, version=1), record)
+            return
+        graphs = [vars(a) for a in self.start.artefacts]
+        record["start"] = self.start.spec.to_record() | {"artefacts": graphs}
         write_record(folder / MANIFEST, BUNDLE_FORMAT, record)
 
     @classmethod
@@ -107,17 +144,18 @@ class Manifest:
             manifest = cls(
                 str(record["model"]),
                 StepSpec.from_record(record["step"]),
-                tuple(Artefact(*(str(a[f.name]) for f in fields(Artefact))) for a in record["artefacts"]),
+                _artefacts(record),
                 {name: FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in record["files"].items()},
                 dict(record["about"]),
                 {str(name): int(size) for name, size in record.get("read_bytes", {}).items()},
+                _start(record.get("start")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None
         for name in manifest.files:
             if not is_inside(name):
                 raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
-        for artefact in manifest.artefacts:
+        for artefact in (*manifest.artefacts, *(manifest.start.artefacts if manifest.start else ())):
             if not manifest.files_of(artefact):  # it would be opened without having been verified
                 raise BundleError(f"{path} lists no file of {artefact.name}; do not trust it")
         return manifest
@@ -139,6 +177,14 @@ class Manifest:
                 raise BundleError(
                     f"{path} was altered: its sha256 is not the manifest's; copy the bundle again"
                 )
+
+
+def _artefacts(record: dict[str, Any]) -> tuple[Artefact, ...]:
+    return tuple(Artefact(*(str(a[f.name]) for f in fields(Artefact))) for a in record["artefacts"])
+
+
+def _start(record: dict[str, Any] | None) -> Start | None:
+    return None if record is None else Start(StepSpec.from_record(record), _artefacts(record))
 
 
 def is_inside(name: str) -> bool:

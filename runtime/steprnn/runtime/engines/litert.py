@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError
 from ..pairing import Declared
-from ..spec import StepSpec
+from ..spec import SIGNATURES, StepSpec
 from . import Engine, Graph, Runner, Tensors
 
-SIGNATURE = "step"
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 
 
@@ -86,14 +85,14 @@ def _declared(name: str, detail: dict[str, Any]) -> Declared:
 def _indices(interpreter: Any) -> Indices:
     """Tensor indices of the inputs and of the outputs by name.
 
-    The signature `step` if there is one, else `serving_default`, else the first.
+    Those of the first of `SIGNATURES` that there is, else of the first signature.
     """
     signatures = list(interpreter.get_signature_list())
     if not signatures:
         details = interpreter.get_input_details(), interpreter.get_output_details()
         inputs, outputs = ({d["name"]: d["index"] for d in part} for part in details)
         return inputs, outputs
-    known = [s for s in (SIGNATURE, "serving_default") if s in signatures]
+    known = [s for s in SIGNATURES if s in signatures]
     signature = interpreter.get_signature_runner([*known, *signatures][0])
     inputs, outputs = (
         {name: detail["index"] for name, detail in part.items()}

@@ -24,7 +24,7 @@ def summary(manifest: Manifest) -> str:
 
 def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str, licence: str | None) -> str:
     """The card of a bundle folder, as the README of the package `name`, imported as `package`."""
-    language = manifest.step.is_language_model
+    language = manifest.writes_text
     lines = [
         f"# {name}",
         "",
@@ -45,7 +45,7 @@ def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str,
         *(
             [f'print(model.generate("{_beginning(folder)}", length=50, temperature=0.8, seed=7))']
             if language
-            else ["session = model.session()", f"y = session.step(x)  # {_arguments(manifest)}"]
+            else [_session(manifest), f"y = session.step(x)  # {_arguments(manifest)}"]
         ),
         "```",
         "",
@@ -79,8 +79,14 @@ def _beginning(folder: Path) -> str:
     return letters[len(letters) // 2]
 
 
+def _session(manifest: Manifest) -> str:
+    static = ", ".join(f'"{t.name}": {t.name}' for t in manifest.static)
+    return f"session = model.session(static={{{static}}})" if static else "session = model.session()"
+
+
 def _arguments(manifest: Manifest) -> str:
-    return ", ".join(f"{t.name}: {t.dtype} {list(t.shape)}" for t in manifest.step.inputs)
+    tensors = (*manifest.step.stepped, *manifest.static)
+    return ", ".join(f"{t.name}: {t.dtype} {list(t.shape)}" for t in tensors)
 
 
 def _graphs(folder: Path, manifest: Manifest) -> list[str]:

@@ -21,10 +21,13 @@ def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Mani
     manifest = Manifest.read(bundle)
     manifest.verify(bundle, list(manifest.files))
     kept = tuple(a for a in manifest.artefacts if a.format in formats)
+    start = manifest.start
+    begun = tuple(a for a in (start.artefacts if start else ()) if a.format in formats)
     if not kept:
         held = ", ".join(a.name for a in manifest.artefacts)
         raise UsageError(f"{bundle} has no graph in {' or '.join(sorted(formats))}; it holds {held}")
-    dropped = {n for a in manifest.artefacts if a not in kept for n in manifest.files_of(a)}
+    every = (*manifest.artefacts, *(start.artefacts if start else ()))
+    dropped = {n for a in every if a not in (*kept, *begun) for n in manifest.files_of(a)}
     files = {name: record for name, record in manifest.files.items() if name not in dropped}
     for name in files:
         target = folder / name
@@ -34,7 +37,8 @@ def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Mani
         shutil.copyfile(bundle / MANIFEST, folder / MANIFEST)
         return manifest
     reads = {a.name: manifest.read_bytes[a.name] for a in kept if a.name in manifest.read_bytes}
-    chosen = replace(manifest, artefacts=kept, files=files, read_bytes=reads)
+    start = replace(start, artefacts=begun) if start else None
+    chosen = replace(manifest, artefacts=kept, files=files, read_bytes=reads, start=start)
     chosen.write(folder)
     return chosen
 

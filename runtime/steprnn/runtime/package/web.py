@@ -56,7 +56,7 @@ def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None
 
 def _graph(bundle: Path, manifest: Manifest, variant: str) -> Artefact:
     """The graph that the page runs."""
-    if not manifest.step.is_language_model or VOCABULARY not in manifest.files:
+    if not manifest.writes_text or VOCABULARY not in manifest.files:
         raise UsageError(
             f"{bundle} is not of a language model; expected one with a {VOCABULARY}, to write text"
         )

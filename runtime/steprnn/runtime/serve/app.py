@@ -46,7 +46,7 @@ class Service:
 
     def app(self) -> Starlette:
         """The ASGI application; raises `UsageError` where the model writes no text."""
-        if self.model.vocabulary is None or not self.model.manifest.step.is_language_model:
+        if self.model.vocabulary is None or not self.model.manifest.writes_text:
             raise UsageError("the bundle has no vocabulary, so it completes no text; step it in Python")
         routes: list[BaseRoute] = [
             Route("/v1/completions", self.completions, methods=["POST"]),

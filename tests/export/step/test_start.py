@@ -1,0 +1,272 @@
+"""States that are computed from what stays the same over a stream: a graph of their own, proved and run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tf2onnx")
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from steprnn.export import export
+from steprnn.export.check.judge import candidates_of, judge_all
+from steprnn.export.check.proofs import prove
+from steprnn.export.formats import onnx
+from steprnn.export.step.contract import Step
+from steprnn.export.step.derive import derive
+from steprnn.runtime import ExportError, UsageError, load
+from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.bundle.vocabulary import Vocabulary
+from steprnn.runtime.cli import main
+from steprnn.runtime.package import web
+from steprnn.runtime.package.card import card
+from steprnn.runtime.package.contents import write_contents
+
+from ..models import shaken
+
+STEPS, FEATURES, TOKENS = 12, 4, 11
+QUICK: dict[str, Any] = {"variants": ("float32",), "chained_steps": 64, "golden_steps": 16}
+
+
+@pytest.fixture(autouse=True)
+def _names_begin_anew() -> None:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+def sketch() -> keras.Model:
+    """A latent vector that begins an LSTM and stands beside each step."""
+    x, z = keras.Input((STEPS, FEATURES), name="stroke"), keras.Input((6,), name="z")
+    begin = layers.Dense(10, activation="tanh")(z)
+    y = layers.Concatenate()([x, layers.RepeatVector(STEPS)(z)])
+    y = layers.LSTM(5, return_sequences=True)(y, initial_state=[begin[:, :5], begin[:, 5:]])
+    return keras.Model([x, z], layers.Dense(2)(y))
+
+
+def caption() -> keras.Model:
+    """An image that begins the writing, and is not looked at again."""
+    image, words = keras.Input((6,), name="image"), keras.Input((None,), dtype="int32", name="words")
+    h, c = layers.Dense(5, activation="tanh")(image), layers.Dense(5)(image)
+    y = layers.LSTM(5, return_sequences=True)(layers.Embedding(TOKENS, 4)(words), initial_state=[h, c])
+    return keras.Model([image, words], layers.Dense(TOKENS)(y))
+
+
+def attention(steps: int | None) -> keras.Model:
+    """A decoder whose state, an input, is read by other layers too."""
+    x, hidden = keras.Input((steps, FEATURES), name="x"), keras.Input((5,), name="hidden")
+    y = layers.Add()([layers.Dense(5)(x), ops.expand_dims(layers.Dense(5)(hidden), 1)])
+    y, after = layers.GRU(5, return_sequences=True, return_state=True)(y, initial_state=hidden)
+    return keras.Model([x, hidden], [layers.Dense(2)(y), after])
+
+
+def packed() -> keras.Model:
+    """All states in one tensor, in and out, as the TFLite files of DTLN are made; for one row alone."""
+    x, states = keras.Input(batch_shape=(1, 1, FEATURES)), keras.Input(batch_shape=(1, 2, 5, 2))
+    y, after = x, []
+    for i in range(2):
+        y, h, c = layers.LSTM(5, return_sequences=True, return_state=True)(
+            y, initial_state=[states[:, i, :, 0], states[:, i, :, 1]]
+        )
+        after.append(ops.stack([h, c], axis=-1))
+    return keras.Model([x, states], [layers.Dense(2)(y), ops.reshape(ops.stack(after, 1), (1, 2, 5, 2))])
+
+
+def drawn(*shape: int) -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "litert"])
+def test_a_session_begins_where_the_model_does(engine: str, tmp_path: Path) -> None:
+    model = shaken(sketch())
+    manifest = export(model, tmp_path / "b", **QUICK)
+    assert manifest.start is not None
+    assert [t.name for t in manifest.start.spec.inputs] == ["z"]
+    assert [t.name for t in manifest.start.spec.outputs] == ["h", "c"]
+    assert [(t.name, t.static) for t in manifest.step.inputs] == [("stroke", False), ("z", True)]
+    assert Manifest.read(tmp_path / "b") == manifest
+    x, z = drawn(3, STEPS, FEATURES), drawn(3, 6)
+    loaded = load(tmp_path / "b", engine=engine)
+    session = loaded.session(batch=3, static={"z": z})
+    expected = np.asarray(model([x, z]))
+    for _ in range(2):
+        got = [session.step(x[:, t]) for t in range(STEPS)]
+        np.testing.assert_allclose(np.stack(got, 1), expected, rtol=0, atol=2e-6)
+        session.reset()
+    twin = loaded.session(static={"z": z[1]})
+    np.testing.assert_allclose(twin.step(x[1, 0]), expected[1:2, 0], rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(twin.fork().step(x[1, 1]), twin.step(x[1, 1]))
+
+
+def test_what_only_begins_a_stream_is_no_input_of_the_step(tmp_path: Path) -> None:
+    """Text cannot be written without it, and a page or a server would begin at zero."""
+    model, vocabulary = shaken(caption()), Vocabulary("abcdefghijk")
+    manifest = export(model, tmp_path / "b", vocabulary=vocabulary, **QUICK)
+    assert [t.name for t in manifest.step.inputs] == ["x"]
+    assert [t.name for t in manifest.static] == ["image"]
+    loaded = load(tmp_path / "b")
+    with pytest.raises(UsageError, match=r"^got inputs \[\], expected \['image'\]; give session\(static="):
+        loaded.session()
+    words = r"^the states of this model begin from image: step session\(static=\{\.\.\.\}\)$"
+    for call in (loaded.generate, loaded.score, loaded.embed):
+        with pytest.raises(UsageError, match=words):
+            call("ab")
+    with pytest.raises(UsageError, match="is not of a language model"):
+        web.write(tmp_path / "b", tmp_path / "site")
+    image, tokens = drawn(2, 6), np.array([[1, 2, 3], [4, 5, 6]])
+    session = loaded.session(batch=2, static={"image": image})
+    got = np.stack([session.step(tokens[:, t]) for t in range(3)], 1)
+    np.testing.assert_allclose(got, np.asarray(model([image, tokens])), rtol=0, atol=2e-6)
+
+
+def test_every_format_has_its_own_start_and_the_check_judges_it(tmp_path: Path) -> None:
+    model = shaken(sketch())
+    export(model, tmp_path / "b", **QUICK)
+    record = json.loads((tmp_path / "b/manifest.json").read_text())
+    assert record["version"] == 2
+    assert [g["path"] for g in record["start"]["artefacts"]] == ["start", "start.tflite", "start.onnx"]
+    step = derive(model)
+    same, candidates = candidates_of(tmp_path / "b", step, {}, None)
+    assert [c.name for c in candidates[3:]] == ["saved_model-start", "tflite-start", "onnx-start"]
+    found = judge_all(step, candidates, steps=32, seeds=1)
+    assert all(f.passed for f in [*same, *found])
+    told = {f.candidate.artefact for f in found if f.level == "sensitivity" and "1 %" in f.case}
+    assert {"saved_model-start", "tflite-start", "onnx-start"} <= told
+    other = derive(shaken(sketch(), seed=1)).start
+    assert other is not None
+    onnx.write(other, tmp_path / "b/start.onnx")  # of a model with other weights
+    broken = [c for c in candidates if c.name == "onnx-start"]
+    failed = [str(f) for f in judge_all(step, broken, steps=32, seeds=1) if not f.passed]
+    assert failed[0].startswith("onnx-start in onnx fails at the level 'one step'")
+
+
+def test_the_bundle_is_checked_on_its_own_with_its_start(tmp_path: Path, capsys: Any) -> None:
+    export(shaken(sketch()), tmp_path / "b", formats=("onnx", "tflite"), **QUICK)
+    assert main(["check", str(tmp_path / "b")]) == 0
+    assert "onnx-start" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "b")]) == 0
+    words = "a stream begins with h, c as the start graphs compute them from z"
+    assert words in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "b/start.onnx").unlink()
+    assert main(["check", str(tmp_path / "b")]) == 1
+    assert "start.onnx is missing; copy the bundle again" in capsys.readouterr().err
+
+
+def test_a_package_has_the_start_of_its_formats(tmp_path: Path) -> None:
+    export(shaken(sketch()), tmp_path / "b", **QUICK)
+    manifest = write_contents(tmp_path / "b", tmp_path / "out", ["onnx"])
+    assert manifest.start is not None
+    assert [a.name for a in manifest.start.artefacts] == ["onnx-start"]
+    assert not (tmp_path / "out/start.tflite").exists()
+    assert Manifest.read(tmp_path / "out") == manifest
+    text = card(tmp_path / "out", manifest, "sketch", "sketch", "onnx", None)
+    assert 'session = model.session(static={"z": z})' in text
+
+
+def test_two_starts_make_two_models(tmp_path: Path) -> None:
+    """A state belongs to the weights that it was begun by, too."""
+    model = shaken(caption())
+    first = export(model, tmp_path / "a", formats=("onnx",), **QUICK)
+    dense = next(m for m in model.layers if isinstance(m, layers.Dense))
+    dense.bias.assign_add(keras.ops.ones(5))
+    assert export(model, tmp_path / "b", formats=("onnx",), **QUICK).model != first.model
+
+
+def test_a_state_that_is_read_elsewhere_is_a_state_at_one_step_a_call(tmp_path: Path) -> None:
+    model = shaken(attention(1))
+    manifest = export(model, tmp_path / "b", formats=("onnx",), **QUICK)
+    assert manifest.start is None
+    assert manifest.about["proofs"]["steps"] > 1  # called again and again with what it gave
+    x, session = drawn(2, STEPS, FEATURES), load(tmp_path / "b").session(batch=2)
+    hidden = np.zeros((2, 5), np.float32)
+    for t in range(STEPS):
+        expected, hidden = (np.asarray(a) for a in model([x[:, t : t + 1], hidden]))
+        np.testing.assert_allclose(session.step(x[:, t]), expected[:, 0], rtol=0, atol=2e-6)
+
+
+def test_a_state_that_is_read_elsewhere_is_static_on_a_sequence(tmp_path: Path) -> None:
+    """The other layers read what the stream began with, at every step."""
+    model = shaken(attention(None))
+    manifest = export(model, tmp_path / "b", formats=("onnx",), **QUICK)
+    assert [t.name for t in manifest.static] == ["hidden"]
+    x, hidden = drawn(2, STEPS, FEATURES), drawn(2, 5)
+    session = load(tmp_path / "b").session(batch=2, static={"hidden": hidden})
+    got = np.stack([session.step(x[:, t]) for t in range(STEPS)], 1)
+    np.testing.assert_allclose(got, np.asarray(model([x, hidden])[0]), rtol=0, atol=2e-6)
+
+
+def test_packed_states_are_states(tmp_path: Path) -> None:
+    model = shaken(packed())
+    manifest = export(model, tmp_path / "b", formats=("onnx",), **QUICK)
+    assert [t.name for t in manifest.step.states] == ["lstm_h", "lstm_c", "lstm_1_h", "lstm_1_c"]
+    assert [t.name for t in manifest.step.outputs] == ["y"]
+    assert manifest.about["proofs"]["steps"] > 1
+    x, session = drawn(1, STEPS, FEATURES), load(tmp_path / "b").session()
+    states = np.zeros((1, 2, 5, 2), np.float32)
+    for t in range(STEPS):
+        expected, states = (np.asarray(a) for a in model([x[:, t : t + 1], states]))
+        np.testing.assert_allclose(session.step(x[:, t]), expected[:, 0], rtol=0, atol=2e-6)
+
+
+def swapped(step: Step) -> Step:
+    """The step with h and c exchanged, which no shape tells."""
+
+    def call(tensors: Any) -> Any:
+        results = step.call(tensors)
+        return results | {"next_h": results["next_c"], "next_c": results["next_h"]}
+
+    return replace(step, call=call)
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+def test_a_model_of_one_step_is_proved_over_many(stateful: bool) -> None:
+    """One call from zero would not tell h from c."""
+    x = keras.Input(batch_shape=(2, 1, FEATURES))
+    y = layers.LSTM(5, stateful=stateful)(x)
+    step = derive(shaken(keras.Model(x, layers.Dense(2)(y))))
+    proofs = prove(step)
+    assert proofs is not None
+    assert proofs.steps > 1
+    with pytest.raises(ExportError, match="the chained step is not the model"):
+        prove(swapped(step))
+
+
+def test_a_start_that_is_wrong_is_not_the_model() -> None:
+    step = derive(shaken(sketch()))
+    assert step.start is not None
+    begin = step.start.call
+    wrong = replace(step.start, call=lambda t: {n: tf.reverse(a, [1]) for n, a in begin(t).items()})
+    assert prove(step) is not None
+    with pytest.raises(ExportError, match="the chained step is not the model"):
+        prove(replace(step, start=wrong))
+
+
+def test_what_begins_from_another_sequence_has_no_step() -> None:
+    past, x = keras.Input((None, 3)), keras.Input((None, FEATURES))
+    _, state = layers.GRU(5, return_state=True)(past)
+    y = layers.GRU(5, name="decoder")(x, initial_state=state)
+    with pytest.raises(ExportError, match=r"^layer 'decoder' \(GRU\) begins from a state that is computed"):
+        derive(keras.Model([past, x], y))
+
+
+def test_a_part_of_an_input_is_no_state_where_other_layers_read_it() -> None:
+    x, states = keras.Input((1, FEATURES)), keras.Input((10,))
+    y = layers.LSTM(5)(x, initial_state=[states[:, :5], states[:, 5:]])
+    model = keras.Model([x, states], layers.Concatenate()([y, states]))
+    with pytest.raises(ExportError, match="begins from a part of an input that other layers read too"):
+        derive(model)
+
+
+def test_sequences_of_two_lengths_are_not_stepped_together() -> None:
+    a, b = keras.Input((8, 3), name="a"), keras.Input((12, 3), name="b")
+    model = keras.Model([a, b], layers.Concatenate()([layers.GRU(5)(a), layers.GRU(5)(b)]))
+    with pytest.raises(ExportError, match=r"sequences of different lengths \(a 8, b 12\)"):
+        derive(model)

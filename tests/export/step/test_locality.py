@@ -460,3 +460,20 @@ def test_a_category_encoding_takes_no_single_token_as_a_sequence() -> None:
     encoding = layers.CategoryEncoding(5, output_mode="one_hot")
     assert derive(tokens(encoding, lstm())).reading.shortest == 2
     assert derive(tokens(layers.Embedding(5, 3), lstm())).reading.shortest == 1
+
+
+def test_a_layer_that_tells_the_length_of_its_windows() -> None:
+    """Behind it the time axis is free again, and what reads it is read."""
+
+    def windows(*stack: Any) -> keras.Model:
+        x = keras.Input((20,), dtype="int32")
+        y = layers.Lambda(lambda t: ops.one_hot(t, 5), output_shape=(20, 5))(x)
+        for layer in stack:
+            y = layer(y)
+        return keras.Model(x, layers.LSTM(3)(y))
+
+    step = derive(windows(layers.Dense(4)))
+    assert step.reading.layers == 2
+    assert prove(step) is not None
+    words = refused(windows(Custom(lambda y: ops.cumsum(y, axis=1))))
+    assert words.startswith("layer 'odd' (Custom) reads other time steps")

@@ -162,7 +162,7 @@ class Analysis:
         outputs = part.shapes(call)
         untimed = (t for t in tensors if None not in t.shape)
         static = all(self._is_static(self._origin_of([t])) for t in untimed)
-        self.reader.follow(call, part, tensors, outputs, static)
+        outputs = self.reader.follow(call, part, tensors, outputs, static)
         for t in tree.flatten(outputs):  # holding them keeps their ids from being reused
             self._origins[id(t)] = t, origin
             if type(op).__name__ in MOVES and len(tensors) == 1 and id(tensors[0]) in self._moved:

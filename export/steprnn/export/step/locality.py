@@ -35,10 +35,11 @@ class Unreadable(Exception):  # noqa: N818 (it reads as what it says)
     """A layer whose graph cannot be followed, and why."""
 
 
-def read(call: Call, outputs: Any, masked: bool, length: int | None = None) -> set[float]:
+def read(call: Call, outputs: Any, masked: bool, length: int | None = None) -> tuple[Any, set[float]]:
     """Follow one call, whose symbolic `outputs` are known; `masked` tells whether it may be given masks.
 
-    Gives the constants that its input is compared with. Raises `ExportError` where it is not local in time,
+    Gives the outputs, with a free time axis where a layer has told its length, and the constants that its
+    input is compared with. Raises `ExportError` where it is not local in time,
     `Unreadable` where that cannot be told. `length` is the one that the model was built for.
     """
     symbols = tree.flatten(outputs)
@@ -51,10 +52,13 @@ def read(call: Call, outputs: Any, masked: bool, length: int | None = None) -> s
         raise
     for i, tensor in enumerate(trace.results):
         timed = i >= len(symbols) or None in symbols[i].shape  # behind the outputs are their masks
+        if not timed and trace.is_sequence(tensor):
+            shape = symbols[i].shape
+            timed, symbols[i] = True, keras.KerasTensor((shape[0], None, *shape[2:]), symbols[i].dtype)
         reason, instead = trace.fault(tensor, timed)
         if reason:
             raise refusal(call.op, reason, instead)
-    return set(trace.compared())
+    return tree.pack_sequence_as(outputs, symbols), set(trace.compared())
 
 
 class Trace:
@@ -79,11 +83,15 @@ class Trace:
         for op in self.operators:
             self._follow(op)
 
+    def is_sequence(self, tensor: str) -> bool:
+        """Whether a tensor has as many time steps as it was given."""
+        seen = self.seen[tensor]
+        return seen.value.shape[1:2] == (STEPS,) and seen.longer.shape[1:2] == (MORE,)
+
     def fault(self, tensor: str, timed: bool) -> tuple[str, str]:
         """What is not local in time about a result, and the way out; empty where nothing is."""
         seen = self.seen[tensor]
-        shape = seen.value.shape
-        if timed and (len(shape) < 2 or shape[1] != STEPS or seen.longer.shape[1] != MORE):
+        if timed and not self.is_sequence(tensor):
             path = self._path(tensor, INDEX)
             return f"changes the number of time steps ({path})", "keep them all"
         moments = [(t, seen.bits[:, t]) for t in range(STEPS)] if timed else [(STEPS - 1, seen.bits)]

@@ -22,7 +22,7 @@ def is_stock(op: Any) -> bool:
     )
 
 
-def read_around(call: Call, outputs: Any, masked: bool, length: int | None = None) -> set[float]:
+def read_around(call: Call, outputs: Any, masked: bool, length: int | None = None) -> tuple[Any, set[float]]:
     """Read a call with something that is local in time in place of its memory.
 
     Raises `ExportError` where what is left is not local, `Unreadable` where that cannot be told.
@@ -30,13 +30,13 @@ def read_around(call: Call, outputs: Any, masked: bool, length: int | None = Non
     shape = tree.flatten(outputs)[0].shape
     with _without_memory(call.op, shape) as called:
         try:
-            compared = read(call, outputs, masked, length)
+            found = read(call, outputs, masked, length)
         except ExportError:
             if called:
                 raise
     if not called:
         raise Unreadable(f"it does not run super().call of {_stock(call.op).__name__}")
-    return compared
+    return found
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from .parts import Encoded, Part
 class Reader:
     """Shows of each call that it acts on each time step alone, but for its memory.
 
-    `masked` tells whether there are masks, `length` is the sequence length that the model was built for.
+    `masked` tells whether there are masks, `length` is the sequence length that the model was built for. In
+    one that was built for a single time step there is no other to depend on.
     """
 
     def __init__(self, masked: bool, length: int | None) -> None:
@@ -32,8 +33,8 @@ class Reader:
         self._shortest = 1
         self.notes: list[str] = []
 
-    def follow(self, call: Call, part: Part, tensors: Sequence[Any], outputs: Any, static: bool) -> None:
-        """Read a call of these tensors; raises `ExportError` where it is not local in time.
+    def follow(self, call: Call, part: Part, tensors: Sequence[Any], outputs: Any, static: bool) -> Any:
+        """The outputs of a call of these tensors; raises `ExportError` where it is not local in time.
 
         `static` tells whether the tensors without a time axis stay the same over the sequence.
         """
@@ -41,12 +42,13 @@ class Reader:
         if timed and not static:
             instead = "use return_sequences=True before it"
             raise refusal(call.op, "takes the last time step of a sequence at each one", instead)
-        if timed:
-            self._read(call, part, outputs)
+        if timed and self._length != 1:
+            outputs = self._read(call, part, outputs)
         before = max((self._reach.get(id(t), 0) for t in tensors), default=0)
         own = reach(call.op) if isinstance(part, Convolution) else 0
         self._reach |= {id(t): before + own for t in tree.flatten(outputs)}
         self._shortest = max(self._shortest, 1 + isinstance(part, Encoded))
+        return outputs
 
     def reading(self) -> Reading:
         """What was read so far."""
@@ -54,13 +56,14 @@ class Reader:
         reached = max(self._reach.values(), default=0)
         return Reading(self._layers, tuple(self._unread), compared, reached, self._shortest)
 
-    def _read(self, call: Call, part: Part, outputs: Any) -> None:
+    def _read(self, call: Call, part: Part, outputs: Any) -> Any:
         op = call.op
         if is_stock(op) and (part.remembers or part.by_rule):
-            return
+            return outputs
         look = read_around if part.remembers else read
         try:
-            self._compared |= look(call, outputs, self._masked, self._length)
+            outputs, compared = look(call, outputs, self._masked, self._length)
+            self._compared |= compared
             self._layers += 1
         except Unreadable as error:
             self._unread.append(op.name)
@@ -68,3 +71,4 @@ class Reader:
                 f"layer {op.name!r} ({type(op).__name__}) cannot be read ({error}); that it acts on each "
                 "time step alone is shown by test only"
             )
+        return outputs

@@ -13,10 +13,14 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+import keras  # noqa: E402
+from keras import layers  # noqa: E402
+
 from steprnn.export.check import mistakes, proofs, runs  # noqa: E402
 from steprnn.export.check.proofs import Proofs, prove  # noqa: E402
 from steprnn.export.check.reference import input_run  # noqa: E402
-from steprnn.export.step.contract import Step  # noqa: E402
+from steprnn.export.step.contract import Reading, Step  # noqa: E402
+from steprnn.export.step.derive import derive  # noqa: E402
 from steprnn.runtime.errors import ExportError  # noqa: E402
 from steprnn.runtime.parity.reference import Arrays, units_of  # noqa: E402
 from steprnn.runtime.spec import StepSpec, TensorSpec  # noqa: E402
@@ -156,6 +160,102 @@ def test_a_model_that_drops_a_time_step() -> None:
         "'y' has shape (255, 3, 4) over 256 steps, the step (256, 3, 4): a layer changes the number of time "
         "steps; no layer can be named"
     )
+
+
+def tokens_of(model: Callable[[Any], Any], **options: Any) -> Step:
+    """The mean of token numbers modulo 13, and a model of it that takes some tokens otherwise."""
+
+    def call(t: Arrays) -> Arrays:
+        h = 0.5 * t["h"] + 0.5 * tf.cast(t["x"] % 13, t["h"].dtype)[:, None]
+        return {"y": h, "next_h": h}
+
+    one = (TensorSpec("h", "float32", (1,)),)
+    spec = StepSpec((TensorSpec("x", "int32", (), 5000),), one, (TensorSpec("y", "float32", (1,)),))
+    return Step(spec, call, on_sequences=lambda a: {"y": leaky(model(a["x"])[..., None])}, **options)
+
+
+def test_a_masked_token_is_met_though_it_is_one_of_5_000() -> None:
+    def masks(x: Any) -> Any:
+        return np.where(x == 0, 100, x % 13)
+
+    assert prove(tokens_of(masks)) is not None, "it is never drawn"
+    assert refused(tokens_of(masks, reading=Reading(compared=(0.0,)))).startswith("the chained step is not")
+
+
+def test_a_number_that_a_signal_is_compared_with_is_met() -> None:
+    def cut(x: Any) -> Any:
+        return np.where(np.abs(x) > 6.0, 0.0, x)
+
+    assert prove(step_of(cut)) is not None, "no noise is so loud"
+    words = refused(step_of(cut, reading=Reading(compared=(6.0,))))
+    assert words.startswith("the chained step is not the model: 'y' is ")
+    assert prove(step_of(reading=Reading(compared=(6.0,)))) is not None
+
+
+@pytest.mark.parametrize("compared", [0.0, 3.0, 4999.0])
+def test_where_numbers_are_met(compared: float) -> None:
+    """In a third of the steps, at the beginning of one row and at the end of another; those beside it too."""
+    step = tokens_of(lambda x: x, reading=Reading(compared=(compared,)))
+    drawn = input_run(step, 256, 3)
+    (x,) = proofs.meeting(step, drawn, "int32").values()
+    near = np.abs(x - compared) <= 1
+    assert 0.25 < near.mean() < 0.45
+    assert near[:2, 1].all()
+    assert near[-2:, 2].all()
+    assert {*x[near].tolist()} == {n for n in (compared - 1, compared, compared + 1) if 0 <= n < 5000}
+    np.testing.assert_array_equal(x[~near], drawn["x"][~near])
+
+
+def test_a_number_too_large_to_be_one_is_not_met() -> None:
+    step = step_of(reading=Reading(compared=(-1e9, float("inf"))))
+    assert proofs.meeting(step, input_run(step, 256, 3), "float32") == {}
+
+
+def test_a_model_that_rounds_worse_than_its_step_is_judged_in_float64() -> None:
+    step = step_of()
+    assert step.on_sequences is not None
+    whole = step.on_sequences
+
+    def rough(arrays: Arrays) -> Arrays:
+        return {"y": whole(arrays)["y"] * (1 + 1e-4)}
+
+    assert refused(replace(step, on_sequences=rough)).startswith("the chained step is not the model")
+    proved = prove(replace(step, on_sequences=rough, exactly=whole))
+    assert proved is not None
+    assert proved.transform == 0
+    wrong = replace(step, on_sequences=rough, exactly=rough)
+    assert refused(wrong).startswith("the chained step is not the model")
+
+
+def test_a_layer_normalization_over_one_feature() -> None:
+    """It is exact in the step, and 30 units off in the model."""
+    keras.utils.set_random_seed(0)
+    stack = [layers.LSTM(4, return_sequences=True), layers.Dense(1), layers.LayerNormalization()]
+    model = keras.Sequential([layers.Input((None, 1)), *stack, layers.Dense(2)])
+    for variable in model.variables:
+        variable.assign(variable + 0.2 * np.random.default_rng(0).standard_normal(variable.shape))
+    proved = prove(derive(model))
+    assert proved is not None
+    assert proved.transform <= 8
+
+
+def test_a_long_reach_is_tried_twice_over() -> None:
+    proved = prove(step_of(reading=Reading(reach=200)))
+    assert proved is not None
+    assert proved.steps == 400
+
+
+def test_a_model_that_takes_no_single_time_step() -> None:
+    def two(x: Any) -> Any:
+        if x.shape[1] < 2:
+            raise ValueError("two at least")
+        return x
+
+    assert refused(step_of(two)) == (
+        "the model does not run on a sequence of 1 time step (two at least), and its step is one; "
+        "let it take any number of them"
+    )
+    assert prove(step_of(two, reading=Reading(shortest=2))) is not None
 
 
 @pytest.mark.parametrize(

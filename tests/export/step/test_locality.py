@@ -396,6 +396,14 @@ def test_a_convolution_that_mutes_after_step_100() -> None:
     assert re.match(rf"layer 'odd' \(Past\) {MUTED}, so it has no step; let the caller give", said), said
 
 
+def test_an_activation_of_a_convolution_that_mixes_time_steps() -> None:
+    def odd(z: Any) -> Any:
+        return ops.where(ops.abs(z) > 50.0, before(z), z)
+
+    said = refused(sequence(layers.Conv1D(4, 3, padding="causal", activation=odd, name="odd"), lstm()))
+    assert re.match(r"layer 'odd' \(Activation\) reads other time steps \(step 1 reads step 0: ", said), said
+
+
 @pytest.mark.parametrize("options", [{"return_sequences": True}, {}, {"return_state": True}])
 def test_a_subclass_that_changes_nothing_over_time(options: dict[str, Any]) -> None:
     def same(y: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras import tree
+from keras import layers, tree
 
 from .contract import Reading
 from .graph import Call
@@ -58,6 +58,10 @@ class Reader:
 
     def _read(self, call: Call, part: Part, outputs: Any) -> Any:
         op = call.op
+        maker = getattr(op.activation, "__module__", "keras.") if isinstance(part, Convolution) else "keras."
+        if not maker.startswith("keras."):  # a function that runs on the whole sequence within Keras's call
+            activation = layers.Activation(op.activation, name=op.name)
+            self._read(Call(call.key, activation, (outputs,), {}), Part(True), outputs)
         if is_stock(op) and (part.remembers or part.by_rule):
             return outputs
         look = read_around if part.remembers else read

@@ -359,7 +359,7 @@ def flip(data: bytes) -> bytes:
         (damage("manifest.json", lambda data: data[:100]), "FOLDER/manifest.json is not JSON ("),
         (
             damage("manifest.json", lambda data: data.replace(b'"version": 1', b'"version": 3')),
-            "FOLDER/manifest.json has format version 3 and this steprnn reads 1 and 2; run: pip install --upgrade",
+            "FOLDER/manifest.json has format version 3 and this steprnn reads 1 and 2; run: pip install",
         ),
         (
             shutil.rmtree,

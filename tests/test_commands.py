@@ -358,8 +358,8 @@ def flip(data: bytes) -> bytes:
         (damage("manifest.json", lambda data: None), "FOLDER holds no manifest.json; expected a bundle as "),
         (damage("manifest.json", lambda data: data[:100]), "FOLDER/manifest.json is not JSON ("),
         (
-            damage("manifest.json", lambda data: data.replace(b'"version": 1', b'"version": 2')),
-            "FOLDER/manifest.json has format version 2 and this steprnn reads 1; run: pip install --upgrade",
+            damage("manifest.json", lambda data: data.replace(b'"version": 1', b'"version": 3')),
+            "FOLDER/manifest.json has format version 3 and this steprnn reads 1 and 2; run: pip install",
         ),
         (
             shutil.rmtree,

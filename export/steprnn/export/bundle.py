@@ -33,7 +33,7 @@ from steprnn.runtime.parity.measure import Measures
 from .check.judge import artefact_candidate, judge_candidate, transform
 from .check.runs import Runs, reference_runs
 from .formats import onnx, saved_model, tflite
-from .formats.frozen import freeze
+from .formats.frozen import freeze, frozen_once
 from .inspect import inspect
 from .report.record import conditions, record
 from .source import Source, open_source
@@ -52,6 +52,7 @@ START_ROWS = 64  # of what stays the same, drawn to judge what begins from it
 GOLDEN_STEPS = 256  # what a bundle carries to be checked elsewhere: 1.6 MB of the book's model
 
 
+@frozen_once()
 def export(
     source: Path | str | keras.Model | Step | Source,
     out: Path | str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from steprnn.runtime import cli
 keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
 tf = pytest.importorskip("tensorflow")
+tf2onnx = pytest.importorskip("tf2onnx")
 
 from steprnn.export.bundle import export  # noqa: E402
 
@@ -294,6 +296,112 @@ def test_a_graph_of_another_tool(
     code, out, err = check(foreign[name], "--reference", checkpoint / "model.keras", *swapped, *QUICK)
     assert code == 1, "h and c have one shape, and a swap raises nothing"
     assert f"steprnn: {name} in {engine} fails at the level 'one step': next_" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("whole.onnx", "LSTM 'LSTM__33' begins at a state of its own at every call"),
+        ("whole", "1 While: it runs over a sequence, and is no step"),
+    ],
+)
+def test_a_graph_of_whole_sequences_is_no_step(
+    tmp_path: Path, checkpoint: Path, check: Callable[..., tuple[int, str, str]], name: str, words: str
+) -> None:
+    """As `inspect` says: no --map makes it one."""
+    model = keras.models.load_model(checkpoint / "model.keras")
+    if name == "whole":
+        model.export(tmp_path / name, verbose=False)
+    else:
+        whole = tf.function(lambda x: model(x))
+        signature = [tf.TensorSpec([None, None], tf.int32, "x")]
+        tf2onnx.convert.from_function(whole, signature, output_path=str(tmp_path / name), opset=18)
+    code, out, err = check(tmp_path / name, "--reference", checkpoint / "model.keras", *QUICK)
+    assert (code, out) == (2, "")
+    assert f"steprnn: {tmp_path / name} is no step: " in err
+    assert words in re.sub(r"LSTM__\d+", "LSTM__33", err)
+    assert "no output comes back as an input" in err
+    assert "--map" not in err
+
+
+PACKED = {
+    "x": "ids[:,0]",
+    "h": "states[0]",
+    "c": "states[1]",
+    "y": "logits[:, 0]",
+    "next_h": "after[0]",
+    "next_c": "after[1]",
+}
+PACKED_MAP = [word for ours, theirs in PACKED.items() for word in ("--map", f"{ours}={theirs}")]
+
+
+@pytest.fixture(scope="module")
+def packed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Graphs as PyTorch lays them out: a time axis of 1, and all states in one `[states, batch, hidden]`."""
+    folder = tmp_path_factory.mktemp("packed")
+    inner = tf.saved_model.load(str(bundle / "saved_model")).signatures["step"]
+    size = inner.structured_input_signature[1]["h"].shape[1]
+
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, 1], tf.int32, "ids"),
+                tf.TensorSpec([2, None, size], tf.float32, "states"),
+            ]
+        )
+        def step(self, ids: Any, states: Any) -> Any:
+            results = inner(x=ids[:, 0], h=states[0], c=states[1])
+            after = tf.stack([results["next_h"], results["next_c"]])
+            return {"logits": results["y"][:, tf.newaxis], "after": after}
+
+    module = Module()
+    module.inner = inner
+    tf.saved_model.save(module, str(folder / "saved"), signatures=module.step)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
+    (folder / "theirs.tflite").write_bytes(converter.convert())
+    tf2onnx.convert.from_function(
+        module.step, module.step.input_signature, output_path=str(folder / "theirs.onnx"), opset=18
+    )
+    return {p.name: p for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["theirs.onnx", "theirs.tflite", "saved"])
+def test_states_in_one_tensor_with_the_batch_behind(
+    packed: dict[str, Path], checkpoint: Path, check: Callable[..., tuple[int, str, str]], name: str
+) -> None:
+    code, out, err = check(packed[name], "--reference", checkpoint / "model.keras", *PACKED_MAP, *QUICK)
+    assert code == 0, err
+    assert list(verdicts(out).values()) == ["passed"]
+    swapped = [*PACKED_MAP, "--map", "h=states[1]", "--map", "c=states[0]"]
+    swapped += ["--map", "next_h=after[1]", "--map", "next_c=after[0]"]
+    code, out, err = check(packed[name], "--reference", checkpoint / "model.keras", *swapped, *QUICK)
+    assert code == 1
+    assert "fails at the level 'one step'" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--map", "h=states[x]"], "--map 'states[x]' has no index such as h0[0] or states[:,0,:,1]"),
+        (["--map", "h=states[2]", "--map", "next_h=after[2]"], "--map states[2]: states is [2, ?, "),
+        (
+            ["--map", "h=states[0,:,0,0]", "--map", "next_h=after[0,:,0,0]"],
+            "--map states[0,:,0,0]: states has 3 axes",
+        ),
+        (["--map", "next_h=after[1]", "--map", "next_c=after[0]"], "so both have the same index"),
+    ],
+)
+def test_an_index_that_does_not_fit(
+    packed: dict[str, Path],
+    checkpoint: Path,
+    check: Callable[..., tuple[int, str, str]],
+    flags: list[str],
+    words: str,
+) -> None:
+    argv = ("--reference", checkpoint / "model.keras", *PACKED_MAP, *flags, *QUICK)
+    code, out, err = check(packed["saved"], *argv)
+    assert (code, out) == (2, "")
+    assert words in err
 
 
 @pytest.mark.parametrize(

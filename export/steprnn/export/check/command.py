@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="a name in the graph of another tool",
+        help="a name in the graph of another tool, with an index where it has more axes: h=h0[0]",
     )
     parser.add_argument("--trust", action="store_true", help="run the Python code that the reference brings")
     parser.add_argument(

@@ -22,6 +22,7 @@ from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.spec import StepSpec
 
 from ..formats import operators, saved_model
+from ..formats.frozen import frozen_once
 from ..report.table import told
 from ..step.contract import Step
 from .proofs import prove
@@ -151,6 +152,7 @@ def _strange_saved_model(path: Path, spec: StepSpec) -> list[str]:
     return problems
 
 
+@frozen_once()
 def judge_all(
     step: Step,
     candidates: Sequence[Candidate],

@@ -76,17 +76,24 @@ class Oracle:
         self.exact = FunctionEngine(freeze(step, "float64"), step.spec, "float64")
         self.float32 = FunctionEngine(freeze(step), step.spec)
 
-    def run(self, inputs: Arrays, state: Arrays | None = None) -> Reference:
+    def first_state(self, batch: int, inputs: Arrays | None = None) -> Arrays:
+        """Where a stream of the model begins, in the precision that all candidates begin with."""
+        state = initial_state(self.step, batch, inputs)
+        return {name: array.astype(np.float32) for name, array in state.items()}
+
+    def run(self, inputs: Arrays, state: Arrays | None = None, tensorflow: Arrays | None = None) -> Reference:
         """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
 
-        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins. Raises
-        `ExportError` where either is not finite: nothing could be judged by it.
+        It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins; `tensorflow`
+        is that float32 run, where it was made already. Raises `ExportError` where either is not finite:
+        nothing could be judged by it.
         """
         batch = next(iter(inputs.values())).shape[1]
-        if state is None:
-            state = {n: a.astype(np.float32) for n, a in initial_state(self.step, batch, inputs).items()}
+        state = self.first_state(batch, inputs) if state is None else state
         inputs = {t.name: inputs[t.name] for t in self.step.spec.inputs}
-        exact, tensorflow = (chain(e.runner(batch), inputs, state) for e in (self.exact, self.float32))
+        exact = chain(self.exact.runner(batch), inputs, state)
+        if tensorflow is None:
+            tensorflow = chain(self.float32.runner(batch), inputs, state)
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
@@ -111,7 +118,7 @@ class Oracle:
         """Its own greedy text from prompts `[prompt, rows]`, for a language model."""
         prompt, rows = prompts.shape
         runner = self.exact.runner(rows)
-        state = {n: a.astype(np.float32) for n, a in initial_state(self.step, 1).items()}
+        state = self.first_state(1)
         runner.set_state(state)
         (x,), (y,) = runner.inputs.values(), runner.outputs.values()
         tokens = np.zeros((steps, rows), np.int32)
@@ -193,19 +200,25 @@ def constant(step: Step, inputs: Arrays) -> Arrays:
     return {n: np.repeat(a[:1], len(a), axis=0) if n in static else a for n, a in inputs.items()}
 
 
-def own_text(oracle: Oracle, steps: int, rows: int = 1) -> NDArray[np.int32]:
+def own_text(oracle: Oracle, steps: int, rows: int = 1) -> tuple[NDArray[np.int32], Arrays]:
     """Tokens `[steps, rows]` of texts that a language model writes itself, drawn at temperature 1.
 
-    They visit the states that the model reaches in use, and need no corpus.
+    They visit the states that the model reaches in use, and need no corpus. What the float32 step gave while
+    it wrote them comes with them, `[steps, rows, ...]` by name.
     """
     runner = oracle.float32.runner(rows)
-    runner.set_state(initial_state(oracle.step, rows))
-    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+    runner.set_state(oracle.first_state(rows))
+    (x,) = runner.inputs.values()
     samplers = [Sampler(Sampling(temperature=1.0), seed) for seed in range(rows)]
     tokens = np.zeros((steps, rows), np.int32)
     tokens[0] = np.arange(rows) % (oracle.step.spec.inputs[0].tokens or 1)
-    for t in range(1, steps):
-        x[...] = tokens[t - 1]
+    results: list[Arrays] = []
+    for t in range(steps):
+        x[...] = tokens[t]
         runner.run()
-        tokens[t] = [sampler.choose(row) for sampler, row in zip(samplers, y, strict=True)]
-    return tokens
+        results.append({n: a.copy() for n, a in runner.outputs.items()})
+        results[-1] |= {NEXT + n: a for n, a in runner.get_state().items()}
+        if t + 1 < steps:
+            (y,) = runner.outputs.values()
+            tokens[t + 1] = [sampler.choose(row) for sampler, row in zip(samplers, y, strict=True)]
+    return tokens, {name: np.stack([step[name] for step in results]) for name in results[0]}

@@ -57,9 +57,9 @@ def reference_runs(
     """
     oracle = Oracle(step)
     chained: dict[str, Reference] = {}
-    for kind, inputs in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
+    for kind, inputs, tensorflow in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
         try:
-            chained[kind] = oracle.run(constant(step, inputs))
+            chained[kind] = oracle.run(constant(step, inputs), tensorflow=tensorflow)
         except ExportError as error:
             if not chained:
                 raise
@@ -82,20 +82,24 @@ def reference_runs(
 
 def _inputs(
     oracle: Oracle, text: str | None, vocabulary: Vocabulary | None, steps: int, seeds: int
-) -> Iterator[tuple[str, Arrays]]:
+) -> Iterator[tuple[str, Arrays, Arrays | None]]:
+    """Kinds of inputs, and the float32 run over them where it was needed to make them."""
     step = oracle.step
     if step.spec.is_language_model:
         (x,) = step.spec.inputs
-        tokens = own_text(oracle, steps, seeds) if text is None else _rows_of(text, vocabulary, steps, seeds)
-        yield "text" if text else "its own text", {x.name: tokens}
+        if text is None:
+            tokens, tensorflow = own_text(oracle, steps, seeds)
+            yield "its own text", {x.name: tokens}, tensorflow
+        else:
+            yield "text", {x.name: _rows_of(text, vocabulary, steps, seeds)}, None
     uniform = input_run(step, steps, seeds)
-    yield "uniform tokens" if step.spec.stepped[0].tokens else "noise", uniform
+    yield "uniform tokens" if step.spec.stepped[0].tokens else "noise", uniform, None
     one = {n: np.broadcast_to(a[:1], a.shape).copy() for n, a in uniform.items()}
-    yield "one token repeated" if step.spec.stepped[0].tokens else "a constant signal", one
+    yield "one token repeated" if step.spec.stepped[0].tokens else "a constant signal", one, None
     if not step.spec.stepped[0].tokens:
-        yield "silence", {n: np.zeros_like(a) for n, a in uniform.items()}
-        yield "steps", {n: np.repeat(a[::64], 64, axis=0)[:steps] for n, a in uniform.items()}
-        yield "a swelling tone", {n: _tones(a) for n, a in uniform.items()}
+        yield "silence", {n: np.zeros_like(a) for n, a in uniform.items()}, None
+        yield "steps", {n: np.repeat(a[::64], 64, axis=0)[:steps] for n, a in uniform.items()}, None
+        yield "a swelling tone", {n: _tones(a) for n, a in uniform.items()}, None
 
 
 def _rows_of(text: str, vocabulary: Vocabulary | None, steps: int, seeds: int) -> NDArray[np.int32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,17 @@ PRECISIONS = {
 
 
 Change = Callable[[NDArray[Any], str | None], NDArray[Any] | None]
+_kept: ContextVar[dict[tuple[int, str], tuple[Step, Any]] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def frozen_once() -> Iterator[None]:
+    """Within it a step is frozen once in each precision: its weights must stay as they are."""
+    before = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(before)
 
 
 def freeze(step: Step, precision: str = "float32", change: Change | None = None) -> Any:
@@ -32,6 +45,16 @@ def freeze(step: Step, precision: str = "float32", change: Change | None = None)
     `change` may replace constants, to see what a mistake in them does: it is given each, with the name of
     the input or state that it is multiplied by where there is one, and returns None to leave it.
     """
+    kept = _kept.get()
+    if kept is None or change is not None:
+        return _freeze(step, precision, change)
+    key = id(step), precision  # holding the step keeps its id from being reused
+    if key not in kept:
+        kept[key] = step, _freeze(step, precision, None)
+    return kept[key][1]
+
+
+def _freeze(step: Step, precision: str, change: Change | None) -> Any:
     frozen = convert_variables_to_constants_v2(step.function())
     graph = frozen.graph.as_graph_def()
     gather_one_hot(graph)

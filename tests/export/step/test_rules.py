@@ -371,6 +371,12 @@ def test_an_operator_without_a_rule_mixes_all_that_it_reads() -> None:
     assert fault(trace).startswith(f"{OTHER} (step 0 reads step 8: AddV2 <- L2Loss (no rule))")
 
 
+def test_an_operator_without_a_rule_that_makes_as_many_as_there_are_steps_may_count_them() -> None:
+    trace = traced(lambda x: x + tf.cast(tf.where(tf.ones([steps_of(x)]) > 0), x.dtype))
+    assert "Where" not in RULES
+    assert fault(trace).startswith(f"{INDEX} of the time step (AddV2 <- Where (no rule)")
+
+
 def test_a_place_that_depends_on_data_mixes_all() -> None:
     trace = traced(lambda x: x[:, :, tf.cast(x[0, 0, 0], tf.int32) :][:, :, :1])
     assert fault(trace).startswith(OTHER)

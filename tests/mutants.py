@@ -57,6 +57,8 @@ PARTS = {
         (
             "tests/export/step/test_contract.py",
             "tests/export/step/test_derive.py",
+            "tests/export/step/test_locality.py",
+            "tests/export/step/test_rules.py",
             "tests/export/step/test_refusals.py",
         ),
         names=("*7",),

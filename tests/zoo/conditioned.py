@@ -163,7 +163,7 @@ class ConditionalRecurrent(layers.Layer):
         return self.layer(inputs[0], initial_state=self.dense(inputs[1]))
 
 
-@case(Signal(), Static(), refused="has no recurrent layer")
+@case(Signal(), Static(), refused="reads other time steps")
 def cond_rnn_as_a_wrapper() -> keras.Model:
     """philipperemy/cond_rnn, as its package has it.
 
@@ -174,7 +174,7 @@ def cond_rnn_as_a_wrapper() -> keras.Model:
     return keras.Model([x, condition], layers.Dense(1)(y))
 
 
-@case(Tokens(V), Static(), refused="mixes time steps")
+@case(Tokens(V), Static(), refused="reads other time steps")
 def textgenrnn_with_context() -> keras.Model:
     """minimaxir/textgenrnn, with a context.
 

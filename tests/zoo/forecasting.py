@@ -494,7 +494,10 @@ class Lag(layers.Layer):
         return shape
 
 
-@case(Signal(), refused="so it has no step", not_yet="a shift by more steps than the proofs try")
+@case(
+    Signal(),
+    refused="layer 'lag' (Lag) depends on the index of the time step (StridedSlice <- Pad), so it has no ",
+)
 def seasonal_difference() -> keras.Model:
     """Salinas et al. 2020, DeepAR, whose lags GluonTS makes within the model; the one of a week ago.
 

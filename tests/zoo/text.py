@@ -220,7 +220,7 @@ class AttentionWeightedAverage(layers.Layer):
         return ops.sum(x * ops.softmax(x @ self.weight, axis=1), axis=1)
 
 
-@case(Tokens(V), refused="mixes time steps")
+@case(Tokens(V), refused="reads other time steps")
 def textgenrnn() -> keras.Model:
     """minimaxir/textgenrnn.
 
@@ -337,7 +337,7 @@ class Places(layers.Layer):
         return self.tokens(x) + self.places(ops.arange(ops.shape(x)[-1]))
 
 
-@case(Tokens(V), refused="has no recurrent layer")
+@case(Tokens(V), refused="depends on the index of the time step")
 def miniature_gpt() -> keras.Model:
     """Keras example, Text generation with a miniature GPT.
 

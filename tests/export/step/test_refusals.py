@@ -388,47 +388,6 @@ def test_no_graph_to_read(model: Callable[[], Any], kind: str) -> None:
     assert words.endswith("write its step as a function and pass steprnn.export.Step(spec, call)")
 
 
-# No layer says that these mix time steps: the proofs find them, and name the operation.
-
-
-@pytest.mark.parametrize(
-    ("operation", "kind"),
-    [
-        (lambda y: ops.mean(y, axis=1), "Mean"),
-        (lambda y: ops.max(y, axis=1, keepdims=True) + y, "Max"),
-        (lambda y: ops.cumsum(y, axis=1), "Cumsum"),
-        (lambda y: ops.flip(y, axis=1), "Flip"),
-        (lambda y: ops.softmax(y, axis=1), "Softmax"),
-        (lambda y: y[:, 0], "GetItem"),
-        (lambda y: y[:, ::-1], "GetItem"),
-        (lambda y: y - y[:, :1], "GetItem"),
-    ],
-    ids=["mean", "max", "cumsum", "flip", "softmax", "first step", "reversed", "against the first"],
-)
-def test_an_operation_that_mixes_time_steps(operation: Callable[[Any], Any], kind: str) -> None:
-    words = refused(functional(lambda x: layers.Dense(2)(operation(lstm()(x)))))
-    assert re.search(
-        rf"layer '\w+' \({kind}\) (mixes time steps, so it has no step"
-        r"|does not run on a single time step, so it has no step; it must act on each time step alone)",
-        words,
-    ), words
-
-
-def test_a_layer_of_ones_own_that_mixes_time_steps() -> None:
-    """Not on any list, and right at the first step and for a sequence that does not change."""
-
-    class Smooth(layers.Layer):
-        def call(self, x: Any) -> Any:
-            return (x + ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)) / 2
-
-        def compute_output_shape(self, shape: Any) -> Any:
-            return shape
-
-    words = refused(functional(lambda x: layers.Dense(2)(Smooth(name="smooth")(lstm()(x)))))
-    assert words.startswith("the chained step is not the model: 'y' is ")
-    assert words.endswith("; layer 'smooth' (Smooth) mixes time steps, so it has no step")
-
-
 # The document.
 
 

@@ -72,7 +72,11 @@ def transform(step: Step) -> Finding:
     proofs = prove(step)
     if proofs is None:
         return Finding(Level.TRANSFORM, STEP, True, "not compared: no whole-sequence model was given")
-    return Finding(Level.TRANSFORM, STEP, True, f"{proofs.transform:.2g} u", figures=vars(proofs))
+    summary = f"{proofs.transform:.2g} u, {proofs.read} layers read"
+    if proofs.by_test_only:
+        summary += f", shown by test only: {', '.join(proofs.by_test_only)}"
+    figures = vars(proofs) | {"by_test_only": [*proofs.by_test_only]}  # as it is read back
+    return Finding(Level.TRANSFORM, STEP, True, summary, figures=figures)
 
 
 def candidates_of(

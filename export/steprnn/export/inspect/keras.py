@@ -36,10 +36,10 @@ def read(path: Path, trust: bool = False) -> Inspection:
     except ExportError as error:
         inputs, outputs = (tuple(_tensor(t) for t in part) for part in (model.inputs, model.outputs))
         found = tuple(Hazard("refused", words) for words in _refused(model, str(error)))
-        notes = ("it has no step; these are the inputs and outputs of the whole model",)
+        why = "it has no step; these are the inputs and outputs of the whole model"
         kinds = _kinds(model)
         return Inspection(
-            str(path), "Keras", maker, inputs, outputs, (), kinds, Weights(stored), found, notes
+            str(path), "Keras", maker, inputs, outputs, (), kinds, Weights(stored), found, (why,)
         )
     spec = step.spec
     frozen = freeze(step)
@@ -48,7 +48,7 @@ def read(path: Path, trust: bool = False) -> Inspection:
     nexts = tuple(TensorSpec(NEXT + t.name, t.dtype, t.shape) for t in spec.states)
     outputs = tuple(_declared(t) for t in (*spec.outputs, *nexts))
     pairs = tuple(Pair(t.name, NEXT + t.name, "the step of the layer") for t in spec.states)
-    notes = ("the step that `steprnn export` would write, before its proofs",)
+    notes = ("the step that `steprnn export` would write, before its proofs", *step.notes)
     return Inspection(
         str(path),
         "Keras",

@@ -34,6 +34,7 @@ from .layers import instead_of_padding, refusal, refuse
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
 from .parts import Cropped, Padding, Part, part_of
+from .reader import Reader
 
 BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 TIME = -1  # among the origins of a tensor: a memory, whose output changes along the sequence
@@ -76,6 +77,8 @@ class Analysis:
         self.flat: dict[int, int] = {}  # inputs that are a whole sequence in a row, and its time steps
         if not any(None in symbol.shape for symbol in self._symbols):
             self._lay_out_sequences()
+        timed = (t for t, s in zip(self.graph.inputs, self._symbols, strict=True) if None in s.shape)
+        self.reader = Reader(self._masks, next((t.shape[1] for t in timed if len(t.shape) > 1), None))
         for i, t in enumerate(self._symbols):
             self._origins[id(t)], self._moved[id(t)] = (t, frozenset({i})), i
         self._outputs = walk(self.graph, list(self._symbols), self._visit)
@@ -157,6 +160,9 @@ class Analysis:
             self._read |= origin - {TIME}
             origin |= {TIME}
         outputs = part.shapes(call)
+        untimed = (t for t in tensors if None not in t.shape)
+        static = all(self._is_static(self._origin_of([t])) for t in untimed)
+        outputs = self.reader.follow(call, part, tensors, outputs, static)
         for t in tree.flatten(outputs):  # holding them keeps their ids from being reused
             self._origins[id(t)] = t, origin
             if type(op).__name__ in MOVES and len(tensors) == 1 and id(tensors[0]) in self._moved:

@@ -19,6 +19,17 @@ from .moment import Tensors
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What was read in the graph of a model, for a trial to try it on."""
+
+    layers: int = 0  # so many were shown to act on each time step alone
+    unread: tuple[str, ...] = ()  # of these a trial alone shows it
+    compared: tuple[float, ...] = ()  # the numbers that what comes in is compared with
+    reach: int = 0  # how far back convolutions look, one behind the other
+    shortest: int = 1  # the shortest sequence that the layers take as one
+
+
+@dataclass(frozen=True)
 class Step:
     """The contract of a step and the function that computes it on the model's own variables.
 
@@ -39,6 +50,8 @@ class Step:
     notes: tuple[str, ...] = ()  # what a person should know of the step
     start: Step | None = None
     name: str = "step"  # or "start": the signature in the formats that have names for it
+    reading: Reading = Reading()
+    exactly: Callable[[Arrays], Arrays] | None = None  # `on_sequences` in float64, where that can be had
     suspect: Callable[[Arrays], str] = lambda inputs: "no layer can be named"  # which layer mixes time steps
 
     def __post_init__(self) -> None:

@@ -63,8 +63,10 @@ def derive(model: keras.Model) -> Step:
         sequences,
         sequences.fixed_steps,
         analysis.mask_value,
-        notes=tuple(analysis.notes),
+        notes=(*analysis.notes, *analysis.reader.notes),
         start=Step(analysis.start, begin, name="start") if analysis.start else None,
+        reading=analysis.reader.reading(),
+        exactly=sequences.exactly,
         suspect=lambda inputs: _suspect(analysis, sequences.given(inputs), sequences.steps_of(inputs)),
     )
 

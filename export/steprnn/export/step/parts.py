@@ -23,11 +23,13 @@ LONGEST_INNER = 128  # steps of a recurrence within one time step, which is unro
 class Part:
     """A call that remembers nothing. It runs as it is, on a time axis of length 1 where it has one.
 
-    `timed` tells whether it does. A part that remembers has `states`, once they have names, and of those
-    that do not begin at zero `initial`, without the batch axis.
+    `timed` tells whether it does, `by_rule` whether the step runs what a rule of ours makes of the layer, for
+    one time step by construction. A part that remembers has `states`, once they have names, and of those that
+    do not begin at zero `initial`, without the batch axis.
     """
 
     remembers = False
+    by_rule = False
     states: tuple[TensorSpec, ...] = ()
     initial: dict[str, NDArray[np.float32]] = {}  # noqa: RUF012 (never written here)
 
@@ -82,6 +84,8 @@ class Distributed(Part):
     A recurrence within it runs inside one time step, and is unrolled: a step holds no loop.
     """
 
+    by_rule = True
+
     def shapes(self, call: Call) -> Any:
         """Refused where such a recurrence has no length, or one that would make a graph of thousands."""
         inner = _recurrences(call.op.layer)
@@ -111,6 +115,8 @@ def _recurrences(layer: Any) -> list[Any]:
 class Encoded(Part):
     """`CategoryEncoding`, which drops an axis of length 1 by itself."""
 
+    by_rule = True
+
     def _run(self, call: Call, moment: Moment) -> Any:
         encoded = call.run()
         return moment.add_time(encoded) if call.args[0].shape.rank == 2 else encoded
@@ -121,6 +127,8 @@ class Reshaped(Part):
 
     As Keras runs it, it asks for the batch size, which the TFLite converter would take for a constant.
     """
+
+    by_rule = True
 
     def shapes(self, call: Call) -> Any:
         """Refused where a time step is not made of one time step alone."""
@@ -148,6 +156,8 @@ class Flattened(Part):
 
 class Padding(Part):
     """Zeros before the first step, which the convolution behind it takes up: `ZeroPadding`, `ops.pad`."""
+
+    by_rule = True
 
     def shapes(self, call: Call) -> Any:
         """As if nothing were padded in time; refused at its end, where it is the future."""
@@ -184,6 +194,8 @@ def _widths(call: Call) -> tuple[tuple[int, int], ...]:
 class Cropped(Part):
     """A `Cropping2D` that takes away what a transposed convolution before it made beyond the sequence."""
 
+    by_rule = True
+
     def shapes(self, call: Call) -> Any:
         """As if nothing were cropped in time."""
         tensor, (left, right) = call.args[0], call.op.cropping[1]
@@ -211,8 +223,10 @@ class Repeated(Part):
 def part_of(op: Any, timed: bool) -> Part:
     """The part of a layer that remembers nothing."""
     kinds = TIMED if timed else UNTIMED
-    kind = next((kinds[c] for c in type(op).__mro__ if c in kinds), None)
-    if timed and type(op).__name__ == "Pad":
+    # A subclass whose `call` is its own is none of them.
+    stock = (c for c in type(op).__mro__ if c in kinds and type(op).call is vars(c).get("call"))
+    kind = next((kinds[c] for c in stock), None)
+    if timed and type(op).__name__ == "Pad" and type(op).__module__.startswith("keras."):
         kind = Padding
     if kind is None:
         kind = Timeless if timed and _is_timeless(op) else Part
@@ -234,6 +248,8 @@ TIMED: dict[type, type[Part]] = {
 
 
 def _is_timeless(op: Any) -> bool:
+    if not type(op).__module__.startswith("keras."):  # of somebody's own, whatever its name
+        return False
     if type(op).__name__ in TIMELESS:
         return True
     if isinstance(op, layers.Concatenate | layers.Softmax):

@@ -27,7 +27,7 @@ from steprnn.runtime.files import (
     VOCABULARY,
     write_record,
 )
-from steprnn.runtime.parity.findings import Finding, Level
+from steprnn.runtime.parity.findings import Finding, Level, Verdict
 from steprnn.runtime.parity.measure import Measures
 
 from .check.judge import artefact_candidate, judge_candidate, transform
@@ -117,6 +117,8 @@ def export(
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level is Level.CHAINED)
                 say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
+                for finding in (f for f in found if f.void):
+                    say(f"cannot tell: {finding.failure}")
         starts = []
         if step.start is not None:
             static = reference_runs(step.start, steps=START_ROWS, seeds=1, kinds=1)
@@ -170,7 +172,7 @@ def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) ->
     """Every level; raises `ParityError` where one does not pass."""
     found = list(judge_candidate(artefact_candidate(folder / artefact.path, artefact, step.spec), runs))
     for finding in found:
-        if not finding.passed:
+        if finding.verdict is Verdict.FAILED:
             raise ParityError(str(finding))
     return found
 

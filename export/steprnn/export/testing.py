@@ -10,7 +10,7 @@ import keras
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import UsageError
-from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.findings import Finding, Verdict
 from steprnn.runtime.parity.profiles import PROFILES
 
 from .check.judge import candidates_of, judge_all
@@ -58,7 +58,7 @@ def assert_parity(
             step, candidates, text=text, vocabulary=vocabulary or source.vocabulary, steps=steps, seeds=seeds
         )
     findings = [*structure, *judged]
-    failed = [str(f) for f in findings if not f.passed]
+    failed = [str(f) for f in findings if f.verdict is Verdict.FAILED]
     if failed:
         raise AssertionError("\n".join(failed))
     return findings

@@ -16,7 +16,7 @@ from steprnn.runtime import BundleError, StepSpec
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import ENGINES, Engine, Runner, Tensors, open_engine
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.findings import Finding, Level, attempt
+from steprnn.runtime.parity.findings import Finding, Level, Verdict, attempt, overall
 from steprnn.runtime.parity.levels import Candidate, Greedy
 from steprnn.runtime.parity.measure import measure
 from steprnn.runtime.parity.mutants import Mistake, Mutant, mistakes, sensitivity, swappable
@@ -711,7 +711,11 @@ def test_a_mistake_that_passes_makes_the_check_void(tiny: Path, spec: StepSpec, 
     found = list(sensitivity(blind, blind.open(1), reference))
     assert not any(f.passed for f in found)
     assert "state zeroed: not rejected (" in found[2].failure
-    assert "so this check is void" in found[2].failure
+    assert found[2].void
+    assert found[2].verdict is Verdict.VOID
+    words = "step.onnx in onnx cannot be told from a mistake at the level 'sensitivity, state zeroed': "
+    assert str(found[2]).startswith(words)
+    assert overall(found) is Verdict.VOID
 
 
 def test_what_is_told_of_a_mistake(tiny: Path, spec: StepSpec, reference: Reference) -> None:
@@ -732,8 +736,8 @@ def test_what_is_told_of_a_mistake(tiny: Path, spec: StepSpec, reference: Refere
     blind = replace(candidate, profile=Profile())
     (found, *_) = sensitivity(blind, engine, reference)
     assert re.fullmatch(
-        r"two states swapped: not rejected \(\S+ units off\), so this check is void: over this run the "
-        r"mistake changes nothing that is judged",
+        r"two states swapped: not rejected \(\S+ units off\): over this run the mistake changes nothing that "
+        r"is judged",
         found.failure,
     )
     (broken, *_) = sensitivity(candidate, Raising(), reference)

@@ -20,7 +20,7 @@ from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.files import GOLDEN, GOLDEN_START
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, attempt
+from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, Verdict, attempt, overall
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import sensitivity
 from steprnn.runtime.parity.profiles import PROFILES
@@ -40,6 +40,7 @@ EXAMPLE = """  steprnn check lyrics.bundle
   steprnn check theirs.onnx --reference model.keras --map h=state_in --map next_h=state_out"""
 NEEDS: dict[str, str] = {}
 Say = Callable[[str], None]
+EXIT = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.VOID: 3}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check, tell each stage on stderr, print a table; 1 where anything failed."""
+    """Check, tell each stage on stderr, print a table; the exit code is the verdict's."""
     if arguments.report and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "export")
     started = time.monotonic()
@@ -98,9 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
             write_report(judged.findings, arguments.report, name, judged.candidates)
             say(f"wrote {arguments.report}")
     sys.stdout.write("\n".join(table(judged.findings)) + "\n")
-    failed = [f for f in judged.findings if not f.passed]
-    sys.stderr.writelines(f"steprnn: {finding}\n" for finding in failed)
-    return 1 if failed else 0
+    verdict = overall(judged.findings)
+    bad = [f for f in judged.findings if not f.passed]
+    sys.stderr.writelines(f"steprnn: {f}\n" for f in sorted(bad, key=lambda f: f.void))
+    return EXIT[verdict]
 
 
 @dataclass(frozen=True)

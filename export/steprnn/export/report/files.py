@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from steprnn.runtime.atomic import write_bytes, write_text
-from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.findings import Finding, Verdict
 from steprnn.runtime.parity.levels import Candidate
 
 from .html_page import html_page
@@ -55,7 +56,9 @@ def junit(findings: Sequence[Finding]) -> bytes:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=_plain(str(candidate)), name=_plain(finding.title), time="0"
             )
-            if not finding.passed:
+            if finding.void:
+                ElementTree.SubElement(case, "skipped", message=_plain(finding.failure))
+            elif not finding.passed:
                 words = _plain(finding.failure)
                 failure = ElementTree.SubElement(case, "failure", message=words, type="ParityError")
                 failure.text = _plain(str(finding))
@@ -65,12 +68,12 @@ def junit(findings: Sequence[Finding]) -> bytes:
 
 
 def _counts(findings: Sequence[Finding]) -> dict[str, str]:
-    failures = sum(not f.passed for f in findings)
+    verdicts = Counter(f.verdict for f in findings)
     return {
         "tests": str(len(findings)),
-        "failures": str(failures),
+        "failures": str(verdicts[Verdict.FAILED]),
         "errors": "0",
-        "skipped": "0",
+        "skipped": str(verdicts[Verdict.VOID]),
         "time": "0",
     }
 

@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from steprnn.runtime.parity.findings import Finding, Label, Level
+from steprnn.runtime.parity.findings import Finding, Label, Level, Verdict, overall
 
 from .plots import BAND, colour, pictures
 from .table import COLUMNS, candidates_in, cell, main_run
 from .variants import Variant
 
 STYLE = """
-:root { color-scheme: light; --line: #ddd; --good: #00694e; --bad: #b3261e; --soft: #666; }
+:root { color-scheme: light; --line: #ddd; --good: #00694e; --bad: #b3261e; --soft: #666; --void: #8a5a00; }
 * { box-sizing: border-box; }
 body { font: 15px/1.45 system-ui, "DejaVu Sans", "Noto Sans CJK SC", sans-serif; color: #1b1b1b;
   margin: 0 auto; max-width: 1240px; padding: 20px; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 .verdict { font-weight: 700; color: #fff; padding: .15rem .7rem; border-radius: 4px; }
-.passed { background: var(--good); } .failed { background: var(--bad); }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: 700; }
+.verdict.good { background: var(--good); } .verdict.bad { background: var(--bad); }
+.verdict.void { background: var(--void); }
+td .good, p .good { color: var(--good); } td .bad, p .bad { color: var(--bad); font-weight: 700; }
+td .void, p .void { color: var(--void); font-weight: 700; }
 .soft { color: var(--soft); } p { margin: .4rem 0; max-width: 80ch; }
 .breach { border-left: 4px solid var(--bad); background: #fdf1f0; padding: .5rem 1rem; margin: .6rem 0; }
 table { border-collapse: collapse; width: 100%; }
@@ -53,23 +55,24 @@ summary { cursor: pointer; }
 }
 """
 
+TINTS = {Verdict.PASSED: "good", Verdict.VOID: "void", Verdict.FAILED: "bad"}
+
 
 def html_page(
     findings: Sequence[Finding], variants: Sequence[Variant], name: str, conditions: dict[str, Any]
 ) -> str:
     """The whole page."""
-    failed = [f for f in findings if not f.passed]
-    verdict = "FAILED" if failed else "PASSED"
-    said = (
-        f"{len(failed)} of {len(findings)} checks failed."
-        if failed
-        else f"All {len(findings)} checks passed."
-    )
+    failed = [f for f in findings if f.verdict is Verdict.FAILED]
+    void = [f for f in findings if f.void]
+    verdict = str(overall(findings)).upper()
+    counted = ((failed, "failed"), (void, "cannot tell"))
+    told = [f"{len(some)} of {len(findings)} checks {words}." for some, words in counted if some]
+    said = " ".join(told) or f"All {len(findings)} checks passed."
     parts = [
         f"<header><h1>{escape(name)}</h1>"
-        f'<span class="verdict {verdict.lower()}">{verdict}</span><span>{said}</span></header>',
-        *(_breach(f) for f in failed[:8]),
-        f"<p>{len(failed) - 8} more are in the list below.</p>" if len(failed) > 8 else "",
+        f'<span class="verdict {TINTS[overall(findings)]}">{verdict}</span><span>{said}</span></header>',
+        *(_breach(f) for f in [*failed, *void][:8]),
+        f"<p>{len(failed + void) - 8} more are in the list below.</p>" if len(failed + void) > 8 else "",
         _verdicts(findings),
         '<p class="soft">u, a unit: the largest error of TensorFlow’s own float32 step against the same step '
         f"in float64. A float32 artefact may be {BAND:g} u off.</p>",
@@ -118,31 +121,32 @@ def _verdicts(findings: Sequence[Finding]) -> str:
     for candidate in candidates_in(findings):
         cells = []
         for level in levels:
-            words, passed = cell(findings, candidate, level)
-            cells.append(f'<span class="{"" if passed else "bad"}">{escape(words)}</span>' if words else "")
+            words, verdict = cell(findings, candidate, level)
+            tint = "" if verdict is Verdict.PASSED else TINTS[verdict]
+            cells.append(f'<span class="{tint}">{escape(words)}</span>' if words else "")
         run = main_run(findings, candidate)
         top = run.measures.same_top_1 if run and run.measures else None
         kl = run.measures.mean_kl if run and run.measures else None
-        passed = all(f.passed for f in findings if f.candidate == candidate)
+        verdict = overall(f for f in findings if f.candidate == candidate)
         rows.append(
             [
                 _dot(findings, candidate),
                 *cells,
                 "" if top is None else f"{top:.2%}",
                 "" if kl is None else f"{abs(kl):.1e}",
-                _verdict(passed),
+                _verdict(verdict),
             ]
         )
     others = "; ".join(
-        f"{escape(str(f.candidate))}, {escape(str(f.level))}: {escape(f.summary)} {_verdict(f.passed)}"
+        f"{escape(str(f.candidate))}, {escape(str(f.level))}: {escape(f.summary)} {_verdict(f.verdict)}"
         for f in findings
         if f.candidate not in candidates_in(findings)
     )
     return _rows(["", *map(str, levels), "same-top-1", "mean KL", "verdict"], rows) + f"<p>{others}</p>"
 
 
-def _verdict(passed: bool) -> str:
-    return '<span class="good">passed</span>' if passed else '<span class="bad">FAILED</span>'
+def _verdict(verdict: Verdict) -> str:
+    return f'<span class="{TINTS[verdict]}">{verdict}</span>'
 
 
 def _plot(picture: tuple[str, str]) -> str:
@@ -161,14 +165,14 @@ def _sensitivity(findings: Sequence[Finding]) -> str:
         cells = [escape(mistake)]
         for candidate in candidates:
             found = [f for f in mutants if (f.case, f.candidate) == (mistake, candidate)]
-            tint = "good" if found and found[0].passed else "bad"
-            told = "rejected" if found and found[0].passed else "NOT REJECTED"
+            tint = TINTS[found[0].verdict] if found else ""
+            told = "rejected" if found and found[0].passed else "not rejected"
             words = f'{escape(found[0].summary)} <span class="{tint}">{told}</span>' if found else ""
             cells.append(f"<span>{words}</span>" if words else "")
         rows.append(cells)
     return (
-        "<h2>Sensitivity</h2><p>The same judgement on artefacts with a known mistake. One that is not "
-        "rejected makes the check void, and so fails.</p>"
+        "<h2>Sensitivity</h2><p>The same judgement on artefacts with a known mistake. Where one is "
+        "not rejected, the check cannot tell the artefact from one that makes it.</p>"
         + _rows(["mistake", *map(str, candidates)], rows, "wide")
     )
 
@@ -186,7 +190,7 @@ def _conditions(conditions: dict[str, Any]) -> str:
 
 def _all(findings: Sequence[Finding]) -> str:
     rows = [
-        [escape(str(f.candidate)), escape(f.title), escape(f.summary), _verdict(f.passed), escape(f.failure)]
+        [escape(str(f.candidate)), escape(f.title), escape(f.summary), _verdict(f.verdict), escape(f.failure)]
         for f in findings
     ]
     table = _rows(["artefact", "level", "found", "verdict", "in words"], rows, "wide")

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from steprnn.runtime.files import PARITY_FORMAT
-from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.findings import Finding, Verdict, overall
 
 
 def record(findings: Sequence[Finding]) -> dict[str, Any]:
     """The findings as JSON; docs/parity-report.schema.json is its schema."""
     return {
         **PARITY_FORMAT.head(),
-        "passed": all(f.passed for f in findings),
+        "passed": overall(findings) is not Verdict.FAILED,
+        "verdict": str(overall(findings)),
         "conditions": conditions(),
         "findings": [
             {
@@ -25,6 +26,7 @@ def record(findings: Sequence[Finding]) -> dict[str, Any]:
                 "case": f.case,
                 "candidate": str(f.candidate),
                 "passed": f.passed,
+                "void": f.void,
                 "summary": f.summary,
                 "failure": f.failure,
                 "figures": _finite(f.figures),

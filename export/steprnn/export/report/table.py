@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Label, Level
+from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Label, Level, Verdict, overall
 
+MARKS = {Verdict.PASSED: "", Verdict.VOID: " ?", Verdict.FAILED: " !"}
 COLUMNS = tuple(level for level in Level if level is not Level.TRANSFORM)
 
 
@@ -14,16 +16,15 @@ def candidates_in(findings: Sequence[Finding]) -> list[Label]:
     return [c for c in dict.fromkeys(f.candidate for f in findings) if c not in (STEP, BUNDLE)]
 
 
-def cell(findings: Sequence[Finding], candidate: Label, level: Level) -> tuple[str, bool]:
-    """The worst of a level in a few words, and whether all of it passed."""
+def cell(findings: Sequence[Finding], candidate: Label, level: Level) -> tuple[str, Verdict]:
+    """The worst of a level in a few words, and the verdict on all of it."""
     found = [f for f in findings if f.candidate == candidate and f.level == level]
     if not found:
-        return "", True
-    passed = [f.passed for f in found]
+        return "", Verdict.PASSED
     if level is Level.SENSITIVITY:
-        return f"{sum(passed)} of {len(found)}", all(passed)
+        return f"{sum(f.passed for f in found)} of {len(found)}", overall(found)
     worst = max(found, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0))
-    return worst.summary, all(passed)
+    return worst.summary, overall(found)
 
 
 def main_run(findings: Sequence[Finding], candidate: Label) -> Finding | None:
@@ -39,25 +40,27 @@ def table(findings: Sequence[Finding]) -> list[str]:
     for candidate in candidates_in(findings):
         cells = []
         for level in levels:
-            words, passed = cell(findings, candidate, level)
-            cells.append(words if passed else f"{words} !")
+            words, verdict = cell(findings, candidate, level)
+            cells.append(words + MARKS[verdict])
         run = main_run(findings, candidate)
         top = run.measures.same_top_1 if run and run.measures else None
         kl = run.measures.mean_kl if run and run.measures else None
         cells += ["" if top is None else f"{top:.2%}", "" if kl is None else f"{abs(kl):.1e}"]
-        passed = all(f.passed for f in findings if f.candidate == candidate)
-        rows.append([str(candidate), *cells, "passed" if passed else "FAILED"])
+        verdict = overall(f for f in findings if f.candidate == candidate)
+        rows.append([str(candidate), *cells, str(verdict)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     for f in findings:
         if f.candidate in (STEP, BUNDLE):
-            lines.append(f"{f.candidate}, {f.level}: {f.summary}{'' if f.passed else ' FAILED'}")
+            told = "" if f.passed else f" {f.verdict}"
+            lines.append(f"{f.candidate}, {f.level}: {f.summary}{told}")
     return lines
 
 
 def told(candidate: Label, found: Sequence[Finding]) -> str:
     """One line when a candidate is through."""
-    failed = sum(not f.passed for f in found)
-    return f"{candidate}: {len(found)} checks, {f'{failed} FAILED' if failed else 'all passed'}"
+    verdicts = Counter(f.verdict for f in found)
+    bad = ", ".join(f"{verdicts[v]} {v}" for v in (Verdict.FAILED, Verdict.VOID) if verdicts[v])
+    return f"{candidate}: {len(found)} checks, {bad or 'all passed'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -23,12 +23,21 @@ class Level(Words):
 
     TRANSFORM = "transform"
     STRUCTURE = "structure"
+    WEIGHTS = "weights"
     ONE_STEP = "one step"
     CHAINED = "chained"
     BATCH = "batch"
     FREE_RUN = "free run"
     SEMANTICS = "semantics"
     SENSITIVITY = "sensitivity"
+
+
+class Verdict(Words):
+    """What comes of a finding, or of several: the worst of them."""
+
+    PASSED = "passed"
+    VOID = "cannot tell"
+    FAILED = "FAILED"
 
 
 @dataclass(frozen=True)
@@ -58,15 +67,28 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)
     measures: Measures | None = field(default=None, repr=False)
     case: str = ""  # which of several of this level: a kind of input, or a mistake
+    void: bool = False  # not passed, and no breach either: the check cannot tell; `failure` says why
 
     @property
     def title(self) -> str:
         """The level and the case."""
         return f"{self.level}, {self.case}" if self.case else str(self.level)
 
+    @property
+    def verdict(self) -> Verdict:
+        """One of three."""
+        return Verdict.PASSED if self.passed else Verdict.VOID if self.void else Verdict.FAILED
+
     def __str__(self) -> str:
         """A failure in words."""
-        return f"{self.candidate} fails at the level '{self.title}': {self.failure}"
+        does = "cannot be told from a mistake" if self.void else "fails"
+        return f"{self.candidate} {does} at the level '{self.title}': {self.failure}"
+
+
+def overall(findings: Iterable[Finding]) -> Verdict:
+    """The worst verdict of all."""
+    verdicts = {finding.verdict for finding in findings}
+    return next((v for v in (Verdict.FAILED, Verdict.VOID) if v in verdicts), Verdict.PASSED)
 
 
 def attempt(level: Level, candidate: Label, judged: Callable[[], Finding], case: str = "") -> Finding:

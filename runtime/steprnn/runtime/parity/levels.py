@@ -41,6 +41,7 @@ class Candidate:
     look: Callable[[], list[str]] = list
     batched: bool = True  # takes several rows; a graph of another tool may be fixed at one
     path: Path | None = None  # the file or folder, for its size
+    own: bool = True  # written by an export; of a graph of another tool some things are told, not judged
 
     @property
     def label(self) -> Label:

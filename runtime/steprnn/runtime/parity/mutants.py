@@ -36,10 +36,12 @@ class Mistake(Words):
 class Mutant:
     """A runner that makes one mistake with its states or its tokens; everything else is the real one's."""
 
-    def __init__(self, runner: Runner, mistake: Mistake, spec: StepSpec) -> None:
+    def __init__(
+        self, runner: Runner, mistake: Mistake, spec: StepSpec, swap: tuple[str, str] | None = None
+    ) -> None:
         self._runner = runner
         self._mistake = mistake
-        self._swap = swappable(spec)
+        self._swap = swap or swappable(spec)
         self._tokens = spec.inputs[0].tokens
         self._before = runner.get_state()
         self.inputs = runner.inputs
@@ -98,7 +100,7 @@ def sensitivity(
     reference: Reference,
     graphs: Mapping[Mistake, Engine] | None = None,
 ) -> Iterator[Finding]:
-    """Each mistake must be rejected by the very judgement that passes the candidate; else it is void.
+    """Each mistake must be rejected by the very judgement that passes the candidate; else that cannot tell.
 
     `graphs` are engines of graphs with a mistake in their weights.
     """
@@ -110,8 +112,8 @@ def sensitivity(
         results = chain(runner, part.inputs, part.state)
         measures = measure(candidate.spec, part, results, candidate.profile)
         failure = (
-            f"{mistake}: not rejected ({measures.largest:.3g} units off), so this check is void: over this "
-            "run the mistake changes nothing that is judged"
+            f"{mistake}: not rejected ({measures.largest:.3g} units off): over this run the mistake changes "
+            "nothing that is judged"
         )
         summary = f"{measures.largest:.1e} u"
         return Finding(
@@ -122,6 +124,7 @@ def sensitivity(
             failure if measures.passed else "",
             measures.to_record(),
             case=str(mistake),
+            void=measures.passed,
         )
 
     for mistake in [*mistakes(candidate.spec), *(graphs or {})]:

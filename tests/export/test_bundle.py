@@ -292,13 +292,20 @@ def swap_next_states(path: Path) -> None:
     onnx.save(model, path)
 
 
-@pytest.mark.parametrize(("spoil", "name"), [(nudge, "tiny.bundle"), (swap_next_states, "new.bundle")])
+@pytest.mark.parametrize(
+    ("spoil", "name", "told"),
+    [
+        (nudge, "tiny.bundle", " differs in 1 of 128 elements, the first at [64]: got "),
+        (swap_next_states, "new.bundle", "at the level 'one step': it looks as if h and c are swapped "),
+    ],
+)
 def test_an_artefact_that_fails_leaves_all_as_it_was(
     checkpoint: Path,
     tiny_copy: Path,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Path], None],
     name: str,
+    told: str,
 ) -> None:
     """The file is spoilt after it was written, and before it is judged."""
     write = onnx_format.write
@@ -314,8 +321,7 @@ def test_an_artefact_that_fails_leaves_all_as_it_was(
         export(checkpoint, tiny_copy.parent / name, formats=("onnx",), variants=("float32",))
     words = str(raised.value)
     assert words.startswith("onnx-float32 in onnx fails")
-    assert " units off at step " in words
-    assert "), at most 8" in words
+    assert told in words
     assert files(tiny_copy.parent) == before
     assert not (tiny_copy.parent / "new.bundle").exists()
 

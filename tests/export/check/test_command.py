@@ -88,6 +88,7 @@ def test_a_bundle_against_its_model(
     head = out.splitlines()[0].split("  ")
     assert [w.strip() for w in head if w.strip()] == [
         "structure",
+        "weights",
         "one step",
         "chained",
         "batch",
@@ -139,9 +140,11 @@ def test_a_bundle_of_another_model_fails_with_the_first_breach_in_words(
     assert code == 1
     assert verdicts(out)["onnx-float32 in onnx"] == "FAILED"
     lines = [line for line in err.splitlines() if line.startswith("steprnn: onnx-float32 in onnx fails at")]
-    assert "fails at the level 'one step': " in lines[0]
-    assert " units off at step 0 of the state before step " in lines[0]
-    assert " of seed 0 (got " in lines[0]
+    assert "fails at the level 'weights': " in lines[0]
+    assert " differs in " in lines[0]
+    assert "fails at the level 'one step': " in lines[1]
+    assert " units off at step 0 of the state before step " in lines[1]
+    assert " of seed 0 (got " in lines[1]
     assert any("at the level 'chained, its own text': " in line and " of seed " in line for line in lines)
     assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["passed"] is False
     code, out, err = check(tiny, "--reference", checkpoint, *QUICK)
@@ -295,7 +298,10 @@ def test_a_graph_of_another_tool(
     swapped = [*MAP, "--map", "next_h=cell_out", "--map", "next_c=state_out"]
     code, out, err = check(foreign[name], "--reference", checkpoint / "model.keras", *swapped, *QUICK)
     assert code == 1, "h and c have one shape, and a swap raises nothing"
-    assert f"steprnn: {name} in {engine} fails at the level 'one step': next_" in err
+    assert (
+        f"steprnn: {name} in {engine} fails at the level 'one step': it looks as if h and c are swapped "
+        in err
+    )
 
 
 @pytest.mark.parametrize(

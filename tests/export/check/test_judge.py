@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from steprnn.runtime import Vocabulary
+from steprnn.runtime import Vocabulary, cli
 from steprnn.runtime.bundle.manifest import Artefact
 from steprnn.runtime.errors import ExportError, UsageError
-from steprnn.runtime.parity.findings import Finding
+from steprnn.runtime.parity.findings import Finding, Verdict, overall
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Reference
@@ -25,7 +27,7 @@ tf = pytest.importorskip("tensorflow")
 from keras import layers  # noqa: E402
 
 import steprnn.export as package  # noqa: E402
-from steprnn.export import assert_parity  # noqa: E402
+from steprnn.export import assert_parity, export  # noqa: E402
 from steprnn.export.check.judge import artefact_candidate, judge_candidate  # noqa: E402
 from steprnn.export.check.mistakes import mutated  # noqa: E402
 from steprnn.export.check.reference import FunctionEngine, Oracle  # noqa: E402
@@ -109,8 +111,9 @@ def test_a_right_model_passes_every_level(tmp_path: Path, build: Callable[[], An
     ]
     findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
     assert [str(f) for f in findings if not f.passed] == []
-    assert [f.title for f in findings][:8] == [
+    assert [f.title for f in findings][:9] == [
         "structure",
+        "weights",
         "one step",
         "chained, its own text",
         "chained, uniform tokens",
@@ -242,8 +245,36 @@ def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:
     findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
     failed = {f.case: f.failure for f in findings if not f.passed}
     assert set(failed) >= {"state zeroed", "state one step stale"}
-    assert "so this check is void" in failed["state zeroed"]
+    assert "state zeroed: not rejected (" in failed["state zeroed"]
     assert all(f.passed for f in findings if f.level != "sensitivity")
+    assert overall(findings) is Verdict.VOID
+
+
+def test_what_cannot_be_told_is_no_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is exported, and each place says so; the command has an exit code for it."""
+    model = language_model(layers.SimpleRNN)
+    recurrent = model.layers[1].cell.recurrent_kernel
+    recurrent.assign(recurrent * 0)
+    model.save(tmp_path / "model.keras")
+    said: list[str] = []
+    options: dict[str, Any] = {"formats": ("onnx",), "variants": ("float32",), "chained_steps": 64}
+    export(model, tmp_path / "b", say=said.append, **options)
+    assert any(line.startswith("cannot tell: state zeroed: not rejected (") for line in said)
+    told = json.loads((tmp_path / "b" / "parity.json").read_text())
+    assert (told["passed"], told["verdict"]) == (True, "cannot tell")
+    argv = ["check", str(tmp_path / "b"), "--reference", str(tmp_path / "model.keras"), "--steps", "64"]
+    code = cli.main([*argv, "--seeds", "1", "--report", str(tmp_path / "report")])
+    out, err = capfd.readouterr()
+    assert code == 3
+    assert out.splitlines()[1].endswith("cannot tell")
+    assert " 2 cannot tell" in err
+    assert "steprnn: onnx-float32 in onnx cannot be told from a mistake at the level 'sensitivity, " in err
+    suite = ElementTree.parse(tmp_path / "report" / "junit.xml").getroot()
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "2")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert '<span class="verdict void">CANNOT TELL</span>' in page
+    assert "2 of " in page
+    assert assert_parity(model, tmp_path / "b", steps=64, seeds=1)
 
 
 def test_a_model_that_overflows_is_refused_before_anything_is_judged() -> None:

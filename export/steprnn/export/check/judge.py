@@ -25,6 +25,9 @@ from ..formats import operators, saved_model
 from ..formats.frozen import frozen_once
 from ..report.table import told
 from ..step.contract import Step
+from .audit import Weight, audited
+from .constants import constants_of
+from .diagnosis import diagnosis
 from .proofs import prove
 from .reference import FunctionEngine
 from .runs import SEEDS, STEPS, Runs, Say, reference_runs
@@ -41,9 +44,13 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     yield found
     if not found.passed:
         return
+    if candidate.path is not None:
+        yield attempt(Level.WEIGHTS, label, partial(weights, candidate.path, candidate, runs.weights))
     engine = candidate.open(1)
     one_step = partial(levels.one_step, candidate, engine, runs.main, runs.saturated)
-    yield attempt(Level.ONE_STEP, label, one_step)
+    found = attempt(Level.ONE_STEP, label, one_step)
+    diagnosed = not found.passed
+    yield _diagnosed(found, candidate, engine, runs) if diagnosed else found
     error = 0.0
     for kind, reference in runs.chained.items():
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
@@ -51,6 +58,8 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         judged = candidate.profile.units is not None or reference is runs.main
         one = candidate if judged else replace(candidate, profile=Profile())
         found = attempt(Level.CHAINED, label, partial(levels.chained, one, engine, reference, kind), kind)
+        if reference is runs.main and not found.passed and not diagnosed:
+            found = _diagnosed(found, candidate, engine, runs)
         if reference is runs.main and found.measures:
             y = candidate.spec.outputs[0].name
             error = found.measures.units.get(y, 0.0) * reference.units[y]
@@ -65,6 +74,29 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         judged_closely = candidate.profile.units is not None
         graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
         yield from sensitivity(candidate, engine, runs.main, graphs)
+
+
+def _diagnosed(finding: Finding, candidate: Candidate, engine: Engine, runs: Runs) -> Finding:
+    """The failure, and what is wrong with the candidate where that is a usual mistake."""
+    if runs.step is None:
+        return finding
+    try:
+        words = diagnosis(runs.step, runs.main, levels.run_chained(candidate, engine.runner, runs.main))
+    except Exception:  # it has been told already that it does not run
+        return finding
+    return replace(finding, failure=f"it looks as if {words}: {finding.failure}") if words else finding
+
+
+def weights(path: Path, candidate: Candidate, own: Sequence[Weight]) -> Finding:
+    """Every weight of the model in what the artefact holds; of a graph of another tool it is only told."""
+    matches = audited(own, constants_of(path))
+    found = {v: [m for m in matches if m.verdict == v] for v in dict.fromkeys(m.verdict for m in matches)}
+    summary = f"{sum(m.is_right for m in matches)} of {len(matches)}"
+    told = {m.weight: f"{m.weight} is {m.verdict}{f': {m.words}' if m.words else ''}" for m in matches}
+    failure = "; ".join(told[m.weight] for m in matches if m.is_wrong and candidate.own)
+    words = "; ".join(told[m.weight] for m in matches if not m.is_right)
+    figures = {verdict: [m.weight for m in some] for verdict, some in found.items()} | {"words": words}
+    return Finding(Level.WEIGHTS, candidate.label, not failure, summary, failure, figures)
 
 
 def transform(step: Step) -> Finding:

@@ -158,6 +158,7 @@ def foreign_candidate(path: Path, spec: StepSpec, names: dict[str, str], profile
         look=lambda: strange_tensors(*_picked(layout, inputs, outputs), spec, called),
         batched=not any(shape and shape[0] == 1 for shape in shapes),
         path=path,
+        own=False,
     )
 
 

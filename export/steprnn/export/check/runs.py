@@ -17,6 +17,7 @@ from steprnn.runtime.parity.mutants import Mistake
 from steprnn.runtime.parity.reference import Arrays, Reference
 
 from ..step.contract import Step
+from .audit import Weight, weights_of
 from .mistakes import mutated
 from .reference import FunctionEngine, Oracle, constant, input_run, own_text
 
@@ -33,6 +34,8 @@ class Runs:
     saturated: Reference | None  # None where the model is not finite there
     greedy: Greedy | None
     graphs: dict[Mistake, FunctionEngine] = field(default_factory=dict)  # with a mistake in their weights
+    weights: list[Weight] = field(default_factory=list)  # the model's own
+    step: Step | None = None  # of the model
 
     @property
     def main(self) -> Reference:
@@ -77,7 +80,7 @@ def reference_runs(
     except ExportError as error:
         saturated = None
         say(f"no reference from saturated states: {error}")
-    return Runs(chained, saturated, greedy, mutated(step, main))
+    return Runs(chained, saturated, greedy, mutated(step, main), weights_of(step), step)
 
 
 def _inputs(

@@ -17,11 +17,11 @@ from . import rows
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import UsageError
+from .errors import NotFinite, UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
-from .sampling import RowSampler, Sampler, Sampling
-from .session import Session, State
+from .sampling import RowSampler, Sampler, Sampling, not_finite
+from .session import Session, State, first_bad
 from .stops import checked_stops, until
 
 if TYPE_CHECKING:
@@ -189,14 +189,16 @@ class Model:
             raise UsageError(
                 "the text has one character; a score needs at least 2, as the first has no prediction"
             )
-        logs = []
+        logs: list[float] = []
         with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
             for token, following in zip(tokens, tokens[1:], strict=False):
                 x[0] = token
                 runner.run()
                 logits = y[0].astype(np.float64)
-                logits -= logits.max()
+                if not math.isfinite(top := logits.max()):
+                    raise not_finite(top).at(self.manifest.model, len(logs) + 1)
+                logits -= top
                 logs.append(float(logits[following] - math.log(np.exp(logits).sum())))
         total = math.fsum(logs)
         return Score(total, math.exp(-total / len(logs)), tuple(zip(text[1:], logs, strict=True)))
@@ -210,7 +212,9 @@ class Model:
         with self._from_start() as runner:
             self._read(runner, tokens)
             vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
-            return vector
+        if (bad := first_bad(vector)) is not None:
+            raise NotFinite(f"state {hidden[-1]!r} holds {bad}", self.manifest.model, len(tokens))
+        return vector
 
     @property
     def _vocabulary(self) -> Vocabulary:
@@ -232,23 +236,29 @@ class Model:
             yield runner
 
     @staticmethod
-    def _read(runner: Runner, tokens: Iterable[int]) -> None:
-        (x,) = runner.inputs.values()
+    def _read(runner: Runner, tokens: Iterable[int]) -> int:
+        """Read tokens; returns how many they were."""
+        (x,), steps = runner.inputs.values(), 0
         for token in tokens:
             x[0] = token
             runner.run()
+            steps += 1
+        return steps
 
     def _follow(self, prompt: Iterable[int], length: int, sampler: Sampler | HookedSampler) -> Iterator[int]:
         with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-            self._read(runner, prompt)
-            logits = y[0]
-            for left in range(length, 0, -1):
-                token = sampler.choose(logits)
-                yield token
-                if left > 1:
-                    x[0] = token
-                    runner.run()
+            steps = self._read(runner, prompt)
+            logits, left = y[0], length
+            try:
+                for left in range(length, 0, -1):
+                    token = sampler.choose(logits)
+                    yield token
+                    if left > 1:
+                        x[0] = token
+                        runner.run()
+            except NotFinite as error:
+                raise error.at(self.manifest.model, steps + length - left) from None
 
     def _generate_rows(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from steprnn.runtime import Model, SteprnnError, cli
+from steprnn.runtime import Model, SteprnnError, cli, load
 from steprnn.runtime.package.ort import engine_files
 
 openai = pytest.importorskip("openai")
@@ -319,7 +319,25 @@ def test_health_and_metrics(server: Server) -> None:
         ({"top_p": 0}, 422, "top_p", "top_p is 0; expected a number above 0 and at most 1"),
         ({"min_p": 2}, 422, "min_p", "min_p is 2; expected a number of at least 0 and at most 1"),
         ({"top_k": -1}, 422, "top_k", "top_k is -1; expected a whole number from 0"),
-        ({"repeat_penalty": 0}, 422, "repeat_penalty", "repeat_penalty is 0; expected a number above 0"),
+        (
+            {"repeat_penalty": 0},
+            422,
+            "repeat_penalty",
+            "repeat_penalty is 0; expected a number of at least 0.01",
+        ),
+        (
+            {"repeat_penalty": 1e-320},
+            422,
+            "repeat_penalty",
+            "expected a number of at least 0.01 and at most 100",
+        ),
+        (
+            {"temperature": 1001},
+            422,
+            "temperature",
+            "temperature is 1001; expected a number of at least 0 and",
+        ),
+        ({"top_k": 2**63}, 422, "top_k", "expected a whole number from 0 to 2147483647"),
         ({"repeat_last_n": -1}, 422, "repeat_last_n", "repeat_last_n is -1; expected a whole number"),
         ({"n": 0}, 422, "n", "n is 0; expected a whole number from 1 to 16"),
         ({"prompt": ["分"] * 9, "n": 2}, 422, "n", "n is 2; expected at most 16 choices of all 9 prompts"),
@@ -412,6 +430,35 @@ def test_the_key(tiny: Path) -> None:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as right:
             right.request("GET", "/v1/models", headers={"Authorization": "Bearer 秘密".encode()})
             assert right.getresponse().status == 200
+
+
+def test_a_text_that_cannot_go_on_fails_alone(poisoned: Path) -> None:
+    """Twenty others in the same batch have theirs, and the server is well."""
+    model = load(poisoned, engine="litert", variant="float32")
+    assert model.vocabulary is not None
+    bad = model.vocabulary.tokens[5]
+    expected = model.generate("分开", 12, temperature=0.0).removeprefix("分开")
+
+    async def everything(port: int) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            ask = client.completions.create
+            good = [ask(model="nan", prompt="分开", max_tokens=12, temperature=0) for _ in range(20)]
+            whole = ask(model="nan", prompt=["分" + bad, "分"], max_tokens=50, temperature=0)
+            streamed = await ask(model="nan", prompt="分" + bad, max_tokens=50, stream=True)
+            answers = await asyncio.gather(*good, whole, return_exceptions=True)
+            with pytest.raises(openai.APIError, match="the largest logit is nan after 2 steps of model"):
+                async for _ in streamed:
+                    pass
+            return answers
+
+    with stopping(Server(poisoned, "--name", "nan", "--engine", "litert", "--variant", "float32")) as server:
+        *good, wrong = asyncio.run(everything(server.port))
+        assert [answer.choices[0].text for answer in good] == [expected] * 20
+        assert isinstance(wrong, openai.InternalServerError)
+        assert "the largest logit is nan after 2 steps of model" in str(wrong)
+        assert server.request("GET", "/health")[0] == 200
+        assert server.stop() == (0, "")
 
 
 # Load, and its end

@@ -13,7 +13,7 @@ from ..sampling import Sampler
 from .errors import ApiError
 from .metrics import Metrics
 from .protocol import CompletionRequest
-from .reply import FAILED, Inbox, Reply, encode
+from .reply import Inbox, Reply, encode
 from .row import Row, Task
 from .scheduler import QueueFull, Scheduler
 
@@ -78,10 +78,14 @@ class Answer(Response):
         await _send_body(send, b"")
 
     async def _send_whole(self, send: Send) -> None:
-        body = await self._reply.whole(self._inbox)
-        if not self._inbox.abandoned:
-            await self._start(send, 500 if body is None else 200, b"application/json")
-            await _send_body(send, encode(ApiError(500, FAILED).body) if body is None else body)
+        status = 200
+        try:
+            body = await self._reply.whole(self._inbox)
+        except ApiError as error:
+            status, body = error.status, encode(error.body)
+        if body is not None:
+            await self._start(send, status, b"application/json")
+            await _send_body(send, body)
 
     async def _start(self, send: Send, status: int, kind: bytes) -> None:
         self._answers[status] += 1

@@ -99,7 +99,7 @@ class Service:
         return JSONResponse(self._described)
 
     async def health(self, request: Request) -> Response:
-        """GET /health, without a key: 200 as long as the batch is stepped."""
+        """GET /health, without a key: 200 while steps are taken, or nobody asks for one."""
         alive = request.app.state.scheduler.alive
         return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..engines import Runner
+from ..errors import NotFinite
 from ..model import Model
 from ..sampling import choose_each
 from .row import Row
@@ -55,8 +57,7 @@ class Batch:
         (x,), (y,) = self._runner.inputs.values(), self._runner.outputs.values()
         x[...] = [0 if row is None else row.token for row in self._places]
         self._runner.run()
-        places = [p for p, row in enumerate(self._places) if row is not None and row.read(y[p])]
-        if places:
+        if places := self._read(y):
             rows = (
                 self.rows
                 if len(places) == len(self.rows)
@@ -65,11 +66,26 @@ class Batch:
             logits = y if len(places) == self.size else y[places]
             tokens = choose_each([row.sampler for row in rows], logits).tolist()
             for row, token, seen in zip(rows, tokens, logits, strict=True):
-                row.write(token, seen)
+                try:
+                    row.write(token, seen)
+                except NotFinite as error:  # it ends alone: the others have texts of their own
+                    row.fail(error, self._model.manifest.model)
             self.written += len(rows)
         done = [row for row in self.rows if row.finish]
         self._leave(done)
         return left + done
+
+    def _read(self, y: NDArray[np.float32]) -> list[int]:
+        """Let every row read its logits; returns the places of those that are to write now."""
+        places = []
+        for place, row in enumerate(self._places):
+            if row is not None:
+                try:
+                    if row.read(y[place]):
+                        places.append(place)
+                except NotFinite as error:
+                    row.fail(error, self._model.manifest.model)
+        return places
 
     def clear(self) -> list[Row]:
         """Throw every row out, and return them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
-from ..sampling import Sampling
+from ..sampling import LARGEST_COUNT, LARGEST_PENALTY, LARGEST_TEMPERATURE, LEAST_PENALTY, Sampling
 from .errors import ApiError
 
 # Fields of OpenAI that are taken only with a value at which they do nothing.
@@ -66,11 +65,11 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         )
     most = max(limits.prompt, limits.tokens)
     sampling = Sampling(
-        temperature=fields.number("temperature", 1.0, 0.0, math.inf),
-        top_k=fields.integer("top_k", 0, 0, SEEDS),
+        temperature=fields.number("temperature", 1.0, 0.0, LARGEST_TEMPERATURE),
+        top_k=fields.integer("top_k", 0, 0, LARGEST_COUNT),
         top_p=fields.number("top_p", 1.0, 0.0, 1.0, above=True),
         min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-        repeat_penalty=fields.number("repeat_penalty", 1.0, 0.0, math.inf, above=True),
+        repeat_penalty=fields.number("repeat_penalty", 1.0, LEAST_PENALTY, LARGEST_PENALTY),
         repeat_last_n=fields.integer("repeat_last_n", 64, 0, most),
     )
     prompts = _prompts(fields.take("prompt"), vocabulary, limits)
@@ -129,14 +128,15 @@ class _Fields:
         return value
 
     def number(self, name: str, default: float, least: float, most: float, *, above: bool = False) -> float:
-        """A finite number within bounds; both are included, or the least is not."""
+        """A number within bounds; both are included, or the least is not."""
         value = self.take(name)
         if value is None:
             return default
         fits = type(value) in (int, float) and (value > least if above else value >= least) and value <= most
-        if not fits or not -1e30 < value < 1e30:  # of a float32's range, and of a float's where it is an int
-            upper = f" and at most {most:g}" if math.isfinite(most) else ""
-            raise self.wrong(name, value, f"a number {'above' if above else 'of at least'} {least:g}{upper}")
+        if not fits:
+            raise self.wrong(
+                name, value, f"a number {'above' if above else 'of at least'} {least:g} and at most {most:g}"
+            )
         return float(value)
 
     def boolean(self, name: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from .errors import ApiError
 from .protocol import CompletionRequest
 from .row import Piece, Row, ScoredToken
 
@@ -75,7 +76,7 @@ class Reply:
             chunks = []
             for number, piece in arrived:
                 if piece.finish == "error":
-                    yield b'data: {"error":{"message":"%s","type":"server_error"}}\n\n' % FAILED.encode()
+                    yield b"data: %s\n\n" % encode(ApiError(500, piece.error or FAILED).body)
                     return
                 choices = encode([_choice(number, piece.text, self._scored(piece.scores), piece.finish)])
                 chunks.append(b'%s,"choices":%s%s}\n\n' % (self._prefix, choices, none_yet))
@@ -87,7 +88,7 @@ class Reply:
         yield b"data: [DONE]\n\n"
 
     async def whole(self, inbox: Inbox) -> bytes | None:
-        """One object with every choice; None where the engine failed or nobody waits."""
+        """One object with every choice; None where nobody waits. Raises `ApiError` where a choice failed."""
         texts = ["" for _ in self._rows]
         scores: list[list[ScoredToken]] = [[] for _ in self._rows]
         ends: list[str | None] = [None for _ in self._rows]
@@ -96,7 +97,9 @@ class Reply:
                 texts[number] += piece.text
                 scores[number] += piece.scores
                 ends[number] = piece.finish
-        if None in ends or "error" in ends:
+                if piece.finish == "error":
+                    raise ApiError(500, piece.error or FAILED)
+        if None in ends:
             return None
         choices = [
             _choice(number, text, self._scored(scores[number]), ends[number])

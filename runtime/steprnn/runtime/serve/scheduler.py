@@ -17,6 +17,7 @@ from .row import Piece, Row
 # Seconds between two pieces of one stream, for each stream there is: all together send at most 4,000 a
 # second, which is about a quarter of a core. Alone, a stream waits no longer than for a few steps.
 PAUSE = 1 / 2000
+STALLED = 10.0  # seconds after which a step is not slow but stuck
 
 log = logging.getLogger("steprnn.serve")
 
@@ -42,14 +43,17 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closing = False
         self._done: list[Row] = []  # have left the batch, and wait for their last piece to go out
+        self._working_since: float | None = None  # in the step that is being taken; None: nothing to do
         self._delivering = False  # a delivery that the event loop has not gone through yet
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="steprnn-scheduler", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+        """Whether steps are taken, or would be if there were something to do."""
+        since = self._working_since
+        stalled = since is not None and time.monotonic() - since > STALLED
+        return self._thread.is_alive() and not stalled
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; pieces are delivered on this loop."""
@@ -57,11 +61,11 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Drop all rows and end the thread."""
+        """Drop all rows and end the thread; one that is stuck in a step is left to end with the process."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(STALLED)
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Line up rows, all or none; raises `QueueFull`. One with nothing to do is delivered at once."""
@@ -88,6 +92,7 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._admit():
+            self._working_since = time.monotonic()
             try:
                 self._step()
             except Exception as error:
@@ -105,6 +110,7 @@ class Scheduler:
             return True
         with self._changed:
             while not (self._waiting or len(self._batch) or self._closing):
+                self._working_since = None
                 self._changed.wait()
             if self._closing:
                 return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -37,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key", action="store_true", help=f"refuse to start without a key in the variable {KEY}"
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages that may ask, such as https://app.example; may be repeated, * is any",
+    )
     rows = parser.add_argument_group("limits")
     rows.add_argument("--batch", type=int, default=64, metavar="N", help="texts that are written at once")
     rows.add_argument("--queue", type=int, default=256, metavar="N", help="texts that may wait for that")
@@ -52,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     import uvicorn  # the extra `serve`
 
     from ..serve.app import Service
+    from ..serve.guard import checked_origins, is_loopback
     from ..serve.protocol import Limits
 
     least = {"batch": 1, "queue": 0, "max_tokens": 1, "max_prompt": 1, "max_choices": 1, "grace": 0}
@@ -61,14 +68,26 @@ def run(arguments: argparse.Namespace) -> int:
     key = os.environ.get(KEY) or None
     if arguments.api_key and key is None:
         raise UsageError(f"--api-key is given and the variable {KEY} is not set; set it to the key")
+    origins = checked_origins(arguments.allow_origin)
     with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(arguments.host, arguments.port))
         model = _engine_flags.load_model(arguments)
         page = _page(arguments, stack) if arguments.page else None
         limits = Limits(
             prompt=arguments.max_prompt, tokens=arguments.max_tokens, choices=arguments.max_choices
         )
         name = arguments.name or Path(arguments.bundle).stem
-        service = Service(model, name, limits, arguments.batch, arguments.queue, key, page)
+        service = Service(
+            model,
+            name,
+            limits,
+            arguments.batch,
+            arguments.queue,
+            key,
+            page,
+            origins,
+            (arguments.host,) if key is None and is_loopback(listener.getsockname()[0]) else None,
+        )
         config = uvicorn.Config(
             service.app(),
             log_config=None,  # uvicorn's own closes the log handlers of whoever calls this in their process
@@ -89,7 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
         # Python's handlers that would be a traceback, or an exit code other than 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, finish)
-        listener = stack.enter_context(_listen(arguments.host, arguments.port))
         _tell(listener, service.name, f"{model.engine} {model.artefact.variant}", arguments.host, key)
         sys.setswitchinterval(5e-4)  # the event loop and the batch take turns; 5 ms is many steps
         server.run(sockets=[listener])
@@ -130,10 +148,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _tell(listener: socket.socket, name: str, engine: str, host: str, key: str | None) -> None:
+    from ..serve.guard import is_loopback
+
     address, port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     needed = f", with the key in {KEY}" if key else ""
     sys.stderr.write(f"{name} ({engine}) at http://{shown}:{port}/v1{needed}; Ctrl-C stops it\n")
-    if not key and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+    if not key and not is_loopback(address):
         sys.stderr.write(f"anybody who reaches {host} may use it; set {KEY} to ask for a key\n")
     sys.stderr.flush()

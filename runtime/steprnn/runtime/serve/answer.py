@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..sampling import Sampler
-from .errors import ApiError
+from .errors import ApiError, encode
 from .metrics import Metrics
 from .protocol import CompletionRequest
-from .reply import Inbox, Reply, encode
+from .reply import Inbox, Reply
 from .row import Row, Task
 from .scheduler import QueueFull, Scheduler
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -21,7 +23,8 @@ from starlette.staticfiles import StaticFiles
 from ..errors import UsageError
 from ..model import Model
 from .answer import Answer
-from .errors import ApiError
+from .errors import ApiError, refusal
+from .guard import Guard
 from .metrics import Metrics
 from .protocol import Limits, parse
 from .scheduler import Scheduler
@@ -41,6 +44,8 @@ class Service:
     queue: int = 256  # rows that may wait for a place among them
     key: str | None = None  # what clients have to know; None: nothing
     page: Path | None = None  # folder of static files for /
+    origins: tuple[str, ...] = ()  # of web pages that may ask, beside the server's own
+    hosts: tuple[str, ...] | None = None  # names of this server beside those of loopback; None: any
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -50,6 +55,7 @@ class Service:
             raise UsageError("the bundle has no vocabulary, so it completes no text; step it in Python")
         routes: list[BaseRoute] = [
             Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["GET", "POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.one_model),
             Route("/health", self.health),
@@ -59,6 +65,16 @@ class Service:
             routes.append(Mount("/", StaticFiles(directory=self.page, html=True)))
         return Starlette(
             routes=routes,
+            middleware=[
+                Middleware(Guard, origins=self.origins, hosts=self.hosts),
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=self.origins,
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["Authorization", "Content-Type"],
+                    expose_headers=["Retry-After", "X-Seed"],
+                ),
+            ],
             lifespan=self.lifespan,
             exception_handlers={ApiError: _refuse, HTTPException: _refuse_route, Exception: _fail},
         )
@@ -85,6 +101,15 @@ class Service:
             self.metrics.answers[error.status] += 1
             raise
         return answer
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions, which many clients try first."""
+        raise ApiError(
+            404,
+            f"{self.name!r} is no chat model: it goes on from a prompt; expected POST /v1/completions",
+            param="model",
+            code="not_a_chat_model",
+        )
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one there is."""
@@ -158,14 +183,14 @@ async def _body(request: Request, most: int) -> bytes:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body, error.status, error.headers)
+    return refusal(error)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = f"{request.method} {request.url.path[:64]}: {error.detail.lower()}; expected POST /v1/completions"
-    return JSONResponse(ApiError(error.status_code, words).body, error.status_code, error.headers)
+    return refusal(ApiError(error.status_code, words, headers=dict(error.headers or {})))
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError(500, "the server failed; its log says how").body, 500)
+    return refusal(ApiError(500, "the server failed; its log says how"))

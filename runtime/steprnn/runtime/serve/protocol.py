@@ -14,8 +14,7 @@ from ..sampling import LARGEST_COUNT, LARGEST_PENALTY, LARGEST_TEMPERATURE, LEAS
 from .errors import ApiError
 
 # Fields of OpenAI that are taken only with a value at which they do nothing.
-UNSUPPORTED = {"frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None)}
-UNSUPPORTED |= {"suffix": ("", None)}
+UNSUPPORTED = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
 STOPS, STOP_LENGTH = 4, 64  # as many as OpenAI takes; each token is compared with all of them
 LOGPROBS = 5  # as many as OpenAI tells
 SEEDS = 2**64  # as many as there are
@@ -50,7 +49,12 @@ class CompletionRequest:
 def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> CompletionRequest:
     """Read a body; raises `ApiError` 400 where it is no JSON or has unknown characters, 404, or 422."""
     try:
-        record = json.loads(body)
+        text = body.decode("utf-8")
+        record = json.loads(text)
+        if "\\u" in text:  # the only way to half of a pair, which UTF-8 does not have
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ApiError(400, "the body has a lone surrogate (\\ud800 to \\udfff); expected Unicode") from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON ({error}); expected an object") from None
     if not isinstance(record, dict):
@@ -90,7 +94,7 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         seed=fields.integer("seed", int.from_bytes(os.urandom(4), "little"), 0, SEEDS - limits.choices),
         n=n,
         stop=_stops(fields),
-        logprobs=fields.integer("logprobs", -1, 0, LOGPROBS) if record.get("logprobs") is not None else None,
+        logprobs=fields.optional_integer("logprobs", 0, LOGPROBS),
         echo=fields.boolean("echo"),
         stream=stream,
         include_usage=usage,
@@ -127,6 +131,11 @@ class _Fields:
             raise self.wrong(name, value, f"a whole number from {least} to {most}")
         return value
 
+    def optional_integer(self, name: str, least: int, most: int) -> int | None:
+        """A whole number within bounds, or None where it is left out."""
+        value = self.integer(name, least - 1, least, most)
+        return None if value < least else value
+
     def number(self, name: str, default: float, least: float, most: float, *, above: bool = False) -> float:
         """A number within bounds; both are included, or the least is not."""
         value = self.take(name)
@@ -147,11 +156,13 @@ class _Fields:
         return bool(value)
 
     def finish(self) -> None:
-        """Refuse what nobody took: left alone, it would change nothing and raise nothing."""
+        """Refuse what nobody took and is not null: left alone, it would change nothing and raise nothing."""
         for name, value in self._left.items():
+            if value is None:
+                continue
             if name in UNSUPPORTED:
-                if value not in UNSUPPORTED[name]:
-                    raise self.wrong(name, value, f"{UNSUPPORTED[name][0]!r}: it is not supported")
+                if value != UNSUPPORTED[name]:
+                    raise self.wrong(name, value, f"{UNSUPPORTED[name]!r}: it is not supported")
             else:
                 raise ApiError(
                     422,

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .errors import ApiError
+from .errors import ApiError, encode
 from .protocol import CompletionRequest
 from .row import Piece, Row, ScoredToken
 
-JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FAILED = "the engine failed; the server's log says how"
 
 Arrived = tuple[int, Piece]  # which choice, and what is new of it
-
-
-def encode(value: Any) -> bytes:
-    """Compact UTF-8 JSON; a lone surrogate, which UTF-8 does not have, becomes a question mark."""
-    return JSON.encode(value).encode("utf-8", "replace")
 
 
 class Inbox:

@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_argument_group("limits")
     rows.add_argument("--batch", type=int, default=64, metavar="N", help="texts that are written at once")
     rows.add_argument("--queue", type=int, default=256, metavar="N", help="texts that may wait for that")
+    rows.add_argument(
+        "--per-client",
+        type=int,
+        default=80,
+        metavar="N",
+        help="texts of one address at once; loopback has no limit",
+    )
     rows.add_argument("--max-tokens", type=int, default=4096, metavar="N", help="of one text")
     rows.add_argument("--max-prompt", type=int, default=4096, metavar="N", help="characters of one prompt")
     rows.add_argument("--max-choices", type=int, default=16, metavar="N", help="texts of one request")
@@ -58,10 +65,19 @@ def run(arguments: argparse.Namespace) -> int:
     import uvicorn  # the extra `serve`
 
     from ..serve.app import Service
+    from ..serve.connection import configured
     from ..serve.guard import checked_origins, is_loopback
     from ..serve.protocol import Limits
 
-    least = {"batch": 1, "queue": 0, "max_tokens": 1, "max_prompt": 1, "max_choices": 1, "grace": 0}
+    least = {
+        "batch": 1,
+        "queue": 0,
+        "per_client": 1,
+        "max_tokens": 1,
+        "max_prompt": 1,
+        "max_choices": 1,
+        "grace": 0,
+    }
     for flag, at_least in least.items():
         if (value := getattr(arguments, flag)) < at_least:
             raise UsageError(f"--{flag.replace('_', '-')} is {value}; expected at least {at_least}")
@@ -83,23 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
             limits,
             arguments.batch,
             arguments.queue,
+            arguments.per_client,
             key,
             page,
             origins,
             (arguments.host,) if key is None and is_loopback(listener.getsockname()[0]) else None,
         )
-        config = uvicorn.Config(
-            service.app(),
-            log_config=None,  # uvicorn's own closes the log handlers of whoever calls this in their process
-            access_log=False,
-            log_level="warning",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=arguments.grace,
-            # Each text waits on a connection; a few more, so that /health and the 429s are heard.
-            limit_concurrency=arguments.batch + arguments.queue + 64,
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(service.app(), service.gate, arguments.grace))
 
         def finish(number: int, frame: object) -> None:
             server.should_exit = True
@@ -138,7 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listener = unfit.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(128)  # clients may come from now on; they wait until the server takes them
+            listener.listen(4096)  # clients may come from now on; they wait until the server takes them
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {host} port {port} ({error.strerror}); choose another --host or --port"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,11 @@ from ..errors import UsageError
 from ..model import Model
 from .answer import Answer
 from .errors import ApiError, refusal
-from .guard import Guard
+from .gate import COMPLETIONS, Gate
+from .guard import Guard, is_loopback
 from .metrics import Metrics
 from .protocol import Limits, parse
-from .scheduler import Scheduler
+from .scheduler import QueueFull, Scheduler
 
 BODY_SECONDS = 10.0  # within which a body has to come
 MOST_READ = 4  # times the limit, read and dropped: hung up on while it sends, a client sees no answer
@@ -42,19 +44,26 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     batch: int = 64  # rows that step together
     queue: int = 256  # rows that may wait for a place among them
+    per_client: int = 80  # rows of one address; those of loopback may be a proxy's, or a test's
     key: str | None = None  # what clients have to know; None: nothing
     page: Path | None = None  # folder of static files for /
     origins: tuple[str, ...] = ()  # of web pages that may ask, beside the server's own
     hosts: tuple[str, ...] | None = None  # names of this server beside those of loopback; None: any
     metrics: Metrics = field(default_factory=Metrics)
+    gate: Gate = field(init=False)
+    clients: Counter[str] = field(default_factory=Counter)  # rows of each address
     created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        scheduler = Scheduler(self.model, self.metrics, batch=self.batch, queue=self.queue)
+        object.__setattr__(self, "gate", Gate(scheduler, self.metrics))
 
     def app(self) -> Starlette:
         """The ASGI application; raises `UsageError` where the model writes no text."""
         if self.model.vocabulary is None or not self.model.manifest.step.is_language_model:
             raise UsageError("the bundle has no vocabulary, so it completes no text; step it in Python")
         routes: list[BaseRoute] = [
-            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route(COMPLETIONS, self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["GET", "POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.one_model),
@@ -82,8 +91,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Run the scheduler as long as the application is up."""
-        scheduler = Scheduler(self.model, self.metrics, batch=self.batch, queue=self.queue)
-        app.state.scheduler = scheduler
+        scheduler = app.state.scheduler = self.gate.scheduler
         scheduler.start(asyncio.get_running_loop())
         yield
         scheduler.stop()
@@ -92,11 +100,27 @@ class Service:
         """POST /v1/completions."""
         try:
             self._authorize(request)
+            scheduler: Scheduler = request.app.state.scheduler
             body = await _body(request, self.limits.body)
+            if scheduler.full:  # by now, and nothing was parsed yet
+                raise self.gate.error()
             assert self.model.vocabulary is not None
             asked = parse(body, self.name, self.model.vocabulary, self.limits)
             vocabulary = self.model.vocabulary.tokens
-            answer = Answer(self.name, vocabulary, asked, request.app.state.scheduler, self.metrics)
+            client = request.client.host if request.client else ""
+            rows = len(asked.prompts) * asked.n
+            if self.clients[client] + rows > self.per_client and not is_loopback(client):
+                raise ApiError(
+                    429,
+                    f"{self.clients[client]} texts of {client} are under way, and one address may have "
+                    f"{self.per_client}; wait for some",
+                    code="rate_limit_exceeded",
+                    headers={"Retry-After": "1"},
+                )
+            try:
+                answer = Answer(self.name, vocabulary, asked, scheduler, self.metrics, self.clients, client)
+            except QueueFull:
+                raise self.gate.error() from None
         except ApiError as error:
             self.metrics.answers[error.status] += 1
             raise

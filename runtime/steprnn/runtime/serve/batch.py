@@ -32,6 +32,7 @@ class Batch:
         self._runner: Runner
         self._borrowed = ExitStack()
         self.written = 0  # tokens, since the beginning
+        self.steps = 0  # likewise
         self._steps_half_empty = 0  # since more than half of the places were taken
 
     def __len__(self) -> int:
@@ -43,9 +44,19 @@ class Batch:
         return len(self._places)
 
     def join(self, joining: Sequence[Row]) -> None:
-        """Take rows in, at the beginning of their prompts; at most `limit` are in it."""
+        """Take rows in, at the beginning of their prompts or where they rested; at most `limit` are in it."""
         count = len(self) + len(joining)
         self._arrange(max(self.size, self._fitting(count)), joining)
+        for row in joining:
+            row.turn, row.state = self.steps, None
+
+    def rest(self, resting: Sequence[Row]) -> None:
+        """Take rows out, each with the state from which it goes on when it joins again."""
+        places = [self._places.index(row) for row in resting]
+        for name, array in self._runner.get_state().items():
+            for row, place in zip(resting, places, strict=True):
+                row.state = {**(row.state or {}), name: array[place].copy()}
+        self._leave(resting)
 
     def step(self) -> list[Row]:
         """Take one step with every row; returns those that are done, which have left."""
@@ -57,6 +68,7 @@ class Batch:
         (x,), (y,) = self._runner.inputs.values(), self._runner.outputs.values()
         x[...] = [0 if row is None else row.token for row in self._places]
         self._runner.run()
+        self.steps += 1
         if places := self._read(y):
             rows = (
                 self.rows
@@ -125,6 +137,9 @@ class Batch:
             array[...] = initial
             if staying:
                 array[: len(staying)] = before[name][staying]
+            for place, row in enumerate(joining, len(staying)):
+                if row.state is not None:
+                    array[place] = row.state[name]
             state[name] = array
         self._runner.set_state(state)
         self.rows, self._places = rows, [*rows, *[None] * (size - len(rows))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +91,7 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         prompts=prompts,
         length=fields.integer("max_tokens", 16, 0, limits.tokens),
         sampling=sampling,
-        seed=fields.integer("seed", int.from_bytes(os.urandom(4), "little"), 0, SEEDS - limits.choices),
+        seed=fields.integer("seed", random.getrandbits(32), 0, SEEDS - limits.choices),
         n=n,
         stop=_stops(fields),
         logprobs=fields.optional_integer("logprobs", 0, LOGPROBS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,8 @@ class Row:
         self.finish: str | None = None
         self.error: str | None = None
         self.cancelled = False
+        self.turn = 0  # the step of the batch at which it joined
+        self.state: Mapping[str, NDArray[np.float32]] | None = None  # where it goes on; None: the beginning
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
         self._task = task

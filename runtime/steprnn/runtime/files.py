@@ -21,6 +21,8 @@ INITIAL = "initial.npz"
 GOLDEN = "golden.npz"
 PARITY = "parity.json"
 
+MOST_JSON = 2**26  # bytes; a manifest has some thousand, a vocabulary or a record of parity a million at most
+
 # Of a checkpoint.
 MODEL = "model.keras"
 TRAINING = "training.json"
@@ -54,7 +56,12 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
     to do where it is missing or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise error(f"{path} is no file; {fix}")
+        if path.stat().st_size > MOST_JSON:
+            raise error(f"{path} has {path.stat().st_size:,} bytes, expected at most {MOST_JSON:,}; {fix}")
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{path} is missing; {fix}") from None
     except (ValueError, RecursionError) as reason:  # UnicodeDecodeError and JSONDecodeError among them
@@ -62,11 +69,23 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
     if not isinstance(record, dict) or record.pop("format", None) != format.name:
         raise error(f'{path} is not {format.what}: expected "format": "{format.name}"')
     version = record.pop("version", None)
-    if version != format.version:
+    if type(version) is not int or version != format.version:
         raise error(
             f"{path} has format version {version!r} and this steprnn reads {format.version}; "
             "run: pip install --upgrade steprnn"
         )
+    return record
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that stands twice, two readers would see different things."""
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a name stands twice in an object")
     return record
 
 

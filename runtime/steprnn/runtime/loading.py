@@ -11,7 +11,7 @@ from . import engines
 from .bundle.manifest import VARIANTS, Artefact, Manifest
 from .bundle.open import open_bundle
 from .bundle.vocabulary import Vocabulary
-from .errors import MissingExtra, UsageError
+from .errors import BundleError, MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
 from .model import Model
 
@@ -58,9 +58,16 @@ def load(
         if VOCABULARY in manifest.files:
             manifest.verify(folder, [VOCABULARY])
             vocabulary = Vocabulary.read(folder / VOCABULARY)
+            _check_size(folder / VOCABULARY, vocabulary, manifest)
         manifest.verify(folder, manifest.files_of(artefact))
         opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
         return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+
+
+def _check_size(path: Path, vocabulary: Vocabulary, manifest: Manifest) -> None:
+    tokens = manifest.step.inputs[0].tokens if manifest.step.is_language_model else None
+    if tokens is not None and len(vocabulary) != tokens:
+        raise BundleError(f"{path} has {len(vocabulary):,} tokens and the model {tokens:,}; export again")
 
 
 def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -37,6 +38,31 @@ def load(
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
+    model = _loaded(path, engine, variant, threads, states, constants, shapes)
+    there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else an installed model
+    options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
+    options |= {"states": states, "constants": constants, "shapes": shapes}
+    model._pickled = loaded_again, (there, options, model.manifest)
+    return model
+
+
+def loaded_again(path: str, options: dict[str, Any], manifest: Manifest) -> Model:
+    """The model of a pickle; raises `BundleError` where another stands there now."""
+    model = load(path, **options)
+    if model.manifest != manifest:
+        raise BundleError(f"{path} is not the bundle that was pickled; load the same one in both processes")
+    return model
+
+
+def _loaded(
+    path: str | Path,
+    engine: str,
+    variant: str,
+    threads: int,
+    states: Mapping[str, str] | None,
+    constants: Mapping[str, ArrayLike] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> Model:
     with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
         if folder.is_file() and folder.suffix.lower() in (".onnx", ".tflite"):
             from . import foreign  # a bundle needs none of it

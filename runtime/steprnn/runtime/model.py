@@ -6,9 +6,9 @@ import math
 import os
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from .engines import Engine, Runner
 from .errors import NotFinite, UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
+from .pool import Pool
 from .sampling import RowSampler, Sampler, Sampling, not_finite
 from .session import Session, State, first_bad
 from .stops import checked_stops, until
@@ -58,8 +59,13 @@ class Model:
         self.engine = engine
         self.vocabulary = vocabulary
         self._opened = opened
-        # Batch size -> runners that nobody is using. The first shows at once that the engine takes the file.
-        self._idle: dict[int, list[Runner]] = {1: [opened.runner(1)]}
+        self._pickled: tuple[Any, ...] | None = (
+            None  # how to load it again, as `__reduce__` has it; `load` tells
+        )
+        step = manifest.step
+        row = sum(t.size for t in (*step.inputs, *step.states, *step.states, *step.outputs))
+        graph = manifest.size_of(artefact)  # LiteRT packs the weights for each of its interpreters
+        self._runners = Pool(opened.runner, lambda batch: graph + 8 * batch * row)
 
     def __repr__(self) -> str:
         step = self.manifest.step
@@ -68,18 +74,17 @@ class Model:
         graph = f"{self.manifest.model[:8]} {self.engine} {self.artefact.variant}"
         return f"<Model {graph}: {inputs} -> {outputs}, {states}>"
 
-    @contextmanager
-    def runner(self, batch: int = 1) -> Iterator[Runner]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As where it was loaded from, and what it is: another process loads it again."""
+        if self._pickled is None:
+            raise TypeError(
+                "this model was not made by load; pickle the path, and load it in the other process"
+            )
+        return self._pickled
+
+    def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
-        idle = self._idle.setdefault(batch, [])
-        try:
-            runner = idle.pop()  # one bytecode: two threads never get the same one
-        except IndexError:
-            runner = self._opened.runner(batch)
-        try:
-            yield runner
-        finally:
-            idle.append(runner)
+        return self._runners.lend(batch)
 
     def session(
         self,

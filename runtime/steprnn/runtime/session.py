@@ -111,6 +111,9 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session of model {self._model.manifest.model[:8]}, batch {self._batch}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self._model, self.state, self._batch, self._static)
+
     @property
     def state(self) -> State:
         """A copy of the states; setting it raises `StateError` where it belongs to another model."""

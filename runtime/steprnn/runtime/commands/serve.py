@@ -8,9 +8,9 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
+from ..claims import temporary_folder
 from ..errors import UsageError
 from . import _engine_flags
 
@@ -126,7 +126,7 @@ def _page(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     from ..bundle.open import open_bundle
     from ..package import web
 
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steprnn-page-"))) / "page"
+    folder = Path(stack.enter_context(temporary_folder())) / "page"
     with open_bundle(arguments.bundle) as bundle:
         variant = arguments.variant
         if variant == "auto":  # of the ONNX graphs, which the page runs; the server may run another format

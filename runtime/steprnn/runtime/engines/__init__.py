@@ -17,7 +17,8 @@ from ..errors import MissingExtra, UsageError
 from ..pairing import Declared
 from ..spec import StepSpec
 
-# From 1.29 on onnxruntime looks up mobile.events.data.microsoft.com seconds after a session is made, also after `disable_telemetry_events()`; this it reads once, as it starts, and then it sends and keeps nothing.
+# From 1.29 on onnxruntime looks up mobile.events.data.microsoft.com seconds after a session is made, also
+# after `disable_telemetry_events()`. This it reads once, as it starts, and then sends and keeps nothing.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Tensors = Mapping[str, NDArray[np.generic]]

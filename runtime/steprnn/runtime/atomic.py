@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .claims import alone, close, lock, sweep
+from .claims import close, made, sweep
 from .errors import UsageError
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -19,13 +19,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` at once; on any failure the old file stays as it was."""
-    with alone(path.parent):
-        sweep(path.parent, _left_of(path))
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        claim = lock(temporary)
+    temporary, claim = made(path.parent, f".{path.name}.", ".tmp", _new_file)
     try:
-        with os.fdopen(handle, "wb") as file:
+        sweep(path.parent, _left_of(path), but=temporary)
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -53,13 +50,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.parent):
-        recover(path)
-        if sweep(path.parent, _left_of(path)):
-            raise UsageError(f"another steprnn is writing {path}; wait for it, or choose another --out")
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        claim = lock(temporary)
+    temporary, claim = made(path.parent, f".{path.name}.", ".tmp", _new_folder)
     try:
+        recover(path)
+        if sweep(path.parent, _left_of(path), but=temporary):
+            raise UsageError(f"another steprnn is writing {path}; wait for it, or choose another --out")
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
@@ -112,9 +107,19 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0)
 
 
+def _new_file(prefix: str, suffix: str, place: Path) -> str:
+    handle, name = tempfile.mkstemp(suffix, prefix, place)
+    os.close(handle)
+    return name
+
+
+def _new_folder(prefix: str, suffix: str, place: Path) -> str:
+    return tempfile.mkdtemp(suffix, prefix, place)
+
+
 def _left_of(path: Path) -> re.Pattern[str]:
     """The temporary names of a path."""
-    return re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.(tmp|old)")
+    return re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}(\.tmp|\.old|)")
 
 
 def _sync_folder(folder: Path) -> None:

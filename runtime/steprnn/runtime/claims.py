@@ -6,18 +6,18 @@ was killed, and the next that writes there removes it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
 
 PREFIX = "steprnn-"
+NEW = re.compile(r"\.(\d{1,9})\.new$")  # of what is not locked yet, with the process that makes it
 
 
 @contextmanager
@@ -36,11 +36,9 @@ def claimed(folder: Path) -> Iterator[None]:
 def temporary_folder() -> Iterator[Path]:
     """A folder that only this user can read, and that is gone after the block."""
     place = Path(tempfile.gettempdir())
-    with alone(place):
-        sweep(place, re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}"))
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        descriptor = lock(folder)
+    folder, descriptor = made(place, PREFIX, "", lambda *name: tempfile.mkdtemp(name[1], name[0], name[2]))
     try:
+        sweep(place, re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}"), but=folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,33 +62,32 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process after the other make and lock, or remove, what lies in a folder."""
-    try:
-        import fcntl
+def made(
+    place: Path, prefix: str, suffix: str, make: Callable[[str, str, Path], str]
+) -> tuple[Path, int | None]:
+    """A temporary file or folder with a random name, and the descriptor that holds its lock.
 
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    `make` is called with prefix, suffix and place. It has its name, by which it is swept, once it is locked.
+    """
+    new = Path(make(prefix, f".{os.getpid()}.new", place))
+    descriptor = lock(new)
+    path = new.with_name(NEW.sub("", new.name) + suffix)
+    os.rename(new, path)  # noqa: PTH104 (tests look at what Path.rename puts in its place)
+    return path, descriptor
 
 
-def sweep(place: Path, name: re.Pattern[str]) -> bool:
+def sweep(place: Path, name: re.Pattern[str], but: Path | None = None) -> bool:
     """Remove what killed processes of this user left in a folder; returns whether anything is still held."""
     held = False
     for path in place.iterdir():
-        if not name.fullmatch(path.name):
+        if path == but or not name.fullmatch(NEW.sub("", path.name)):
             continue
         try:
-            if hasattr(os, "getuid") and path.lstat().st_uid != os.getuid():
+            status = path.lstat()
+            if hasattr(os, "getuid") and status.st_uid != os.getuid():
                 continue
+            if (new := NEW.search(path.name)) and _runs(int(new[1])):
+                continue  # it is about to be locked
             descriptor = lock(path)
         except OSError:  # a link, or gone meanwhile
             continue
@@ -103,6 +100,16 @@ def sweep(place: Path, name: re.Pattern[str]) -> bool:
             path.unlink(missing_ok=True)
         os.close(descriptor)
     return held
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def close(descriptor: int | None) -> None:

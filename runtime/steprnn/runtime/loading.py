@@ -87,7 +87,17 @@ def _loaded(
             _check_size(folder / VOCABULARY, vocabulary, manifest)
         manifest.verify(folder, manifest.files_of(artefact))
         opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+        model = Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder))
+        try:
+            with model.runner() as runner:
+                runner.set_state(model.initial_state)
+                runner.run()
+        except Exception as error:  # each engine raises its own
+            told = " ".join(str(error).split())[:300]
+            raise BundleError(
+                f"{folder / artefact.path} takes no step in {name} ({told}); export again"
+            ) from error
+        return model
 
 
 def _check_size(path: Path, vocabulary: Vocabulary, manifest: Manifest) -> None:

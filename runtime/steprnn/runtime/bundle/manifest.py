@@ -121,7 +121,7 @@ class Manifest:
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
             )
         record = read_record(path, BUNDLE_FORMAT, BundleError, "copy the bundle again")
-        for name in record.get("files", {}):
+        for name in record["files"] if isinstance(record.get("files"), dict) else ():
             if not is_inside(name):
                 raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
         try:

@@ -40,7 +40,7 @@ class LiteRTGraph:
             interpreter = Interpreter(str(path), num_threads=threads)
             inputs, outputs = _indices(interpreter)
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"LiteRT refuses {path}: {error}") from error
+            raise BundleError(f"LiteRT refuses {path}: {' '.join(str(error).split())}") from error
         details = {d["index"]: d for d in interpreter.get_tensor_details()}
         self.inputs = [_declared(name, details[i]) for name, i in inputs.items()]
         self.outputs = [_declared(name, details[i]) for name, i in outputs.items()]
@@ -133,7 +133,8 @@ class LiteRTEngine:
                 return LiteRTRunner(interpreter, invoke, indices, self._spec, batch)
             return DynamicRunner(interpreter, indices, self._spec, batch)
         except (ValueError, RuntimeError, KeyError) as error:
-            raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {error}") from error
+            told = " ".join(str(error).split())
+            raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
 
 
 def _operators(interpreter: Any) -> list[str]:

@@ -53,9 +53,13 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # With its fallback it would print to stdout and try the same again.
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises its own classes, which share no base of their own
-        raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {error}") from error
+        told = " ".join(str(error).split())
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {told}") from error
 
 
 class OnnxGraph:

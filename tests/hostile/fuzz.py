@@ -8,6 +8,7 @@ it says is what the unchanged one says, or it was meant to change), wrong, a tra
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import os
@@ -74,11 +75,11 @@ def mutated_json(record: Any, chance: random.Random) -> Any:
         elif what == 1 and type(holder[key]) is int:
             holder[key] += chance.choice([-1, 1, 7])
         elif what == 2 and isinstance(holder, list):
-            holder.append(holder[key])
+            holder.append(copy.deepcopy(holder[key]))
         elif what == 3 and isinstance(holder, dict):
-            holder[chance.choice(["x", "NAME", "", "a/b", "a\\b"])] = holder[key]
+            holder[chance.choice(["x", "NAME", "", "a/b", "a\\b"])] = copy.deepcopy(holder[key])
         else:
-            holder[key] = chance.choice(VALUES)
+            holder[key] = copy.deepcopy(chance.choice(VALUES))
     return record
 
 

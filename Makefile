@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo lint types test alone zoo mutants bench clean
+.PHONY: help install demo lint types test alone zoo mutants hostile bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,11 @@ mutants: $(VENV)/dev ## which changes of the code the nearest tests notice (an h
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	$(BIN)/python tests/mutants.py runtime
 	$(BIN)/python tests/mutants.py step
+
+COUNT ?= 10000
+hostile: $(VENV)/dev ## mutants of all that is read from strangers, and ten times the load (hours; COUNT=mutants of each kind)
+	$(BIN)/python tests/hostile/fuzz.py --count $(COUNT)
+	$(BIN)/python tests/hostile/overload.py tests/tiny/bundle --tokens 1000
 
 build/lyrics.bundle: $(VENV)/all
 	rm -rf $@

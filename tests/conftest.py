@@ -40,6 +40,25 @@ def tiny_copy(tmp_path: Path) -> Path:
     return shutil.copytree(TINY, tmp_path / "tiny.bundle")
 
 
+POISON = 5  # a token whose weights are NaN in `poisoned`
+
+
+@pytest.fixture(scope="session")
+def poisoned(tmp_path_factory: pytest.TempPathFactory, edit_manifest: Callable[..., None]) -> Path:
+    """The committed bundle with NaN in the weights of one token, in both float32 graphs; its hashes fit."""
+    onnx = pytest.importorskip("onnx")
+    folder = shutil.copytree(TINY, tmp_path_factory.mktemp("poisoned") / "nan.bundle")
+    arrays = map(onnx.numpy_helper.to_array, onnx.load(folder / "step.onnx").graph.initializer)
+    (kernel,) = (array for array in arrays if array.shape == (21, 32))
+    row, nan = kernel[POISON].tobytes(), np.full(32, np.nan, np.float32).tobytes()
+    for name in ("step.onnx", "step.tflite"):
+        data = (folder / name).read_bytes()
+        assert data.count(row) == 1
+        (folder / name).write_bytes(data.replace(row, nan))
+    edit_manifest(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def models() -> dict[str, Model]:
     """The tiny model by engine."""

@@ -163,11 +163,11 @@ def test_unknown_characters_are_named_or_skipped(model: Model) -> None:
         ("爱", {"unknown": "skip"}, "the prompt has no character of the vocabulary; expected at least one"),
         ("分", {"unknown": "drop"}, "unknown is 'drop'; expected 'error' or 'skip'"),
         ("分", {"length": -1}, "length is -1; expected at least 0"),
-        ("分", {"temperature": -1.0}, "temperature is -1.0; expected at least 0"),
-        ("分", {"top_p": 0.0}, "top_p is 0.0; expected above 0 and at most 1"),
+        ("分", {"temperature": -1.0}, "temperature is -1.0; expected a number from 0 to 1000"),
+        ("分", {"top_p": 0.0}, "top_p is 0.0; expected a number above 0 and at most 1"),
         ("分", {"stop": ""}, "a stop string is empty; expected at least one character"),
         ("分", {"stop": ["开", ""]}, "a stop string is empty; expected at least one character"),
-        ("分", {"seed": -3}, "seed is -3; expected at least 0"),
+        ("分", {"seed": -3}, "seed is -3; expected a whole number, at least 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steprnn.runtime import Sampling, UsageError
-from steprnn.runtime.sampling import RowSampler, Sampler, choose_each
+from steprnn.runtime import NotFinite, Sampling, UsageError
+from steprnn.runtime.sampling import NO_TOKEN, RowSampler, Sampler, choose_each
 
 # Halves are exact in float32 and make ties common.
 logit_lists = st.lists(st.integers(-20, 20).map(lambda n: n / 2), min_size=1, max_size=30)
@@ -276,9 +276,8 @@ def test_the_least_temperature_draws_among_equals_and_below_it_nothing_does(
     assert reachable([2.0, 2.0, 1.9], Sampling(temperature=temperature)) == tokens
 
 
-@pytest.mark.parametrize("temperature", [1e30, 1e39, 1e300])
-def test_a_huge_temperature_draws_evenly(temperature: float) -> None:
-    sampler = Sampler(Sampling(temperature=temperature), 0)
+def test_the_largest_temperature_draws_evenly() -> None:
+    sampler = Sampler(Sampling(temperature=1000.0), 0)
     assert {sampler.choose(as_logits([-30.0, 20.0, 19.5])) for _ in range(50)} == {0, 1, 2}
 
 
@@ -420,29 +419,119 @@ def test_literal_random_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("temperature", -0.1, "at least 0"),
-        ("temperature", math.inf, "at least 0"),
-        ("temperature", math.nan, "at least 0"),
-        ("top_k", -1, "at least 0"),
-        ("top_p", 0.0, "above 0 and at most 1"),
-        ("top_p", 1.1, "above 0 and at most 1"),
-        ("top_p", math.nan, "above 0 and at most 1"),
-        ("min_p", -0.1, "between 0 and 1"),
-        ("min_p", 1.1, "between 0 and 1"),
-        ("repeat_penalty", 0.0, "above 0"),
-        ("repeat_penalty", math.inf, "above 0"),
-        ("repeat_last_n", -1, "at least 0"),
+        ("temperature", -0.1, "a number from 0 to 1000"),
+        ("temperature", 1000.1, "a number from 0 to 1000"),
+        ("temperature", math.inf, "a number from 0 to 1000"),
+        ("temperature", math.nan, "a number from 0 to 1000"),
+        ("temperature", "1", "a number from 0 to 1000"),
+        ("top_k", -1, "a whole number from 0 to 2147483647"),
+        ("top_k", 2**31, "a whole number from 0 to 2147483647"),
+        ("top_k", 2.5, "a whole number from 0 to 2147483647"),
+        ("top_p", 0.0, "a number above 0 and at most 1"),
+        ("top_p", 1.1, "a number above 0 and at most 1"),
+        ("top_p", math.nan, "a number above 0 and at most 1"),
+        ("min_p", -0.1, "a number from 0 to 1"),
+        ("min_p", 1.1, "a number from 0 to 1"),
+        ("repeat_penalty", 0.0099, "a number from 0.01 to 100"),
+        ("repeat_penalty", 100.1, "a number from 0.01 to 100"),
+        ("repeat_penalty", math.inf, "a number from 0.01 to 100"),
+        ("repeat_last_n", -1, "a whole number from 0 to 2147483647"),
+        ("repeat_last_n", 2**63, "a whole number from 0 to 2147483647"),  # more than a deque can be told
+        ("repeat_last_n", None, "a whole number from 0 to 2147483647"),
     ],
 )
-def test_a_value_outside_its_range_is_refused(name: str, value: float, expected: str) -> None:
+def test_a_value_outside_its_range_is_refused(name: str, value: object, expected: str) -> None:
     with pytest.raises(UsageError) as raised:
         Sampling(**{name: value})  # type: ignore[arg-type]
-    assert str(raised.value) == f"{name} is {value}; expected {expected}"
+    assert str(raised.value) == f"{name} is {value!r}; expected {expected}"
 
 
-def test_a_negative_seed_is_refused() -> None:
-    with pytest.raises(UsageError, match="seed is -1; expected at least 0"):
-        Sampler(Sampling(), -1)
+@pytest.mark.parametrize("seed", [-1, 1.0, "7", None])
+def test_a_seed_that_is_none_is_refused(seed: object) -> None:
+    with pytest.raises(UsageError) as raised:
+        Sampler(Sampling(), seed)  # type: ignore[arg-type]
+    assert str(raised.value) == f"seed is {seed!r}; expected a whole number, at least 0"
+
+
+EDGES = [
+    Sampling(t, k, p, m, r, n)
+    for t in (0.0, 5e-324, 1e-6, 1000.0)
+    for k in (0, 1, 2**31 - 1)
+    for p in (5e-324, 0.5, math.nextafter(1.0, 0.0), 1.0)
+    for m in (0.0, 5e-324, 1.0)
+    for r, n in ((0.01, 2**31 - 1), (100.0, 2**31 - 1), (1.0, 0))
+]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-44])
+def test_every_parameter_at_its_ends_chooses_a_token_that_is_there(scale: float) -> None:
+    """No legal request may make a row without a token: the server steps it with those of others."""
+    logits = np.array([0.5, -3.0, 2.0, 2.0, 1e-3] * 9, np.float32) * np.float32(scale)
+    for sampling in EDGES:
+        with np.errstate(over="ignore"):  # of logits that no model gives
+            sampler, rows = Sampler(sampling, 3, [2, 3]), RowSampler(sampling, 3, [[2, 3]], len(logits))
+            alone = [sampler.choose(logits) for _ in range(4)]
+            assert all(0 <= token < len(logits) for token in alone)
+            assert [int(rows.choose(np.array([0]), logits[None])[0]) for _ in range(4)] == alone
+
+
+NOT_FINITE = {
+    "nan": [1.0, math.nan, 3.0],
+    "inf": [1.0, math.inf, 3.0],
+    "-inf": [-math.inf] * 3,  # every token is banned
+}
+
+
+@pytest.mark.parametrize("top", NOT_FINITE)
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=1.0),
+        Sampling(temperature=1.0, top_k=2),
+        Sampling(temperature=1.0, top_p=0.9),
+        Sampling(temperature=1.0, min_p=0.1),
+        Sampling(temperature=1.0, repeat_penalty=1.3),
+        Sampling(repeat_penalty=0.7),
+    ],
+)
+def test_logits_that_are_no_numbers_have_no_token(top: str, sampling: Sampling) -> None:
+    logits = as_logits(NOT_FINITE[top] * 20)
+    good = as_logits([1.0, 2.0, 3.0] * 20)
+    sampler, rows = Sampler(sampling, 0, [0]), RowSampler(sampling, 0, [[0], [0]], 60)
+    for _ in range(2):  # the second time there is room for weights
+        with pytest.raises(NotFinite) as raised:
+            sampler.choose(logits)
+        assert raised.value.what == f"the largest logit is {top}"
+        with pytest.raises(NotFinite, match=f"the largest logit is {top};"):
+            rows.choose(np.arange(2), np.stack([good, logits]))
+        assert 0 <= sampler.choose(good) < 60
+
+
+@given(
+    streams=st.lists(samplings, min_size=1, max_size=5),
+    bad=st.sets(st.integers(0, 4)),
+    top=st.sampled_from(sorted(NOT_FINITE)),
+)
+def test_a_row_without_a_token_leaves_the_others_theirs(
+    streams: list[Sampling], bad: set[int], top: str
+) -> None:
+    generator = np.random.default_rng(len(bad))
+    together, alone = ([Sampler(s, i, [0]) for i, s in enumerate(streams)] for _ in range(2))
+    for _ in range(4):
+        logits = generator.standard_normal((len(streams), 60)).astype(np.float32)
+        for row in bad & set(range(len(streams))):
+            logits[row] = NOT_FINITE[top] * 20
+        chosen = choose_each(together, logits.copy()).tolist()
+        for i, token in enumerate(chosen):
+            assert token == (NO_TOKEN if i in bad else alone[i].choose(logits[i]))
+
+
+def test_a_token_that_the_graph_bans_is_not_drawn() -> None:
+    logits = as_logits([-math.inf, 1.0, -math.inf, 1.0])
+    for options in ({}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"repeat_penalty": 1.2}):
+        sampler = Sampler(Sampling(temperature=1.0, **options), 0)  # type: ignore[arg-type]
+        assert {sampler.choose(logits) for _ in range(60)} == {1, 3}
 
 
 def test_values_at_the_ends_of_their_ranges_mean_off() -> None:

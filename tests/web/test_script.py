@@ -122,12 +122,15 @@ def test_any_draw_is_that_of_python(node: Callable[..., list[Any]]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"temperature": -1}, "temperature is -1; expected at least 0"),
-        ({"topK": 1.5}, "topK is 1.5; expected a whole number, at least 0"),
-        ({"topP": 0}, "topP is 0; expected above 0 and at most 1"),
-        ({"minP": 1.5}, "minP is 1.5; expected between 0 and 1"),
-        ({"repeatPenalty": 0}, "repeatPenalty is 0; expected above 0"),
-        ({"repeatLastN": "many"}, "repeatLastN is many; expected a whole number, at least 0"),
+        ({"temperature": -1}, "temperature is -1; expected a number from 0 to 1000"),
+        ({"topK": 1.5}, "topK is 1.5; expected a whole number from 0 to 2147483647"),
+        ({"topP": 0}, "topP is 0; expected a number above 0 and at most 1"),
+        ({"minP": 1.5}, "minP is 1.5; expected a number from 0 to 1"),
+        ({"repeatPenalty": 0}, "repeatPenalty is 0; expected a number from 0.01 to 100"),
+        ({"repeatPenalty": 101}, "repeatPenalty is 101; expected a number from 0.01 to 100"),
+        ({"topK": 2**31}, "topK is 2147483648; expected a whole number from 0 to 2147483647"),
+        ({"temperature": 1001}, "temperature is 1001; expected a number from 0 to 1000"),
+        ({"repeatLastN": "many"}, "repeatLastN is many; expected a whole number from 0 to 2147483647"),
     ],
 )
 def test_options_that_cannot_be_meant(
@@ -135,6 +138,19 @@ def test_options_that_cannot_be_meant(
 ) -> None:
     job = {"job": "choose", "options": options, "seed": "0", "recent": [], "logits": []}
     assert node([job]) == [{"error": "UsageError", "message": words}]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1}, {"temperature": 1, "topP": 0.5}])
+@pytest.mark.parametrize(
+    ("bad", "top"), [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity")]
+)
+def test_logits_that_are_no_numbers_have_no_token(
+    node: Callable[..., list[Any]], options: dict[str, Any], bad: str, top: str
+) -> None:
+    row = [bad] * 3 if top == "-Infinity" else [1, bad, 3]  # as words: JSON has no such numbers
+    job = {"job": "choose", "options": options, "seed": "0", "recent": [], "logits": [row]}
+    message = f"the largest logit is {top}; expected finite numbers: look at its weights and at what went in"
+    assert node([job]) == [{"error": "NotFinite", "message": message}]
 
 
 def test_sha256_where_the_browser_has_none(node: Callable[..., list[Any]]) -> None:
@@ -193,7 +209,10 @@ def test_a_name_outside_the_bundle_is_refused_as_in_python(
     manifest = json.loads((tiny / "manifest.json").read_text(encoding="utf-8"))
     found = node([with_file(manifest, name) for name in HOSTILE])
     words = "manifest.json names the file {}, outside the bundle; do not trust it"
-    assert found == [{"error": "BundleError", "message": words.format(json.dumps(name))} for name in HOSTILE]
-    inside = ["a/b.c", "..a", "a..", "saved_model/variables/x.data-00000-of-00001", "字"]
+    assert found == [
+        {"error": "BundleError", "message": words.format(json.dumps(name, ensure_ascii=False))}
+        for name in HOSTILE
+    ]
+    inside = ["a/b.c", "..a", "con_", "saved_model/variables/x.data-00000-of-00001", "字"]
     for name, files in zip(inside, node([with_file(manifest, name) for name in inside]), strict=True):
         assert sorted(files) == sorted([*manifest["files"], name])

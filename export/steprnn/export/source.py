@@ -18,6 +18,7 @@ from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY
 from .keras2 import files as keras2
 from .keras2.comparison import compare
 from .paths import refuse_strangers
+from .room import check_room
 from .step.contract import Step
 
 
@@ -80,6 +81,7 @@ def _load(path: Path, trust: bool) -> tuple[keras.Model, dict[str, Any]]:
     try:
         if h5py.is_hdf5(path):
             _refuse_weights_alone(path)
+        check_room(path)
         version = keras2.written_by(path)
         if version.startswith("1."):
             raise CheckpointError(

@@ -7,7 +7,11 @@ import errno
 import importlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn, Protocol
 
 from .errors import MissingExtra, SteprnnError, UsageError
@@ -30,6 +34,7 @@ class Command(Protocol):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failed) or 2 (usage, or a missing extra)."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    before = _end_at_sigterm()
     try:
         arguments = _parser(argv).parse_args(argv)
         for module, extra in arguments.needs.items():
@@ -40,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except SteprnnError as error:
         return _fail(str(error), error.exit_code)
+    except Terminated:
+        return _fail("terminated; nothing half-written was left behind", 143)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written was left behind", 130)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
@@ -53,6 +60,24 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno == errno.ENOSPC:
             return _fail(f"the disk is full ({error.filename or error}); free some space and run again", 1)
         return _fail(str(error), 1)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C: every block that tidies up at one does so at the other."""
+
+
+def _end_at_sigterm() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:
+    """Make SIGTERM an exception; returns what it did before, where this may change it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, end)
 
 
 def _parser(argv: list[str]) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ SteprnnError                 1
 ├── CheckpointError          1   a checkpoint folder that is missing, foreign or damaged
 ├── BundleError              1   a bundle file that is missing, damaged or too new
 ├── StateError               1   a state of another model
+├── NotFinite                1   a step that gave NaN or infinity
 ├── ExportError              1   a model that has no step, or a graph that breaks the contract
 └── ParityError              1   an artefact that does not say what TensorFlow says
 
@@ -72,6 +73,26 @@ class BundleError(SteprnnError):
 
 class StateError(SteprnnError):
     """A state that belongs to another model, or has another shape."""
+
+
+class NotFinite(SteprnnError):  # noqa: N818
+    """A step gave NaN or infinity; the message tells what, after how many steps, and of which model."""
+
+    def __init__(self, what: str, model: str = "", steps: int | None = None) -> None:
+        super().__init__(what, model, steps)
+        self.what = what
+        self.model = model
+        self.steps = steps  # of its stream, that one among them
+
+    def at(self, model: str, steps: int) -> NotFinite:
+        """The same, where the model and the step are known."""
+        return NotFinite(self.what, model, steps)
+
+    def __str__(self) -> str:
+        """The message."""
+        after = "" if self.steps is None else f" after {self.steps} steps"
+        model = f" of model {self.model[:12]}" if self.model else ""
+        return f"{self.what}{after}{model}; expected finite numbers: look at its weights and at what went in"
 
 
 class ExportError(SteprnnError):

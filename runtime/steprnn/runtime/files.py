@@ -22,6 +22,8 @@ GOLDEN = "golden.npz"
 GOLDEN_START = "golden-start.npz"
 PARITY = "parity.json"
 
+MOST_JSON = 2**26  # bytes; a manifest has some thousand, a vocabulary or a record of parity a million at most
+
 # Of a checkpoint.
 MODEL = "model.keras"
 TRAINING = "training.json"
@@ -55,7 +57,12 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
     to do where it is missing or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise error(f"{path} is no file; {fix}")
+        if path.stat().st_size > MOST_JSON:
+            raise error(f"{path} has {path.stat().st_size:,} bytes, expected at most {MOST_JSON:,}; {fix}")
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{path} is missing; {fix}") from None
     except (ValueError, RecursionError) as reason:  # UnicodeDecodeError and JSONDecodeError among them
@@ -69,6 +76,18 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
             f"{path} has format version {version!r} and this steprnn reads {' and '.join(map(str, known))}; "
             "run: pip install --upgrade steprnn"
         )
+    return record
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that stands twice, two readers would see different things."""
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a name stands twice in an object")
     return record
 
 

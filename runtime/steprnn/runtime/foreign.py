@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import engines
+from .bundle.checked import MOST_NUMBERS
 from .bundle.manifest import Artefact, FileRecord, Manifest
 from .engines import Engine, Graph, Runner
 from .errors import UsageError
@@ -91,7 +93,7 @@ def load_graph(
         )
     states, constants, shapes = _checked_names(path, graph, states, constants or {}, shapes or {})
     declared = {t.name: t for t in graph.inputs}
-    arrays = {n: np.full(_shape(t, shapes.get(n)), _zero(t)) for n, t in declared.items()}
+    arrays = {n: np.full(_check_room(n, _shape(t, shapes.get(n))), _zero(t)) for n, t in declared.items()}
     fixed = {n: _constant(declared[n], value, arrays[n]) for n, value in constants.items()}
     try:
         results = graph.try_once(arrays | fixed)
@@ -184,6 +186,12 @@ def _shape(tensor: Declared, given: Sequence[int] | None) -> tuple[int, ...]:
             f"shapes gives {tensor.name!r} {list(given)}, which does not fit {shape_text(tensor.shape)}"
         )
     return tuple(given)
+
+
+def _check_room(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(shape) > MOST_NUMBERS:
+        raise UsageError(f"{name!r} would be {list(shape)}; expected at most {MOST_NUMBERS:,} numbers")
+    return shape
 
 
 def _constant(tensor: Declared, value: ArrayLike, like: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .sampling import RowSampler, Sampler
+from .sampling import RowSampler, Sampler, not_finite
 
 T = TypeVar("T")
 
@@ -69,6 +69,8 @@ class HookedRows:
 def _processed(
     processor: LogitsProcessor, logits: NDArray[np.float32], tokens: Sequence[int]
 ) -> NDArray[np.float32]:
+    if not np.isfinite(top := logits.max()):  # or the processor would be blamed for it
+        raise not_finite(top)
     result = processor(logits, tokens)
     if result is not None:
         shape, logits = logits.shape, np.asarray(result, np.float32)

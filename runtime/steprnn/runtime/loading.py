@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -11,7 +12,7 @@ from . import engines
 from .bundle.manifest import VARIANTS, Artefact, Manifest
 from .bundle.open import open_bundle
 from .bundle.vocabulary import Vocabulary
-from .errors import MissingExtra, UsageError
+from .errors import BundleError, MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
 from .model import Model
 
@@ -37,6 +38,31 @@ def load(
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
+    model = _loaded(path, engine, variant, threads, states, constants, shapes)
+    there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else an installed model
+    options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
+    options |= {"states": states, "constants": constants, "shapes": shapes}
+    model._pickled = loaded_again, (there, options, model.manifest)
+    return model
+
+
+def loaded_again(path: str, options: dict[str, Any], manifest: Manifest) -> Model:
+    """The model of a pickle; raises `BundleError` where another stands there now."""
+    model = load(path, **options)
+    if model.manifest != manifest:
+        raise BundleError(f"{path} is not the bundle that was pickled; load the same one in both processes")
+    return model
+
+
+def _loaded(
+    path: str | Path,
+    engine: str,
+    variant: str,
+    threads: int,
+    states: Mapping[str, str] | None,
+    constants: Mapping[str, ArrayLike] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> Model:
     with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
         if folder.is_file() and folder.suffix.lower() in (".onnx", ".tflite"):
             from . import foreign  # a bundle needs none of it
@@ -58,6 +84,7 @@ def load(
         if VOCABULARY in manifest.files:
             manifest.verify(folder, [VOCABULARY])
             vocabulary = Vocabulary.read(folder / VOCABULARY)
+            _check_size(folder / VOCABULARY, vocabulary, manifest)
         manifest.verify(folder, manifest.files_of(artefact))
         opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
         start = None
@@ -65,7 +92,23 @@ def load(
             begins = manifest.start.graph(artefact.format)
             manifest.verify(folder, manifest.files_of(begins))
             start = engines.open_engine(name, folder / begins.path, manifest.start.spec, threads)
-        return Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder), start)
+        model = Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder), start)
+        try:
+            with model.runner() as runner:
+                runner.set_state(model.initial_state)
+                runner.run()
+        except Exception as error:  # each engine raises its own
+            told = " ".join(str(error).split())[:300]
+            raise BundleError(
+                f"{folder / artefact.path} takes no step in {name} ({told}); export again"
+            ) from error
+        return model
+
+
+def _check_size(path: Path, vocabulary: Vocabulary, manifest: Manifest) -> None:
+    tokens = manifest.step.inputs[0].tokens if manifest.step.is_language_model else None
+    if tokens is not None and len(vocabulary) != tokens:
+        raise BundleError(f"{path} has {len(vocabulary):,} tokens and the model {tokens:,}; export again")
 
 
 def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,11 +17,12 @@ from . import rows
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import UsageError
+from .errors import NotFinite, UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
-from .sampling import RowSampler, Sampler, Sampling
-from .session import Session, State
+from .pool import Pool
+from .sampling import RowSampler, Sampler, Sampling, not_finite
+from .session import Session, State, first_bad
 from .stops import checked_stops, until
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ class Model:
         self.vocabulary = vocabulary
         self._opened = opened
         self._start = start
-        # Batch size -> runners that nobody is using. The first shows at once that the engine takes the file.
-        self._idle: dict[int, list[Runner]] = {1: [opened.runner(1)]}
+        self._pickled: tuple[Any, ...] | None = None  # how to load it again, as `load` tells
+        step = manifest.step
+        row = sum(t.size for t in (*step.inputs, *step.states, *step.states, *step.outputs))
+        graph = manifest.size_of(artefact)  # LiteRT packs the weights for each of its interpreters
+        self._runners = Pool(opened.runner, lambda batch: graph + 8 * batch * row)
 
     def __repr__(self) -> str:
         step = self.manifest.step
@@ -70,18 +74,17 @@ class Model:
         graph = f"{self.manifest.model[:8]} {self.engine} {self.artefact.variant}"
         return f"<Model {graph}: {inputs} -> {outputs}, {states}>"
 
-    @contextmanager
-    def runner(self, batch: int = 1) -> Iterator[Runner]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As where it was loaded from, and what it is: another process loads it again."""
+        if self._pickled is None:
+            raise TypeError(
+                "this model was not made by load; pickle the path, and load it in the other process"
+            )
+        return self._pickled
+
+    def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
-        idle = self._idle.setdefault(batch, [])
-        try:
-            runner = idle.pop()  # one bytecode: two threads never get the same one
-        except IndexError:
-            runner = self._opened.runner(batch)
-        try:
-            yield runner
-        finally:
-            idle.append(runner)
+        return self._runners.lend(batch)
 
     def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
         """The states that a stream begins with, `[batch, size...]` by name.
@@ -210,14 +213,16 @@ class Model:
             raise UsageError(
                 "the text has one character; a score needs at least 2, as the first has no prediction"
             )
-        logs = []
+        logs: list[float] = []
         with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
             for token, following in zip(tokens, tokens[1:], strict=False):
                 x[0] = token
                 runner.run()
                 logits = y[0].astype(np.float64)
-                logits -= logits.max()
+                if not math.isfinite(top := logits.max()):
+                    raise not_finite(top).at(self.manifest.model, len(logs) + 1)
+                logits -= top
                 logs.append(float(logits[following] - math.log(np.exp(logits).sum())))
         total = math.fsum(logs)
         return Score(total, math.exp(-total / len(logs)), tuple(zip(text[1:], logs, strict=True)))
@@ -231,7 +236,9 @@ class Model:
         with self._from_start() as runner:
             self._read(runner, tokens)
             vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
-            return vector
+        if (bad := first_bad(vector)) is not None:
+            raise NotFinite(f"state {hidden[-1]!r} holds {bad}", self.manifest.model, len(tokens))
+        return vector
 
     @property
     def _vocabulary(self) -> Vocabulary:
@@ -256,23 +263,29 @@ class Model:
             yield runner
 
     @staticmethod
-    def _read(runner: Runner, tokens: Iterable[int]) -> None:
-        (x,) = runner.inputs.values()
+    def _read(runner: Runner, tokens: Iterable[int]) -> int:
+        """Read tokens; returns how many they were."""
+        (x,), steps = runner.inputs.values(), 0
         for token in tokens:
             x[0] = token
             runner.run()
+            steps += 1
+        return steps
 
     def _follow(self, prompt: Iterable[int], length: int, sampler: Sampler | HookedSampler) -> Iterator[int]:
         with self._from_start() as runner:
             (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-            self._read(runner, prompt)
-            logits = y[0]
-            for left in range(length, 0, -1):
-                token = sampler.choose(logits)
-                yield token
-                if left > 1:
-                    x[0] = token
-                    runner.run()
+            steps = self._read(runner, prompt)
+            logits, left = y[0], length
+            try:
+                for left in range(length, 0, -1):
+                    token = sampler.choose(logits)
+                    yield token
+                    if left > 1:
+                        x[0] = token
+                        runner.run()
+            except NotFinite as error:
+                raise error.at(self.manifest.model, steps + length - left) from None
 
     def _generate_rows(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle.vocabulary import Vocabulary
+from .errors import NotFinite
 from .hooks import Cancel, HookedRows
 from .sampling import RowSampler
 from .session import Steppable
@@ -49,7 +50,10 @@ def write(
                 (speaking,) = (going & (begins[rows] <= time)).nonzero()
                 if len(speaking):
                     logits = y if len(speaking) == len(rows) else y[speaking]
-                    table[rows[speaking], time] = sampler.choose(rows[speaking], logits)
+                    try:
+                        table[rows[speaking], time] = sampler.choose(rows[speaking], logits)
+                    except NotFinite as error:
+                        raise error.at(model.manifest.model, time) from None
                     for row in rows[speaking] if stops else ():
                         if _has_stop(vocabulary, table[row, begins[row] : time + 1], stops):
                             ends[row] = time + 1

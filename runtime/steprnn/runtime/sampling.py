@@ -10,15 +10,23 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import NotFinite, UsageError
 from .recent import Recent
 
-multiply, exp = np.multiply, np.exp  # looked up once
+multiply, exp, isfinite = np.multiply, np.exp, math.isfinite  # looked up once
 
+# Beyond them nothing changes but the rounding: at 1000 a draw is even, a penalty of 100 is a ban, and a count
+# of two thousand million is all there are. 1 / penalty and logit * penalty stay far from float32's ends.
+LARGEST_TEMPERATURE = 1000.0
+LEAST_PENALTY, LARGEST_PENALTY = 0.01, 100.0
+LARGEST_COUNT = 2**31 - 1
+NO_TOKEN = -1
 # Below it float32 logits over the temperature overflow, and the draw is greedy but for exact ties.
 LEAST_TEMPERATURE = 1e-6
 FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filter says how many
@@ -44,17 +52,20 @@ class Sampling:
     repeat_last_n: int = 64  # how many of the latest tokens count as recent
 
     def __post_init__(self) -> None:
-        ranges = {
-            "temperature": (0.0 <= self.temperature < math.inf, "at least 0"),
-            "top_k": (self.top_k >= 0, "at least 0"),
-            "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
-            "min_p": (0.0 <= self.min_p <= 1.0, "between 0 and 1"),
-            "repeat_penalty": (0.0 < self.repeat_penalty < math.inf, "above 0"),
-            "repeat_last_n": (self.repeat_last_n >= 0, "at least 0"),
-        }
-        for name, (fits, expected) in ranges.items():
-            if not fits:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected {expected}")
+        _check(self, "temperature", Real, 0.0, LARGEST_TEMPERATURE)
+        _check(self, "top_k", Integral, 0, LARGEST_COUNT)
+        _check(self, "top_p", Real, 0.0, 1.0, above=True)
+        _check(self, "min_p", Real, 0.0, 1.0)
+        _check(self, "repeat_penalty", Real, LEAST_PENALTY, LARGEST_PENALTY)
+        _check(self, "repeat_last_n", Integral, 0, LARGEST_COUNT)
+
+
+def _check(sampling: Sampling, name: str, kind: type, least: float, most: float, above: bool = False) -> None:
+    value: Any = getattr(sampling, name)
+    if not (_is(value, kind) and least <= value <= most and not (above and value == least)):
+        what = "a whole number" if kind is Integral else "a number"
+        between = f"above {least:g} and at most {most:g}" if above else f"from {least:g} to {most:.10g}"
+        raise UsageError(f"{name} is {value!r}; expected {what} {between}")
 
 
 class Sampler:
@@ -65,8 +76,8 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, seed: int, recent: Iterable[int] = ()) -> None:
-        if seed < 0:  # Python would take its absolute value, and other languages would not
-            raise UsageError(f"seed is {seed}; expected at least 0")
+        if not _is(seed, Integral) or seed < 0:  # Python would take the absolute value or the hash
+            raise UsageError(f"seed is {seed!r}; expected a whole number, at least 0")
         self._sampling = sampling
         self._greedy = sampling.temperature < LEAST_TEMPERATURE
         self._inverse = 1.0 / max(sampling.temperature, LEAST_TEMPERATURE)
@@ -83,12 +94,19 @@ class Sampler:
         self._weights = np.empty(0, np.float32)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
-        """The next token for logits `[vocabulary]`, which are left as they are."""
+        """The next token for logits `[vocabulary]`, which are left as they are.
+
+        Raises `NotFinite` where the largest is none that a text could go on with: NaN, which `argmax` puts
+        before all others, infinity, or -inf, by which a graph bans a token, where it bans all.
+        """
         recent = self._recent
         if recent is not None:
             logits = recent.penalise(logits)
         token = int(logits.argmax())
-        if not self._greedy:
+        if self._greedy:
+            if not isfinite(logits.item(token)):
+                raise not_finite(logits[token])
+        else:
             u, weights = self._next_random(), self._weights
             if -self._largest < logits.item(token) < self._largest:
                 multiply(logits, self._sharpness, weights)
@@ -113,6 +131,8 @@ class Sampler:
         if len(logits) != self._size:
             self._allocate(len(logits))
         top, weights = logits[best], self._weights
+        if not isfinite(top):
+            raise not_finite(top)
         np.subtract(logits, top, weights)
         multiply(weights, self._sharpness, weights)
         exp(weights, weights)
@@ -212,13 +232,19 @@ class RowSampler:
         self._weights, self._other = np.empty((2, len(recent), size), np.float32)
 
     def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        """The next token of each of these rows, for logits `[len(rows), vocabulary]`."""
+        """The next token of each of these rows, for logits `[len(rows), vocabulary]`.
+
+        Raises `NotFinite` where one has no token, as `Sampler.choose` does.
+        """
         first, samplers = self._first, [self._rows[row] for row in rows.tolist()]
         if self._recent:
             logits = self._penalise(rows, logits)
         tokens: NDArray[np.intp] = logits.argmax(axis=1)
+        tops = logits[np.arange(len(tokens)), tokens]
+        if not np.isfinite(tops).all():
+            raise not_finite(tops[~np.isfinite(tops)][0])
         if not first._greedy:
-            _draw_rows(samplers, logits, tokens, first._sharpness, self._weights[: len(rows)])
+            _draw_rows(samplers, logits, tokens, tops, first._sharpness, self._weights[: len(rows)])
         if self._recent:
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 self._recent[row].remember(token)
@@ -231,42 +257,63 @@ class RowSampler:
         return self._recent[0].smaller(weights, other, out=other)
 
 
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of a kind of number, of Python or NumPy."""
+    return isinstance(value, kind)
+
+
 def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone."""
+    """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone.
+
+    A row has `NO_TOKEN` where its sampler alone raises `NotFinite`, and the others have theirs.
+    """
     if len(samplers) == 1:  # less to set up
-        return np.array([samplers[0].choose(logits[0])])
+        try:
+            return np.array([samplers[0].choose(logits[0])])
+        except NotFinite:
+            return np.array([NO_TOKEN])
     recent = [sampler._recent for sampler in samplers]
     if any(recent):
         logits = np.stack([r.penalise(row) if r else row for r, row in zip(recent, logits, strict=True)])
     tokens: NDArray[np.intp] = logits.argmax(axis=1)
-    drawn = [i for i, sampler in enumerate(samplers) if not sampler._greedy]
+    tops = logits[np.arange(len(tokens)), tokens]
+    fit = np.isfinite(tops).tolist()
+    if not all(fit):
+        tokens[~np.isfinite(tops)] = NO_TOKEN
+    drawn = [i for i, sampler in enumerate(samplers) if fit[i] and not sampler._greedy]
     if drawn:
         drawing = [samplers[i] for i in drawn]
         sharpness = np.array([[sampler._inverse] for sampler in drawing], np.float32)
         if len(drawn) == len(samplers):
-            _draw_rows(drawing, logits, tokens, sharpness)
+            _draw_rows(drawing, logits, tokens, tops, sharpness)
         else:
             chosen = tokens[drawn]
-            _draw_rows(drawing, logits[drawn], chosen, sharpness)
+            _draw_rows(drawing, logits[drawn], chosen, tops[drawn], sharpness)
             tokens[drawn] = chosen
     for one, token in zip(recent, tokens.tolist(), strict=True):
-        if one:
+        if one and token != NO_TOKEN:
             one.remember(token)
     return tokens
+
+
+def not_finite(top: np.floating[Any]) -> NotFinite:
+    """What to raise where the largest of some logits is none, or is none once the penalty is on it."""
+    return NotFinite(f"the largest logit is {top}{' before the penalty' if isfinite(top) else ''}")
 
 
 def _draw_rows(
     samplers: Sequence[Sampler],
     logits: NDArray[np.float32],
     tokens: NDArray[np.intp],
+    tops: NDArray[np.float32],
     sharpness: NDArray[np.float32],
     room: NDArray[np.float32] | None = None,
 ) -> None:
     """Put the draws of rows of penalised logits into `tokens`, which holds their likeliest.
 
-    `sharpness` is of all rows, or `[rows, 1]`; `room` `[rows, vocabulary]` is for the weights.
+    `tops` are the logits of those, all finite; `sharpness` is of all rows, or `[rows, 1]`; `room`
+    `[rows, vocabulary]` is for the weights.
     """
-    tops = logits[np.arange(len(tokens)), tokens]
     weights = np.subtract(logits, tops[:, np.newaxis], out=room)
     multiply(weights, sharpness, weights)
     exp(weights, weights)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .bundle.arrays import read_arrays
 from .bundle.manifest import Manifest
-from .engines import Runner
-from .errors import StateError, UsageError
+from .engines import Runner, Tensors
+from .errors import NotFinite, StateError, UsageError
 from .spec import KINDS, TensorSpec
+
+vdot: Callable[[Any, Any], float] = np.vdot  # looked up once
 
 
 class Steppable(Protocol):
@@ -47,7 +51,13 @@ class State:
         return f"<State of model {self.model[:8]}: {held or 'none'}>"
 
     def to_bytes(self) -> bytes:
-        """An npz file of the tensors and the model's hash; `from_bytes` reads it back exactly."""
+        """An npz file of the tensors and the model's hash; `from_bytes` reads it back exactly.
+
+        Raises `NotFinite` where a value is NaN or infinite: no stream could go on from it.
+        """
+        for name, array in self.tensors.items():
+            if (bad := first_bad(array)) is not None:
+                raise NotFinite(f"state {name!r} holds {bad}", self.model)
         header = np.frombuffer(json.dumps({"model": self.model}).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **{"": header}, **self.tensors)  # type: ignore[arg-type]
@@ -57,13 +67,23 @@ class State:
     def from_bytes(cls, data: bytes) -> State:
         """The inverse of `to_bytes`; raises `StateError` on anything else."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                tensors = {name: file[name] for name in file.files}
-            return cls(json.loads(tensors.pop("").tobytes())["model"], tensors)
+            # Nothing in it is packed, so that it holds no more than its own size.
+            tensors = read_arrays(io.BytesIO(data), lambda name, dtype, shape: None, len(data))
+            model = json.loads(tensors.pop("").tobytes())["model"]
+            if not isinstance(model, str):
+                raise ValueError("its model is no text")
+            return cls(model, tensors)
         except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
             raise StateError(
                 f"these {len(data)} bytes are not a state ({error}); expected State.to_bytes()"
             ) from None
+
+
+def first_bad(array: NDArray[np.generic]) -> float | None:
+    """The first NaN or infinity; None where all are numbers."""
+    flat = array.ravel()
+    (places,) = (~np.isfinite(flat)).nonzero()
+    return float(flat[places[0]]) if len(places) else None
 
 
 class Session:
@@ -85,6 +105,7 @@ class Session:
         self._model = model
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
+        self._float_inputs = [t.name for t in model.manifest.step.stepped if np.dtype(t.dtype).kind == "f"]
         self._static = self._checked_inputs(static or {}, model.manifest.static)
         self.reset()
         if state is not None:
@@ -92,6 +113,9 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session of model {self._model.manifest.model[:8]}, batch {self._batch}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self._model, self.state, self._batch, self._static)
 
     @property
     def state(self) -> State:
@@ -105,15 +129,20 @@ class Session:
                 f"this state belongs to model {state.model[:12]}, not to {self._model.manifest.model[:12]}; "
                 "load the bundle it was made with"
             )
+        for name, array in state.tensors.items():
+            if (bad := first_bad(array)) is not None:
+                raise StateError(f"state {name!r} holds {bad}, from which no stream goes on; begin again")
         got = {n: (str(t.dtype), t.shape) for n, t in state.tensors.items()}
         expected = {n: (str(t.dtype), t.shape) for n, t in self._tensors.items()}
         if got != expected:
             raise StateError(f"this state has {got}, expected {expected}")
         self._tensors = {n: np.array(t) for n, t in state.tensors.items()}
+        self._steps = 0
 
     def reset(self) -> None:
         """Back to the beginning: zero, or what the model was made with, or makes of its static inputs."""
         self._tensors = self._model.begin(self._static, self._batch)
+        self._steps = 0
 
     def fork(self) -> Session:
         """A session that goes on from here on its own."""
@@ -128,7 +157,9 @@ class Session:
         a model of several inputs takes a dict by name. `y` is float32 `[batch, ...]`, a copy. Which of both
         comes back is the model's, not the call's: `isinstance(y, dict)` tells a type checker. Static inputs
         are the session's, and not given here.
-        Raises `UsageError` where a shape, a dtype or a token index does not fit.
+        Raises `UsageError` where a shape, a dtype or a token index does not fit, and `NotFinite` where an
+        output is NaN, or where an input is NaN or infinite and a next state becomes so. The state is then
+        what it was before the step: the stream goes on with the next input, or begins again with `reset`.
         """
         spec = self._model.manifest.step
         given = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
@@ -138,11 +169,29 @@ class Session:
             for name, array in runner.inputs.items():
                 array[...] = arrays[name]
             runner.run()
-            self._tensors = runner.get_state()
+            tensors = runner.get_state()
             outputs = {name: array.copy() for name, array in runner.outputs.items()}
+        self._check_finite(arrays, tensors, outputs)
+        self._tensors = tensors
         if not outputs:  # a graph of another maker whose output is its next state
             outputs = {spec.next_of(t): self._tensors[t.name].copy() for t in spec.states}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def _check_finite(self, given: Tensors, tensors: Tensors, outputs: Tensors) -> None:
+        self._steps += 1
+        for name, array in outputs.items():
+            # NaN comes before all others. Infinity may be meant, as the logarithm of nothing is.
+            if (largest := array.item(array.argmax())) != largest:
+                raise NotFinite(f"output {name!r} holds nan", self._model.manifest.model, self._steps)
+        for name in self._float_inputs:
+            # A sum of squares has no inf - inf, and costs a third of a look at each; it is inf from 1e19 on.
+            if not vdot(given[name], given[name]) < inf:
+                self._check_states(tensors)
+
+    def _check_states(self, tensors: Tensors) -> None:
+        for name, array in tensors.items():
+            if (bad := first_bad(array)) is not None:
+                raise NotFinite(f"state {name!r} holds {bad}", self._model.manifest.model, self._steps)
 
     def _checked_inputs(
         self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec]

@@ -142,12 +142,15 @@ def test_a_bundle_that_does_not_tell_what_a_step_reads(
         assert row["raw_us"] > 0
 
 
+WRONG_READ = r"a step of onnx-int8 reads .* bytes, expected 1 to |read_bytes of 'onnx-int8' is (-1|10{15})\)"
+
+
 @pytest.mark.parametrize("read", [0, -1, 10**15])
 def test_a_manifest_that_cannot_be_right_about_it(
     tiny_copy: Path, edit_manifest: Callable[..., None], read: int
 ) -> None:
     edit_manifest(tiny_copy, lambda record: record["read_bytes"].update({"onnx-int8": read}))
-    with pytest.raises(BundleError, match=r"says that a step of onnx-int8 reads .* bytes, expected 1 to "):
+    with pytest.raises(BundleError, match=WRONG_READ):
         measure(tiny_copy, BRIEF)
 
 

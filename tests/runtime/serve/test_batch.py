@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from steprnn.runtime import Model, Sampling
+from steprnn.runtime import Model, NotFinite, Sampling, load
 from steprnn.runtime.sampling import Sampler
 from steprnn.runtime.serve.batch import STEPS_BEFORE_SHRINKING, Batch
 from steprnn.runtime.serve.metrics import Metrics
 from steprnn.runtime.serve.row import Piece, Row, Task
 from steprnn.runtime.serve.scheduler import QueueFull, Scheduler
+
+POISON = 5
 
 
 def row(model: Model, prompt: str, length: int, seed: int, sampling: Sampling) -> Row:
@@ -103,6 +109,101 @@ def test_a_step_that_fails_ends_its_rows_and_no_others(
     assert caplog.text.count("a step failed (") == 1
 
 
+@pytest.mark.parametrize("engine", ["litert", "onnx"])
+def test_a_row_without_a_token_ends_alone(poisoned: Path, engine: str) -> None:
+    model = load(poisoned, engine=engine, variant="float32")
+    assert model.vocabulary is not None
+    bad = model.vocabulary.tokens[POISON]
+    expected = {}
+    batch = Batch(model, 8)
+    rows = [row(model, "分开", 6, seed, Sampling(temperature=float(seed % 2))) for seed in range(6)]
+    for seed, one in enumerate(rows):
+        try:
+            text = model.generate("分开", 6, seed=seed, temperature=float(seed % 2))
+            expected[one] = Piece(text.removeprefix("分开"), [], "length")
+        except NotFinite as error:  # it draws the token by itself
+            expected[one] = Piece("", [], "error", str(error))
+    first = row(model, bad + "分", 6, 0, Sampling())
+    scored = Task(model.vocabulary.encode("分" + bad + "开"), 2, logprobs=0, echo=True)
+    second = Row(scored, model.vocabulary.tokens, Sampler(Sampling(), 0), lambda piece: None)
+    batch.join([*rows[:3], first, second, *rows[3:]])
+    left = {one: one.piece() for _ in range(20) for one in batch.step()}
+    assert left.pop(first).error == (
+        f"the largest logit is nan after 2 steps of model {model.manifest.model[:12]}; "
+        "expected finite numbers: look at its weights and at what went in"
+    )
+    assert "the largest logit is nan after 2 steps" in str(left.pop(second).error)
+    assert set(left) == set(expected)
+    for one, piece in left.items():
+        assert (piece.finish, piece.error) == (expected[one].finish, expected[one].error)
+        assert piece.error or piece.text == expected[one].text
+    assert sum(piece.error is None for piece in left.values()) >= 3
+    assert len(batch) == 0
+
+
+class Stuck(Row):
+    """A row that holds up the step it is in."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, logits: Any) -> bool:
+        self.begun.set()
+        self.go_on.wait(60)
+        return super().read(logits)
+
+
+def test_it_is_alive_only_while_steps_are_taken(
+    models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models["onnx"]
+    assert model.vocabulary is not None
+    tokens = model.vocabulary.tokens
+
+    async def look() -> None:
+        scheduler = Scheduler(model, Metrics(), batch=2, queue=2)
+        pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        scheduler.start(asyncio.get_running_loop())
+        assert scheduler.alive
+        stuck = Stuck(Task([1], 3, streamed=False), tokens, Sampler(Sampling(), 0), pieces.put_nowait)
+        scheduler.submit([stuck])
+        assert await asyncio.to_thread(stuck.begun.wait, 60)
+        assert scheduler.alive, "a step may take a while"
+        monkeypatch.setattr("steprnn.runtime.serve.scheduler.STALLED", 0.0)
+        assert not scheduler.alive
+        scheduler.stop()  # comes back, though the thread does not
+        assert not scheduler.alive
+        stuck.go_on.set()
+
+    asyncio.run(look())
+
+
+def test_it_is_alive_with_nothing_to_do(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models["onnx"]
+    assert model.vocabulary is not None
+    tokens = model.vocabulary.tokens
+
+    async def look() -> None:
+        scheduler = Scheduler(model, Metrics(), batch=2, queue=2)
+        scheduler.start(asyncio.get_running_loop())
+        pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        scheduler.submit(
+            [Row(Task([1], 3, streamed=False), tokens, Sampler(Sampling(), 0), pieces.put_nowait)]
+        )
+        await asyncio.wait_for(pieces.get(), 60)
+        deadline = time.monotonic() + 20
+        while scheduler._working_since is not None:  # until it waits for more
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0)
+        monkeypatch.setattr("steprnn.runtime.serve.scheduler.STALLED", 0.0)
+        assert scheduler.alive
+        monkeypatch.undo()
+        scheduler.stop()
+
+    asyncio.run(look())
+
+
 def test_a_queue_takes_all_rows_of_a_request_or_none(models: dict[str, Model]) -> None:
     model = models["litert"]
     metrics = Metrics()
@@ -110,9 +211,9 @@ def test_a_queue_takes_all_rows_of_a_request_or_none(models: dict[str, Model]) -
     scheduler.submit([row(model, "分", 5, i, Sampling()) for i in range(2)])
     waiting = [row(model, "分", 5, i, Sampling()) for i in range(2)]
     metrics.rows_waiting = metrics.rows_active = -100  # they tell, and decide nothing
-    with pytest.raises(QueueFull) as full:
+    with pytest.raises(QueueFull):
         scheduler.submit(waiting)
-    assert full.value.waiting == 2
+    assert (scheduler.waiting, scheduler.full) == (2, False)
     scheduler.submit(waiting[:1])
     scheduler.cancel(waiting[:1])
     assert metrics.rows_waiting == 2

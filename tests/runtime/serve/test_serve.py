@@ -6,68 +6,26 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steprnn.runtime import Model, SteprnnError, cli
+from steprnn.runtime import Model, SteprnnError, cli, load
 from steprnn.runtime.package.ort import engine_files
+
+from .server import STEPRNN, Server, stopping, until_true
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 
-STEPRNN = str(Path(sys.executable).with_name("steprnn"))
 DRAWN: dict[str, Any] = {"temperature": 1.0}  # what the protocol has where nothing is said
-
-
-class Server:
-    """A server in a process of its own, on a port that was free."""
-
-    def __init__(self, *argv: object, key: str | None = None) -> None:
-        environment = os.environ | ({} if key is None else {"STEPRNN_API_KEY": key})
-        command = [STEPRNN, "serve", *map(str, argv), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, encoding="utf-8")
-        assert self.process.stderr is not None
-        self.told = self.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.told)
-        assert found, self.told
-        self.port = int(found[1])
-
-    def client(self, key: str = "none", **options: Any) -> Any:
-        return openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=60, **options
-        )
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-
-    def metric(self, name: str) -> float:
-        text = self.request("GET", "/metrics")[2].decode()
-        found = re.search(rf"^steprnn_{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        assert found, text
-        return float(found[1])
-
-    def stop(self) -> tuple[int, str]:
-        """Exit code and the rest of stderr after SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-        _, err = self.process.communicate(timeout=60)
-        return self.process.returncode, err
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +38,6 @@ def server(tiny: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def reference(models: dict[str, Model]) -> Model:
     return models["litert"]
-
-
-@contextlib.contextmanager
-def stopping(server: Server) -> Iterator[Server]:
-    try:
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.communicate()
-
-
-def until_true(condition: Callable[[], bool]) -> None:
-    """Ask a server again and again."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
 
 
 # What is written
@@ -319,7 +260,25 @@ def test_health_and_metrics(server: Server) -> None:
         ({"top_p": 0}, 422, "top_p", "top_p is 0; expected a number above 0 and at most 1"),
         ({"min_p": 2}, 422, "min_p", "min_p is 2; expected a number of at least 0 and at most 1"),
         ({"top_k": -1}, 422, "top_k", "top_k is -1; expected a whole number from 0"),
-        ({"repeat_penalty": 0}, 422, "repeat_penalty", "repeat_penalty is 0; expected a number above 0"),
+        (
+            {"repeat_penalty": 0},
+            422,
+            "repeat_penalty",
+            "repeat_penalty is 0; expected a number of at least 0.01",
+        ),
+        (
+            {"repeat_penalty": 1e-320},
+            422,
+            "repeat_penalty",
+            "expected a number of at least 0.01 and at most 100",
+        ),
+        (
+            {"temperature": 1001},
+            422,
+            "temperature",
+            "temperature is 1001; expected a number of at least 0 and",
+        ),
+        ({"top_k": 2**63}, 422, "top_k", "expected a whole number from 0 to 2147483647"),
         ({"repeat_last_n": -1}, 422, "repeat_last_n", "repeat_last_n is -1; expected a whole number"),
         ({"n": 0}, 422, "n", "n is 0; expected a whole number from 1 to 16"),
         ({"prompt": ["分"] * 9, "n": 2}, 422, "n", "n is 2; expected at most 16 choices of all 9 prompts"),
@@ -340,6 +299,10 @@ def test_health_and_metrics(server: Server) -> None:
             "stream_options.include_usage is 1; expected true or false",
         ),
         ({"best_of": 3}, 422, "best_of", "best_of is 3; expected none, or n, which is 1"),
+        (b'{"prompt": "\\ud800"}', 400, None, "the body has a lone surrogate"),
+        (b'{"prompt": "a", "\\udc00": 1}', 400, None, "the body has a lone surrogate"),
+        (b'{"prompt": "\xed\xa0\x80"}', 400, None, "the body is not JSON ('utf-8' codec can't decode byte"),
+        ('{"prompt": "分"}'.encode("utf-16"), 400, None, "the body is not JSON ('utf-8' codec can't"),
         ({"presence_penalty": 1}, 422, "presence_penalty", "expected 0: it is not supported"),
         ({"logit_bias": {"1": 2}}, 422, "logit_bias", "expected {}: it is not supported"),
         ({"tempature": 1}, 422, "tempature", 'the field "tempature" is unknown; leave it out'),
@@ -367,6 +330,36 @@ def test_the_official_client_knows_the_refusals(server: Server) -> None:
     assert unknown.value.code == "unknown_character"
 
 
+def test_null_means_left_out(server: Server) -> None:
+    """As LangChain's client sends what nobody set; and each field of the protocol alone."""
+    names = (
+        "best_of echo frequency_penalty logit_bias logprobs max_tokens n presence_penalty seed stop stream "
+        "stream_options suffix temperature top_p user model top_k min_p repeat_penalty repeat_last_n metadata"
+    ).split()
+    plain = {"prompt": "分", "temperature": 0}
+    status, _, answer = server.request("POST", "/v1/completions", json.dumps(plain).encode())
+    expected = json.loads(answer)["choices"]
+    assert status == 200
+    for asked in ({name: None} for name in names):
+        asked |= {} if "temperature" in asked else {"temperature": 0}
+        status, _, answer = server.request(
+            "POST", "/v1/completions", json.dumps(asked | {"prompt": "分"}).encode()
+        )
+        assert status == 200, (asked, answer)
+        if "temperature" not in asked or asked["temperature"] == 0:
+            assert json.loads(answer)["choices"] == expected
+    status, _, answer = server.request("POST", "/v1/completions", b'{"prompt": null}')
+    assert (status, json.loads(answer)["error"]["param"]) == (422, "prompt")
+
+
+def test_a_chat_is_refused_in_words(server: Server) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        server.client().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "分"}])
+    assert "'tiny' is no chat model: it goes on from a prompt; expected POST /v1/completions" in str(
+        refused.value
+    )
+
+
 def test_a_body_that_is_too_large_is_refused_told_or_not(server: Server) -> None:
     status, _, answer = server.request("POST", "/v1/completions", b" " * 1_048_577)
     assert (status, json.loads(answer)["error"]["code"]) == (413, "body_too_large")
@@ -381,7 +374,7 @@ def test_a_body_that_is_too_large_is_refused_told_or_not(server: Server) -> None
         connection.send(b"0\r\n\r\n")
         assert connection.getresponse().status == 413
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as endless:  # nothing is read of it
-        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         endless.sendall(f"{head}Content-Length: {10**12}\r\n\r\n".encode())
         assert endless.recv(100).startswith(b"HTTP/1.1 413 ")
 
@@ -414,6 +407,35 @@ def test_the_key(tiny: Path) -> None:
             assert right.getresponse().status == 200
 
 
+def test_a_text_that_cannot_go_on_fails_alone(poisoned: Path) -> None:
+    """Twenty others in the same batch have theirs, and the server is well."""
+    model = load(poisoned, engine="litert", variant="float32")
+    assert model.vocabulary is not None
+    bad = model.vocabulary.tokens[5]
+    expected = model.generate("分开", 12, temperature=0.0).removeprefix("分开")
+
+    async def everything(port: int) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            ask = client.completions.create
+            good = [ask(model="nan", prompt="分开", max_tokens=12, temperature=0) for _ in range(20)]
+            whole = ask(model="nan", prompt=["分" + bad, "分"], max_tokens=50, temperature=0)
+            streamed = await ask(model="nan", prompt="分" + bad, max_tokens=50, stream=True)
+            answers = await asyncio.gather(*good, whole, return_exceptions=True)
+            with pytest.raises(openai.APIError, match="the largest logit is nan after 2 steps of model"):
+                async for _ in streamed:
+                    pass
+            return answers
+
+    with stopping(Server(poisoned, "--name", "nan", "--engine", "litert", "--variant", "float32")) as server:
+        *good, wrong = asyncio.run(everything(server.port))
+        assert [answer.choices[0].text for answer in good] == [expected] * 20
+        assert isinstance(wrong, openai.InternalServerError)
+        assert "the largest logit is nan after 2 steps of model" in str(wrong)
+        assert server.request("GET", "/health")[0] == 200
+        assert server.stop() == (0, "")
+
+
 # Load, and its end
 
 
@@ -444,7 +466,7 @@ def test_a_client_that_goes_away_costs_nothing_more(server: Server, stream: bool
     before = server.metric("rows_cancelled_total")
     body = json.dumps({"prompt": "分开", "max_tokens": 10_000_000, "n": 3, "stream": stream})
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
-        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         data = body.encode()
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         until_true(lambda: server.metric("rows_active") == 3)

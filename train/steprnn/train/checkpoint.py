@@ -87,7 +87,7 @@ def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bo
                     (folder / name).unlink(missing_ok=True)
             else:
                 return _continue(folder, training, settings)
-        elif any(folder.iterdir()):
+        elif not _is_beginning(folder):
             raise CheckpointError(f"{folder} holds other files and no checkpoint; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     return None
@@ -114,6 +114,12 @@ def _continue(folder: Path, training: Training, settings: Settings) -> Training 
     if not model.is_file() or hashlib.sha256(model.read_bytes()).hexdigest() != there.model_sha256:
         raise CheckpointError(f"{model} is missing or altered; train again with --overwrite")
     return there
+
+
+def _is_beginning(folder: Path) -> bool:
+    """Whether a folder is empty, or holds what a run that ended before its first record leaves."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or (VOCABULARY in names and names <= {VOCABULARY, MODEL, RESUME, HISTORY})
 
 
 def _sweep(folder: Path) -> None:

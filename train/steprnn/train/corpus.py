@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from steprnn.runtime.errors import CorpusError
 
+MOST_TEXT = 2**28  # bytes that a packed corpus may hold: 2 MB of gzip can hold 2 GB
 SCHEMES = ("http", "https", "ftp", "file")
 
 
@@ -117,7 +119,8 @@ def _read(path: Path) -> bytes:
 def _unpack(data: bytes, name: str) -> bytes:
     if name.lower().endswith(".gz"):
         try:
-            return gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                return _bounded(file.read(MOST_TEXT + 1), name)
         except (OSError, EOFError, zlib.error) as error:
             raise CorpusError(f"{name} is not a whole gzip file ({error}); get the file again") from None
     if name.lower().endswith(".zip"):
@@ -125,11 +128,17 @@ def _unpack(data: bytes, name: str) -> bytes:
     return data
 
 
-def _unzip(data: bytes, name: str) -> bytes:
-    from io import BytesIO
+def _bounded(text: bytes, name: str) -> bytes:
+    if len(text) > MOST_TEXT:
+        raise CorpusError(
+            f"{name} unpacks to more than {MOST_TEXT:,} bytes; if that is meant, unpack it and give the .txt"
+        )
+    return text
 
+
+def _unzip(data: bytes, name: str) -> bytes:
     try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             # macOS adds a hidden twin of every file under __MACOSX.
             texts = [
                 entry
@@ -141,7 +150,8 @@ def _unzip(data: bytes, name: str) -> bytes:
                 raise CorpusError(
                     f"{name} holds {found}; expected exactly one: unpack it, give the one to use"
                 )
-            return archive.read(texts[0])
+            with archive.open(texts[0]) as file:
+                return _bounded(file.read(MOST_TEXT + 1), name)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise CorpusError(f"{name} is not a whole zip file ({error}); get the file again") from None
 

@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from steprnn.runtime.atomic import write_bytes
 from steprnn.runtime.bundle.vocabulary import Vocabulary
+from steprnn.runtime.claims import claimed
 from steprnn.runtime.errors import UsageError
 from steprnn.runtime.files import HISTORY, RESUME, VOCABULARY
 
@@ -56,7 +58,8 @@ def train(
     `verbose` is that of Keras's `fit`, whose progress bar goes to stdout; `say` gets the samples, a line
     each. Sets the process's random seeds.
 
-    Raises `CorpusError`, `CheckpointError`, `UsageError` (a prompt outside the vocabulary among them); at
+    Raises `CorpusError`, `CheckpointError`, `UsageError` (a prompt outside the vocabulary among them, and
+    another process that trains in `out`); at
     Ctrl-C a `KeyboardInterrupt` whose message says what is kept.
     """
     settings = settings or Settings()
@@ -87,25 +90,31 @@ def train(
 
     folder = Path(out)
     training = Training.of(settings, text, _versions())
-    if finished := checkpoint.enter(folder, training, settings, overwrite=overwrite):
-        say(f"{folder} is finished already; nothing to do")
-        return finished
-    state = State.read(folder / RESUME)
-    run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
-    if state is not None:
-        say(f"going on after epoch {len(state.progress.history)} of {settings.epochs}")
-    vocabulary.write(folder / VOCABULARY)
+    with ExitStack() as claims:
+        if held := folder.is_dir():
+            claims.enter_context(claimed(folder))
+        if finished := checkpoint.enter(folder, training, settings, overwrite=overwrite):
+            say(f"{folder} is finished already; nothing to do")
+            return finished
+        if not held:
+            claims.enter_context(claimed(folder))
+        state = State.read(folder / RESUME)
+        run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
+        if state is not None:
+            say(f"going on after epoch {len(state.progress.history)} of {settings.epochs}")
+        vocabulary.write(folder / VOCABULARY)
 
-    shown: list[Any] = [keras.callbacks.ProgbarLogger()]  # before the samples, so that its line ends first
-    if prompts:
-        shown.append(Samples(Sampler(run.model, vocabulary), prompts, sample_every, say))
-    if tensorboard is not None:
-        shown.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
-    try:
-        run.fit(validation, shown, verbose)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(run.interrupted()) from None
-    return run.finish()
+        # Before the samples, so that its line ends first.
+        shown: list[Any] = [keras.callbacks.ProgbarLogger()]
+        if prompts:
+            shown.append(Samples(Sampler(run.model, vocabulary), prompts, sample_every, say))
+        if tensorboard is not None:
+            shown.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
+        try:
+            run.fit(validation, shown, verbose)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(run.interrupted()) from None
+        return run.finish()
 
 
 class _Run:

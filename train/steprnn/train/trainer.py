@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from steprnn.runtime.claims import temporary_folder
 from steprnn.runtime.files import MODEL
 
 from . import recurrence
@@ -66,7 +66,7 @@ class Trainer(keras.Model):  # type: ignore[misc] # Keras ships no types
 
 def to_bytes(model: Any) -> bytes:
     """The `.keras` file of a model."""
-    with tempfile.TemporaryDirectory() as folder:  # Keras writes to a path, and decides by its ending
+    with temporary_folder() as folder:  # Keras writes to a path, and decides by its ending
         path = Path(folder) / MODEL
         model.save(path)
         return path.read_bytes()

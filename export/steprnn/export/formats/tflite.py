@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
 from steprnn.runtime.atomic import write_bytes
+from steprnn.runtime.claims import temporary_folder
 from steprnn.runtime.errors import ExportError
 
 from ..step.contract import Step
@@ -25,9 +25,9 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
 
     Raises `ExportError` where the converter refuses the step, or an operator is not on the list.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        saved_model.write(step, Path(folder))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[step.name])
+    with temporary_folder() as folder:
+        saved_model.write(step, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[step.name])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if variant != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from ..files import MANIFEST
-from .manifest import FileRecord, Manifest, is_inside
+from .checked import is_inside
+from .manifest import FileRecord, Manifest
 
 SUFFIX = ".zip"
 # A bundle of the book's model has 10 files and 22 MB; these are what a machine can bear, not what is usual.

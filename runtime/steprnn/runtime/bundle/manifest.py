@@ -6,6 +6,7 @@ docs/bundle-format.md is the specification; this file follows it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 from ..errors import BundleError
 from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, TRAINING, read_record, write_record
 from ..spec import StepSpec, TensorSpec
+from .arrays import read_arrays
+from .checked import check_manifest, expect, is_inside
 
+Arrays = dict[str, NDArray[np.float32]]
 # The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too.
 VARIANTS = ("float32", "float16", "int8-weights", "int8")
 
@@ -107,9 +111,23 @@ class Manifest:
         states = {t.name: np.zeros(t.shape, np.float32) for t in self.step.states}
         if INITIAL in self.files:
             self.verify(folder, [INITIAL])
-            with np.load(folder / INITIAL, allow_pickle=False) as file:
-                states |= {name: file[name] for name in file.files if name in states}
+            states |= self._first_states(folder / INITIAL, states)
         return states
+
+    def _first_states(self, path: Path, zeros: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        def judge(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+            if name not in zeros:
+                return f"a state: {', '.join(zeros)}"
+            fits = dtype == np.float32 and shape == zeros[name].shape
+            return None if fits else f"float32 {list(zeros[name].shape)}"
+
+        try:
+            arrays = read_arrays(path, judge, sum(array.nbytes for array in zeros.values()))
+            for name, array in arrays.items():
+                expect(np.isfinite(array).all(), f"{name!r} is not finite")
+        except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
+            raise BundleError(f"{path} does not hold first states ({error}); export again") from None
+        return arrays
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, the last file of a bundle to be written."""
@@ -140,7 +158,11 @@ class Manifest:
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
             )
         record = read_record(path, BUNDLE_FORMAT, BundleError, "copy the bundle again")
+        for name in record["files"] if isinstance(record.get("files"), dict) else ():
+            if not is_inside(name):
+                raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
         try:
+            check_manifest(record)
             manifest = cls(
                 str(record["model"]),
                 StepSpec.from_record(record["step"]),
@@ -152,9 +174,6 @@ class Manifest:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None
-        for name in manifest.files:
-            if not is_inside(name):
-                raise BundleError(f"{path} names the file {name!r}, outside the bundle; do not trust it")
         for artefact in (*manifest.artefacts, *(manifest.start.artefacts if manifest.start else ())):
             if not manifest.files_of(artefact):  # it would be opened without having been verified
                 raise BundleError(f"{path} lists no file of {artefact.name}; do not trust it")
@@ -185,9 +204,3 @@ def _artefacts(record: dict[str, Any]) -> tuple[Artefact, ...]:
 
 def _start(record: dict[str, Any] | None) -> Start | None:
     return None if record is None else Start(StepSpec.from_record(record), _artefacts(record))
-
-
-def is_inside(name: str) -> bool:
-    """Whether a file's name, with `/` between folders, stays in its folder on every system."""
-    strange = any(character in "\\:" or character < " " for character in name)
-    return not strange and not {"", ".", ".."} & set(name.split("/"))

@@ -24,12 +24,11 @@ def open_bundle(bundle: str | Path, choice: Choice | None = None) -> Iterator[Pa
     """
     path = Path(bundle)
     if path.suffix.lower() == ".zip" and path.is_file():
-        import tempfile  # a folder needs neither
-
+        from ..claims import temporary_folder  # a folder needs neither
         from . import archive
 
-        with tempfile.TemporaryDirectory(prefix="steprnn-") as temporary:
-            folder = Path(temporary) / path.name  # errors of what reads it name the zip file
+        with temporary_folder() as temporary:
+            folder = temporary / path.name  # errors of what reads it name the zip file
             folder.mkdir()
             archive.unpack(path, folder, choice)
             yield folder

@@ -58,6 +58,10 @@ class Vocabulary:
         tokens = record.get("tokens")
         if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) and t for t in tokens):
             raise BundleError(f"{path}: tokens must be a list of characters")
+        if record.get("unit") != "character":
+            raise BundleError(f"{path}: unit is {record.get('unit')!r}, expected 'character'")
+        if any("\ud800" <= c <= "\udfff" for token in tokens for c in token):
+            raise BundleError(f"{path}: a token is half of a surrogate pair, which is no character")
         if len(set(tokens)) != len(tokens):
             raise BundleError(f"{path}: a character stands twice among the tokens")
         return cls(tuple(tokens))

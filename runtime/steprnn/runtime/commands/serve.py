@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
+from ..claims import temporary_folder
 from ..errors import UsageError
 from . import _engine_flags
 
@@ -37,9 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key", action="store_true", help=f"refuse to start without a key in the variable {KEY}"
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages that may ask, such as https://app.example; may be repeated, * is any",
+    )
     rows = parser.add_argument_group("limits")
     rows.add_argument("--batch", type=int, default=64, metavar="N", help="texts that are written at once")
     rows.add_argument("--queue", type=int, default=256, metavar="N", help="texts that may wait for that")
+    rows.add_argument(
+        "--per-client",
+        type=int,
+        default=80,
+        metavar="N",
+        help="texts of one address at once; loopback has no limit",
+    )
     rows.add_argument("--max-tokens", type=int, default=4096, metavar="N", help="of one text")
     rows.add_argument("--max-prompt", type=int, default=4096, metavar="N", help="characters of one prompt")
     rows.add_argument("--max-choices", type=int, default=16, metavar="N", help="texts of one request")
@@ -52,35 +65,47 @@ def run(arguments: argparse.Namespace) -> int:
     import uvicorn  # the extra `serve`
 
     from ..serve.app import Service
+    from ..serve.connection import configured
+    from ..serve.guard import checked_origins, is_loopback
     from ..serve.protocol import Limits
 
-    least = {"batch": 1, "queue": 0, "max_tokens": 1, "max_prompt": 1, "max_choices": 1, "grace": 0}
+    least = {
+        "batch": 1,
+        "queue": 0,
+        "per_client": 1,
+        "max_tokens": 1,
+        "max_prompt": 1,
+        "max_choices": 1,
+        "grace": 0,
+    }
     for flag, at_least in least.items():
         if (value := getattr(arguments, flag)) < at_least:
             raise UsageError(f"--{flag.replace('_', '-')} is {value}; expected at least {at_least}")
     key = os.environ.get(KEY) or None
     if arguments.api_key and key is None:
         raise UsageError(f"--api-key is given and the variable {KEY} is not set; set it to the key")
+    origins = checked_origins(arguments.allow_origin)
     with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(arguments.host, arguments.port))
         model = _engine_flags.load_model(arguments)
         page = _page(arguments, stack) if arguments.page else None
         limits = Limits(
             prompt=arguments.max_prompt, tokens=arguments.max_tokens, choices=arguments.max_choices
         )
         name = arguments.name or Path(arguments.bundle).stem
-        service = Service(model, name, limits, arguments.batch, arguments.queue, key, page)
-        config = uvicorn.Config(
-            service.app(),
-            log_config=None,  # uvicorn's own closes the log handlers of whoever calls this in their process
-            access_log=False,
-            log_level="warning",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=arguments.grace,
-            # Each text waits on a connection; a few more, so that /health and the 429s are heard.
-            limit_concurrency=arguments.batch + arguments.queue + 64,
+        service = Service(
+            model,
+            name,
+            limits,
+            arguments.batch,
+            arguments.queue,
+            arguments.per_client,
+            key,
+            page,
+            origins,
+            (arguments.host,) if key is None and is_loopback(listener.getsockname()[0]) else None,
         )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(service.app(), service.gate, arguments.grace))
 
         def finish(number: int, frame: object) -> None:
             server.should_exit = True
@@ -89,7 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
         # Python's handlers that would be a traceback, or an exit code other than 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, finish)
-        listener = stack.enter_context(_listen(arguments.host, arguments.port))
         _tell(listener, service.name, f"{model.engine} {model.artefact.variant}", arguments.host, key)
         sys.setswitchinterval(5e-4)  # the event loop and the batch take turns; 5 ms is many steps
         server.run(sockets=[listener])
@@ -102,7 +126,7 @@ def _page(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     from ..bundle.open import open_bundle
     from ..package import web
 
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steprnn-page-"))) / "page"
+    folder = Path(stack.enter_context(temporary_folder())) / "page"
     with open_bundle(arguments.bundle) as bundle:
         variant = arguments.variant
         if variant == "auto":  # of the ONNX graphs, which the page runs; the server may run another format
@@ -120,7 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listener = unfit.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(128)  # clients may come from now on; they wait until the server takes them
+            listener.listen(4096)  # clients may come from now on; they wait until the server takes them
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {host} port {port} ({error.strerror}); choose another --host or --port"
@@ -130,10 +154,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _tell(listener: socket.socket, name: str, engine: str, host: str, key: str | None) -> None:
+    from ..serve.guard import is_loopback
+
     address, port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     needed = f", with the key in {KEY}" if key else ""
     sys.stderr.write(f"{name} ({engine}) at http://{shown}:{port}/v1{needed}; Ctrl-C stops it\n")
-    if not key and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+    if not key and not is_loopback(address):
         sys.stderr.write(f"anybody who reaches {host} may use it; set {KEY} to ask for a key\n")
     sys.stderr.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from ..errors import MissingExtra, UsageError
 from ..pairing import Declared
 from ..spec import StepSpec
+
+# From 1.29 on onnxruntime looks up mobile.events.data.microsoft.com seconds after a session is made, also
+# after `disable_telemetry_events()`. This it reads once, as it starts, and then sends and keeps nothing.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Tensors = Mapping[str, NDArray[np.generic]]
 

@@ -16,12 +16,13 @@ from ..pairing import Declared
 from ..spec import SIGNATURES, StepSpec
 from . import Engine, Graph, Runner, Tensors
 
+CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_WHILE", "WHILE"})
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
-    return LiteRTEngine(path, spec, threads)
+    return LiteRTEngine(path, spec, threads, plain=True)
 
 
 def open_graph(path: Path, threads: int = 1) -> Graph:
@@ -38,7 +39,7 @@ class LiteRTGraph:
             interpreter = Interpreter(str(path), num_threads=threads)
             inputs, outputs = _indices(interpreter)
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"LiteRT refuses {path}: {error}") from error
+            raise BundleError(f"LiteRT refuses {path}: {' '.join(str(error).split())}") from error
         details = {d["index"]: d for d in interpreter.get_tensor_details()}
         self.inputs = [_declared(name, details[i]) for name, i in inputs.items()]
         self.outputs = [_declared(name, details[i]) for name, i in outputs.items()]
@@ -104,8 +105,9 @@ def _indices(interpreter: Any) -> Indices:
 class LiteRTEngine:
     """A flatbuffer. An interpreter serves one thread, so every runner has its own."""
 
-    def __init__(self, path: Path, spec: StepSpec, threads: int) -> None:
+    def __init__(self, path: Path, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
         self._path = path
+        self._plain = plain  # of a bundle, whose steps have no loop
         self._flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
         self._spec = spec
         self._threads = threads
@@ -114,7 +116,14 @@ class LiteRTEngine:
         """A new runner with zero states."""
         try:
             interpreter = Interpreter(model_content=self._flatbuffer, num_threads=self._threads)
+            if found := sorted(CONTROL.intersection(_operators(interpreter))) if self._plain else []:
+                raise ValueError(f"it holds {found[0]}, and a step has no loop and no branch")
             indices = _indices(interpreter)
+            expected = {t.name for t in (*self._spec.inputs, *self._spec.states)}
+            if strangers := sorted(expected ^ indices[0].keys()):
+                raise ValueError(
+                    f"{strangers[0]!r} is an input of the graph or of the manifest, and not of both"
+                )
             for t in (*self._spec.inputs, *self._spec.states):
                 interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
             interpreter.allocate_tensors()
@@ -123,7 +132,14 @@ class LiteRTEngine:
                 return LiteRTRunner(interpreter, invoke, indices, self._spec, batch)
             return DynamicRunner(interpreter, indices, self._spec, batch)
         except (ValueError, RuntimeError, KeyError) as error:
-            raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {error}") from error
+            told = " ".join(str(error).split())
+            raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
+
+
+def _operators(interpreter: Any) -> list[str]:
+    """The operators of the graph; none in a LiteRT that does not tell them."""
+    tell = getattr(interpreter, "_get_ops_details", None)
+    return [operator["op_name"] for operator in tell()] if tell is not None else []
 
 
 def _private_invoke(interpreter: Any) -> Callable[[], object] | None:

@@ -14,13 +14,32 @@ from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import StepSpec
 from . import Engine, Graph, Runner, Tensors
+from .loops import CONTROL, operators
 
 LONGEST = 20  # seconds that the first step of a file of another maker may take
 
 
 def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     """Load an ONNX step graph on the CPU; raises `BundleError` where onnxruntime refuses it."""
-    return OnnxEngine(_open(path, threads), spec)
+    _check_control(path)
+    session = _open(path, threads)
+    expected = {t.name for t in (*spec.inputs, *spec.states)}
+    if strangers := sorted(expected ^ {t.name for t in session.get_inputs()}):
+        raise BundleError(
+            f"{path}: {strangers[0]!r} is an input of the graph or of the manifest, and not of both"
+        )
+    if missing := sorted({*spec.result_names} - {t.name for t in session.get_outputs()}):
+        raise BundleError(f"{path} does not give {missing[0]!r}, which the manifest names")
+    return OnnxEngine(session, spec)
+
+
+def _check_control(path: Path) -> None:
+    try:
+        found = sorted(CONTROL.intersection(operators(path.read_bytes())))
+    except ValueError as error:
+        raise BundleError(f"onnxruntime refuses {path}: it is no ONNX file ({error})") from None
+    if found:
+        raise BundleError(f"{path} holds {found[0]}, and a step has no loop and no branch; do not trust it")
 
 
 def open_graph(path: Path, threads: int = 1) -> Graph:
@@ -34,9 +53,13 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # With its fallback it would print to stdout and try the same again.
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises its own classes, which share no base of their own
-        raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {error}") from error
+        told = " ".join(str(error).split())
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} refuses {path}: {told}") from error
 
 
 class OnnxGraph:

@@ -94,6 +94,15 @@ def _graphs(folder: Path, manifest: Manifest) -> list[str]:
     parity: dict[str, Any] = {}
     if (folder / PARITY).is_file():
         parity = read_record(folder / PARITY, PARITY_FORMAT, BundleError, "export again")
+    try:
+        return _rows(manifest, parity)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{folder / PARITY} is damaged ({type(error).__name__}: {error}); export again"
+        ) from None
+
+
+def _rows(manifest: Manifest, parity: dict[str, Any]) -> list[str]:
     rows = []
     for artefact in manifest.artefacts:
         runs = _runs(parity, artefact)

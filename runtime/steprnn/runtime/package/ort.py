@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
 from ..atomic import write_bytes
+from ..claims import temporary_folder
 from ..errors import SteprnnError, UsageError
 
 PACKAGE = "onnxruntime-web"
@@ -83,7 +83,7 @@ def _fill(cache: Path) -> None:
             f"a page needs {PACKAGE} {VERSION}, which npm brings, and npm is not installed; install Node.js, "
             f"or give a node_modules folder with --ort, where somebody has run: {INSTALL}"
         )
-    with tempfile.TemporaryDirectory(prefix="steprnn-") as name:
+    with temporary_folder() as name:
         command = [npm, "pack", "--loglevel=error", f"{PACKAGE}@{VERSION}"]
         packed = subprocess.run(command, cwd=name, capture_output=True, text=True, check=False)
         archive = Path(name) / f"{PACKAGE}-{VERSION}.tgz"

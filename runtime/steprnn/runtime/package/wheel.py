@@ -7,13 +7,13 @@ import json
 import keyword
 import re
 import sys
-import tempfile
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 from ..atomic import write_bytes
 from ..bundle.installed import FOLDER, GROUP, plain
 from ..bundle.manifest import Manifest
+from ..claims import temporary_folder
 from ..engines import ENGINES
 from ..errors import MissingExtra, SteprnnError, UsageError
 from .card import card, summary
@@ -69,7 +69,7 @@ def write(
     package, version = _names(name, version)
     text, expression = _licence(license)
     engine = engine or _engine(bundle)
-    with tempfile.TemporaryDirectory(prefix="steprnn-") as temporary:
+    with temporary_folder() as temporary:
         project, built = Path(temporary) / "project", Path(temporary) / "dist"
         folder = project / package / FOLDER
         folder.mkdir(parents=True)

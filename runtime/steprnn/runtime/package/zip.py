@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import zipfile
 from pathlib import Path
 
 from ..atomic import write_bytes
 from ..bundle.archive import MOST_BYTES, unpack
+from ..claims import temporary_folder
 from ..engines import ENGINES
 from ..errors import UsageError
 from ..files import MANIFEST
@@ -30,7 +30,7 @@ def write(bundle: Path, out: Path) -> Path:
     """
     if out.suffix.lower() != ".zip":
         raise UsageError(f"--out {out} does not end in .zip, by which `load` knows it")
-    with tempfile.TemporaryDirectory(prefix="steprnn-") as temporary:
+    with temporary_folder() as temporary:
         folder, trial = Path(temporary) / "bundle", Path(temporary) / "trial"
         folder.mkdir()
         manifest = write_contents(bundle, folder, ENGINES.values())

@@ -21,6 +21,7 @@ from .profiles import Profile
 from .reference import Arrays, Reference, chain
 
 BATCH, BATCH_STEPS = 3, 128
+TOKENS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,10 @@ def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: st
 def one_step(
     candidate: Candidate, engine: Engine, reference: Reference, saturated: Reference | None
 ) -> Finding:
-    """Single steps: from the beginning, from sixteen states reached in a run, and from saturated ones."""
+    """Single steps: from the beginning, from sixteen states reached in a run, and from saturated ones.
+
+    Each token alone must give numbers.
+    """
     runner = engine.runner(1)
     starts = sorted({int(t) for t in np.linspace(0, reference.steps - 1, 17)})
     parts = [reference.part(slice(t, t + 1), slice(0, 1)) for t in starts]
@@ -136,6 +140,8 @@ def one_step(
     together = {n: np.concatenate([r[n] for r in results], axis=1) for n in results[0]}
     rows = [f"the state before step {t} of seed 0" for t in starts]
     found = judge(Level.ONE_STEP, candidate, joined, together, rows)
+    if found.passed and (failure := _strange_tokens(candidate, engine)):
+        return replace(found, passed=False, failure=failure)
     if saturated is None or not found.passed:
         return found
     # Where nobody goes there are limits of their own, and quantized weights must only stay finite.
@@ -149,6 +155,26 @@ def one_step(
     )
     worse = max(found, far, key=lambda f: f.measures.largest if f.measures else 0.0)
     return worse if far.passed else far
+
+
+def _strange_tokens(candidate: Candidate, engine: Engine) -> str:
+    """What is no number after a token, alone and from the beginning: a run may never meet it."""
+    spec = candidate.spec
+    x = next((t for t in spec.inputs if t.tokens is not None and not t.shape), None)
+    if x is None or x.tokens is None:
+        return ""
+    rows = min(TOKENS_AT_ONCE, x.tokens) if candidate.batched else 1
+    runner = engine.runner(rows)
+    inputs = {t.name: np.zeros((1, *t.array_shape(rows)), t.dtype) for t in spec.inputs}
+    for begin in range(0, x.tokens, rows):
+        tokens = np.minimum(np.arange(begin, begin + rows), x.tokens - 1)
+        for name, result in chain(runner, inputs | {x.name: tokens[np.newaxis].astype(x.dtype)}).items():
+            # An output may be infinite, as the logarithm of nothing is; no stream goes on from such a state.
+            bad = np.isnan(result[0]) if name in runner.outputs else ~np.isfinite(result[0])
+            if bad.any():
+                token = tokens[bad.reshape(rows, -1).any(axis=1)][0]
+                return f"{name} is not finite after the token {token} alone"
+    return ""
 
 
 def batch(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:

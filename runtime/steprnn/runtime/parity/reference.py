@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.arrays import Shape, read_arrays
 from ..engines import Runner, Tensors
 from ..errors import BundleError
 from ..spec import NEXT
 
 Arrays = dict[str, NDArray[Any]]
+# Of a recorded run that is read: one of 256 steps is written, 130 MB for a vocabulary of 60,000 tokens.
+MOST_STEPS, MOST_GOLDEN = 2**16, 2**29
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ class Reference:
     def read(cls, path: Path) -> Reference:
         """Read golden.npz; raises `BundleError` where it is not one."""
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                parts = {name: file[name] for name in file.files}
+            parts = read_arrays(path, _judge, MOST_GOLDEN)
+            for name, array in parts.items():
+                if not np.isfinite(array).all():
+                    raise ValueError(f"{name!r} is not finite")
         except Exception as error:  # a damaged zip raises what the zip and npy readers think of it
             raise BundleError(f"{path} is not a golden trajectory ({error}); export again") from None
 
@@ -81,6 +86,16 @@ class Reference:
 
         units = {n: float(u) for n, u in group("unit/").items()}
         return cls(group("input/"), group("result/"), units, group("state/") or None)
+
+
+def _judge(name: str, dtype: np.dtype[Any], shape: Shape) -> str | None:
+    kind = name.partition("/")[0]
+    if kind == "unit":
+        return None if dtype.kind == "f" and shape == () else "one number"
+    if kind not in ("input", "result", "state"):
+        return "input/, result/, unit/ or state/ and a name"
+    fits = dtype.kind in "fiub" and (kind == "state" or (len(shape) >= 2 and 0 < shape[0] <= MOST_STEPS))
+    return None if fits else f"numbers, [steps, rows, ...] of at most {MOST_STEPS:,} steps"
 
 
 def units_of(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,16 +11,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..sampling import Sampler
-from .errors import ApiError
+from .errors import ApiError, encode
 from .metrics import Metrics
 from .protocol import CompletionRequest
-from .reply import FAILED, Inbox, Reply, encode
+from .reply import Inbox, Reply
 from .row import Row, Task
-from .scheduler import QueueFull, Scheduler
+from .scheduler import Scheduler
 
 
 class Answer(Response):
-    """Submits its rows as it is made; raises `ApiError` 429 where the queue is full."""
+    """Submits its rows as it is made; raises `QueueFull` where there is no room."""
 
     def __init__(
         self,
@@ -28,6 +29,8 @@ class Answer(Response):
         asked: CompletionRequest,
         scheduler: Scheduler,
         metrics: Metrics,
+        clients: Counter[str],
+        client: str,
     ) -> None:
         choices = [prompt for prompt in asked.prompts for _ in range(asked.n)]
         self._inbox = Inbox(len(choices))
@@ -45,15 +48,9 @@ class Answer(Response):
         self._reply = Reply(model, asked, self._rows)
         self._scheduler = scheduler
         self._answers = metrics.answers
-        try:
-            scheduler.submit(self._rows)
-        except QueueFull as full:
-            raise ApiError(
-                429,
-                f"the queue is full, with {full.waiting} texts waiting; try again",
-                code="rate_limit_exceeded",
-                headers={"Retry-After": "1"},
-            ) from None
+        scheduler.submit(self._rows)
+        self._clients, self._client = clients, client
+        clients[client] += len(self._rows)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; an ASGI application of its own."""
@@ -65,11 +62,14 @@ class Answer(Response):
             if self._stream:
                 await _send_body(send, b"data: " + error + b"\n\n")
             else:
-                await self._start(send, 503, b"application/json")
+                await self._start(send, 503, b"application/json", len(error))
                 await _send_body(send, error)
         finally:
             watch.cancel()
             self._scheduler.cancel(self._rows)
+            self._clients[self._client] -= len(self._rows)
+            if not self._clients[self._client]:
+                del self._clients[self._client]
 
     async def _send_events(self, send: Send) -> None:
         await self._start(send, 200, b"text/event-stream; charset=utf-8")
@@ -78,14 +78,20 @@ class Answer(Response):
         await _send_body(send, b"")
 
     async def _send_whole(self, send: Send) -> None:
-        body = await self._reply.whole(self._inbox)
-        if not self._inbox.abandoned:
-            await self._start(send, 500 if body is None else 200, b"application/json")
-            await _send_body(send, encode(ApiError(500, FAILED).body) if body is None else body)
+        status = 200
+        try:
+            body = await self._reply.whole(self._inbox)
+        except ApiError as error:
+            status, body = error.status, encode(error.body)
+        if body is not None:
+            await self._start(send, status, b"application/json", len(body))
+            await _send_body(send, body)
 
-    async def _start(self, send: Send, status: int, kind: bytes) -> None:
+    async def _start(self, send: Send, status: int, kind: bytes, length: int | None = None) -> None:
         self._answers[status] += 1
         headers = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"x-seed", self._seed)]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _watch(self, receive: Receive) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -21,10 +24,12 @@ from starlette.staticfiles import StaticFiles
 from ..errors import UsageError
 from ..model import Model
 from .answer import Answer
-from .errors import ApiError
+from .errors import ApiError, refusal
+from .gate import COMPLETIONS, Gate
+from .guard import Guard, is_loopback
 from .metrics import Metrics
 from .protocol import Limits, parse
-from .scheduler import Scheduler
+from .scheduler import QueueFull, Scheduler
 
 BODY_SECONDS = 10.0  # within which a body has to come
 MOST_READ = 4  # times the limit, read and dropped: hung up on while it sends, a client sees no answer
@@ -39,17 +44,27 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     batch: int = 64  # rows that step together
     queue: int = 256  # rows that may wait for a place among them
+    per_client: int = 80  # rows of one address; those of loopback may be a proxy's, or a test's
     key: str | None = None  # what clients have to know; None: nothing
     page: Path | None = None  # folder of static files for /
+    origins: tuple[str, ...] = ()  # of web pages that may ask, beside the server's own
+    hosts: tuple[str, ...] | None = None  # names of this server beside those of loopback; None: any
     metrics: Metrics = field(default_factory=Metrics)
+    gate: Gate = field(init=False)
+    clients: Counter[str] = field(default_factory=Counter)  # rows of each address
     created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        scheduler = Scheduler(self.model, self.metrics, batch=self.batch, queue=self.queue)
+        object.__setattr__(self, "gate", Gate(scheduler, self.metrics))
 
     def app(self) -> Starlette:
         """The ASGI application; raises `UsageError` where the model writes no text."""
         if self.model.vocabulary is None or not self.model.manifest.writes_text:
             raise UsageError("the bundle has no vocabulary, so it completes no text; step it in Python")
         routes: list[BaseRoute] = [
-            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route(COMPLETIONS, self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["GET", "POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.one_model),
             Route("/health", self.health),
@@ -59,6 +74,16 @@ class Service:
             routes.append(Mount("/", StaticFiles(directory=self.page, html=True)))
         return Starlette(
             routes=routes,
+            middleware=[
+                Middleware(Guard, origins=self.origins, hosts=self.hosts),
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=self.origins,
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["Authorization", "Content-Type"],
+                    expose_headers=["Retry-After", "X-Seed"],
+                ),
+            ],
             lifespan=self.lifespan,
             exception_handlers={ApiError: _refuse, HTTPException: _refuse_route, Exception: _fail},
         )
@@ -66,8 +91,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Run the scheduler as long as the application is up."""
-        scheduler = Scheduler(self.model, self.metrics, batch=self.batch, queue=self.queue)
-        app.state.scheduler = scheduler
+        scheduler = app.state.scheduler = self.gate.scheduler
         scheduler.start(asyncio.get_running_loop())
         yield
         scheduler.stop()
@@ -76,15 +100,40 @@ class Service:
         """POST /v1/completions."""
         try:
             self._authorize(request)
+            scheduler: Scheduler = request.app.state.scheduler
             body = await _body(request, self.limits.body)
+            if scheduler.full:  # by now, and nothing was parsed yet
+                raise self.gate.error()
             assert self.model.vocabulary is not None
             asked = parse(body, self.name, self.model.vocabulary, self.limits)
             vocabulary = self.model.vocabulary.tokens
-            answer = Answer(self.name, vocabulary, asked, request.app.state.scheduler, self.metrics)
+            client = request.client.host if request.client else ""
+            rows = len(asked.prompts) * asked.n
+            if self.clients[client] + rows > self.per_client and not is_loopback(client):
+                raise ApiError(
+                    429,
+                    f"{self.clients[client]} texts of {client} are under way, and one address may have "
+                    f"{self.per_client}; wait for some",
+                    code="rate_limit_exceeded",
+                    headers={"Retry-After": "1"},
+                )
+            try:
+                answer = Answer(self.name, vocabulary, asked, scheduler, self.metrics, self.clients, client)
+            except QueueFull:
+                raise self.gate.error() from None
         except ApiError as error:
             self.metrics.answers[error.status] += 1
             raise
         return answer
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions, which many clients try first."""
+        raise ApiError(
+            404,
+            f"{self.name!r} is no chat model: it goes on from a prompt; expected POST /v1/completions",
+            param="model",
+            code="not_a_chat_model",
+        )
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one there is."""
@@ -99,7 +148,7 @@ class Service:
         return JSONResponse(self._described)
 
     async def health(self, request: Request) -> Response:
-        """GET /health, without a key: 200 as long as the batch is stepped."""
+        """GET /health, without a key: 200 while steps are taken, or nobody asks for one."""
         alive = request.app.state.scheduler.alive
         return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
@@ -158,14 +207,14 @@ async def _body(request: Request, most: int) -> bytes:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body, error.status, error.headers)
+    return refusal(error)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = f"{request.method} {request.url.path[:64]}: {error.detail.lower()}; expected POST /v1/completions"
-    return JSONResponse(ApiError(error.status_code, words).body, error.status_code, error.headers)
+    return refusal(ApiError(error.status_code, words, headers=dict(error.headers or {})))
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError(500, "the server failed; its log says how").body, 500)
+    return refusal(ApiError(500, "the server failed; its log says how"))

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..engines import Runner
+from ..errors import NotFinite
 from ..model import Model
 from ..sampling import choose_each
 from .row import Row
@@ -30,6 +32,7 @@ class Batch:
         self._runner: Runner
         self._borrowed = ExitStack()
         self.written = 0  # tokens, since the beginning
+        self.steps = 0  # likewise
         self._steps_half_empty = 0  # since more than half of the places were taken
 
     def __len__(self) -> int:
@@ -41,9 +44,19 @@ class Batch:
         return len(self._places)
 
     def join(self, joining: Sequence[Row]) -> None:
-        """Take rows in, at the beginning of their prompts; at most `limit` are in it."""
+        """Take rows in, at the beginning of their prompts or where they rested; at most `limit` are in it."""
         count = len(self) + len(joining)
         self._arrange(max(self.size, self._fitting(count)), joining)
+        for row in joining:
+            row.turn, row.state = self.steps, None
+
+    def rest(self, resting: Sequence[Row]) -> None:
+        """Take rows out, each with the state from which it goes on when it joins again."""
+        places = [self._places.index(row) for row in resting]
+        for name, array in self._runner.get_state().items():
+            for row, place in zip(resting, places, strict=True):
+                row.state = {**(row.state or {}), name: array[place].copy()}
+        self._leave(resting)
 
     def step(self) -> list[Row]:
         """Take one step with every row; returns those that are done, which have left."""
@@ -55,8 +68,8 @@ class Batch:
         (x,), (y,) = self._runner.inputs.values(), self._runner.outputs.values()
         x[...] = [0 if row is None else row.token for row in self._places]
         self._runner.run()
-        places = [p for p, row in enumerate(self._places) if row is not None and row.read(y[p])]
-        if places:
+        self.steps += 1
+        if places := self._read(y):
             rows = (
                 self.rows
                 if len(places) == len(self.rows)
@@ -65,11 +78,26 @@ class Batch:
             logits = y if len(places) == self.size else y[places]
             tokens = choose_each([row.sampler for row in rows], logits).tolist()
             for row, token, seen in zip(rows, tokens, logits, strict=True):
-                row.write(token, seen)
+                try:
+                    row.write(token, seen)
+                except NotFinite as error:  # it ends alone: the others have texts of their own
+                    row.fail(error, self._model.manifest.model)
             self.written += len(rows)
         done = [row for row in self.rows if row.finish]
         self._leave(done)
         return left + done
+
+    def _read(self, y: NDArray[np.float32]) -> list[int]:
+        """Let every row read its logits; returns the places of those that are to write now."""
+        places = []
+        for place, row in enumerate(self._places):
+            if row is not None:
+                try:
+                    if row.read(y[place]):
+                        places.append(place)
+                except NotFinite as error:
+                    row.fail(error, self._model.manifest.model)
+        return places
 
     def clear(self) -> list[Row]:
         """Throw every row out, and return them."""
@@ -109,6 +137,9 @@ class Batch:
             array[...] = initial
             if staying:
                 array[: len(staying)] = before[name][staying]
+            for place, row in enumerate(joining, len(staying)):
+                if row.state is not None:
+                    array[place] = row.state[name]
             state[name] = array
         self._runner.set_state(state)
         self.rows, self._places = rows, [*rows, *[None] * (size - len(rows))]

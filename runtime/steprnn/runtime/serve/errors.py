@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from starlette.responses import Response
+
+JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ApiError(Exception):
@@ -30,3 +35,13 @@ class ApiError(Exception):
         kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
+
+
+def encode(value: Any) -> bytes:
+    """Compact UTF-8 JSON; a lone surrogate, which UTF-8 does not have, becomes a question mark."""
+    return JSON.encode(value).encode("utf-8", "replace")
+
+
+def refusal(error: ApiError) -> Response:
+    """The answer that tells an error."""
+    return Response(encode(error.body), error.status, error.headers, "application/json")

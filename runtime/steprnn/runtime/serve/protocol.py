@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
-from ..sampling import Sampling
+from ..sampling import LARGEST_COUNT, LARGEST_PENALTY, LARGEST_TEMPERATURE, LEAST_PENALTY, Sampling
 from .errors import ApiError
 
 # Fields of OpenAI that are taken only with a value at which they do nothing.
-UNSUPPORTED = {"frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None)}
-UNSUPPORTED |= {"suffix": ("", None)}
+UNSUPPORTED = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
 STOPS, STOP_LENGTH = 4, 64  # as many as OpenAI takes; each token is compared with all of them
 LOGPROBS = 5  # as many as OpenAI tells
 SEEDS = 2**64  # as many as there are
@@ -51,7 +49,12 @@ class CompletionRequest:
 def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> CompletionRequest:
     """Read a body; raises `ApiError` 400 where it is no JSON or has unknown characters, 404, or 422."""
     try:
-        record = json.loads(body)
+        text = body.decode("utf-8")
+        record = json.loads(text)
+        if "\\u" in text:  # the only way to half of a pair, which UTF-8 does not have
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ApiError(400, "the body has a lone surrogate (\\ud800 to \\udfff); expected Unicode") from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON ({error}); expected an object") from None
     if not isinstance(record, dict):
@@ -66,11 +69,11 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         )
     most = max(limits.prompt, limits.tokens)
     sampling = Sampling(
-        temperature=fields.number("temperature", 1.0, 0.0, math.inf),
-        top_k=fields.integer("top_k", 0, 0, SEEDS),
+        temperature=fields.number("temperature", 1.0, 0.0, LARGEST_TEMPERATURE),
+        top_k=fields.integer("top_k", 0, 0, LARGEST_COUNT),
         top_p=fields.number("top_p", 1.0, 0.0, 1.0, above=True),
         min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-        repeat_penalty=fields.number("repeat_penalty", 1.0, 0.0, math.inf, above=True),
+        repeat_penalty=fields.number("repeat_penalty", 1.0, LEAST_PENALTY, LARGEST_PENALTY),
         repeat_last_n=fields.integer("repeat_last_n", 64, 0, most),
     )
     prompts = _prompts(fields.take("prompt"), vocabulary, limits)
@@ -88,10 +91,10 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         prompts=prompts,
         length=fields.integer("max_tokens", 16, 0, limits.tokens),
         sampling=sampling,
-        seed=fields.integer("seed", int.from_bytes(os.urandom(4), "little"), 0, SEEDS - limits.choices),
+        seed=fields.integer("seed", random.getrandbits(32), 0, SEEDS - limits.choices),
         n=n,
         stop=_stops(fields),
-        logprobs=fields.integer("logprobs", -1, 0, LOGPROBS) if record.get("logprobs") is not None else None,
+        logprobs=fields.optional_integer("logprobs", 0, LOGPROBS),
         echo=fields.boolean("echo"),
         stream=stream,
         include_usage=usage,
@@ -128,15 +131,21 @@ class _Fields:
             raise self.wrong(name, value, f"a whole number from {least} to {most}")
         return value
 
+    def optional_integer(self, name: str, least: int, most: int) -> int | None:
+        """A whole number within bounds, or None where it is left out."""
+        value = self.integer(name, least - 1, least, most)
+        return None if value < least else value
+
     def number(self, name: str, default: float, least: float, most: float, *, above: bool = False) -> float:
-        """A finite number within bounds; both are included, or the least is not."""
+        """A number within bounds; both are included, or the least is not."""
         value = self.take(name)
         if value is None:
             return default
         fits = type(value) in (int, float) and (value > least if above else value >= least) and value <= most
-        if not fits or not -1e30 < value < 1e30:  # of a float32's range, and of a float's where it is an int
-            upper = f" and at most {most:g}" if math.isfinite(most) else ""
-            raise self.wrong(name, value, f"a number {'above' if above else 'of at least'} {least:g}{upper}")
+        if not fits:
+            raise self.wrong(
+                name, value, f"a number {'above' if above else 'of at least'} {least:g} and at most {most:g}"
+            )
         return float(value)
 
     def boolean(self, name: str) -> bool:
@@ -147,11 +156,13 @@ class _Fields:
         return bool(value)
 
     def finish(self) -> None:
-        """Refuse what nobody took: left alone, it would change nothing and raise nothing."""
+        """Refuse what nobody took and is not null: left alone, it would change nothing and raise nothing."""
         for name, value in self._left.items():
+            if value is None:
+                continue
             if name in UNSUPPORTED:
-                if value not in UNSUPPORTED[name]:
-                    raise self.wrong(name, value, f"{UNSUPPORTED[name][0]!r}: it is not supported")
+                if value != UNSUPPORTED[name]:
+                    raise self.wrong(name, value, f"{UNSUPPORTED[name]!r}: it is not supported")
             else:
                 raise ApiError(
                     422,

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from .errors import ApiError, encode
 from .protocol import CompletionRequest
 from .row import Piece, Row, ScoredToken
 
-JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FAILED = "the engine failed; the server's log says how"
 
 Arrived = tuple[int, Piece]  # which choice, and what is new of it
-
-
-def encode(value: Any) -> bytes:
-    """Compact UTF-8 JSON; a lone surrogate, which UTF-8 does not have, becomes a question mark."""
-    return JSON.encode(value).encode("utf-8", "replace")
 
 
 class Inbox:
@@ -61,7 +55,7 @@ class Reply:
         self._asked = asked
         self._rows = rows
         self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
+            "id": f"cmpl-{random.getrandbits(96):024x}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": model,
@@ -75,7 +69,7 @@ class Reply:
             chunks = []
             for number, piece in arrived:
                 if piece.finish == "error":
-                    yield b'data: {"error":{"message":"%s","type":"server_error"}}\n\n' % FAILED.encode()
+                    yield b"data: %s\n\n" % encode(ApiError(500, piece.error or FAILED).body)
                     return
                 choices = encode([_choice(number, piece.text, self._scored(piece.scores), piece.finish)])
                 chunks.append(b'%s,"choices":%s%s}\n\n' % (self._prefix, choices, none_yet))
@@ -87,7 +81,7 @@ class Reply:
         yield b"data: [DONE]\n\n"
 
     async def whole(self, inbox: Inbox) -> bytes | None:
-        """One object with every choice; None where the engine failed or nobody waits."""
+        """One object with every choice; None where nobody waits. Raises `ApiError` where a choice failed."""
         texts = ["" for _ in self._rows]
         scores: list[list[ScoredToken]] = [[] for _ in self._rows]
         ends: list[str | None] = [None for _ in self._rows]
@@ -96,7 +90,9 @@ class Reply:
                 texts[number] += piece.text
                 scores[number] += piece.scores
                 ends[number] = piece.finish
-        if None in ends or "error" in ends:
+                if piece.finish == "error":
+                    raise ApiError(500, piece.error or FAILED)
+        if None in ends:
             return None
         choices = [
             _choice(number, text, self._scored(scores[number]), ends[number])

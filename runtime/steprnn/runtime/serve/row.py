@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sampling import Sampler
+from ..errors import NotFinite
+from ..sampling import NO_TOKEN, Sampler, not_finite
 from ..stops import Until
 
 
@@ -31,6 +32,7 @@ class Piece:
     text: str
     scores: list[ScoredToken]
     finish: str | None  # "stop", "length" or "error" in the last piece
+    error: str | None = None  # what went wrong with this row alone, in one line
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Row:
         self.token = task.prompt[0]  # the one to be read next
         self.written = 0
         self.finish: str | None = None
+        self.error: str | None = None
         self.cancelled = False
+        self.turn = 0  # the step of the batch at which it joined
+        self.state: Mapping[str, NDArray[np.float32]] | None = None  # where it goes on; None: the beginning
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
         self._task = task
@@ -94,7 +99,9 @@ class Row:
         return False
 
     def write(self, token: int, logits: NDArray[np.float32]) -> None:
-        """Add the token that was chosen from logits `[vocabulary]`."""
+        """Add the token that was chosen from logits `[vocabulary]`; `NO_TOKEN` raises `NotFinite`."""
+        if token == NO_TOKEN:
+            raise not_finite(logits.max())
         self.token = token
         self.written += 1
         text = self._vocabulary[token]
@@ -113,6 +120,10 @@ class Row:
         if self._until.ended:
             self.finish = "stop"
 
+    def fail(self, error: NotFinite, model: str) -> None:
+        """It has no next token, and ends here."""
+        self.finish, self.error = "error", str(error.at(model, self._read))
+
     def piece(self) -> Piece:
         """What is new, taken off the row."""
         text = "".join(self._unsent)
@@ -121,11 +132,13 @@ class Row:
         scores = []
         while self._scores and self._scores[0].offset < self._sent_length:
             scores.append(self._scores.popleft())
-        return Piece(text, scores, self.finish)
+        return Piece(text, scores, self.finish, self.error)
 
     def _score(self, logits: NDArray[np.float32], token: int) -> None:
         logs = logits.astype(np.float64)
-        logs -= logs.max()
+        if not math.isfinite(top := logs.max()):
+            raise not_finite(top)
+        logs -= top
         logs -= math.log(np.exp(logs).sum())
         likeliest = np.argsort(-logs, kind="stable")[: self._task.logprobs].tolist()
         top = {self._vocabulary[i]: float(logs[i]) for i in dict.fromkeys([*likeliest, token])}

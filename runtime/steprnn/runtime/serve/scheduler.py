@@ -17,6 +17,10 @@ from .row import Piece, Row
 # Seconds between two pieces of one stream, for each stream there is: all together send at most 4,000 a
 # second, which is about a quarter of a core. Alone, a stream waits no longer than for a few steps.
 PAUSE = 1 / 2000
+# Steps after which a row that others wait for lets one of them in, and how many there are between two such
+# moves, which cost a step or two. 1,024 steps of a full batch are some tenths of a second.
+TURN, BETWEEN_TURNS = 1024, 64
+STALLED = 10.0  # seconds after which a step is not slow but stuck
 
 log = logging.getLogger("steprnn.serve")
 
@@ -24,13 +28,13 @@ log = logging.getLogger("steprnn.serve")
 class QueueFull(Exception):  # noqa: N818
     """As many rows are waiting as may."""
 
-    def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} rows are waiting")
-        self.waiting = waiting
-
 
 class Scheduler:
-    """Rows wait in the order they came, join as soon as there is a place, and leave when they are done."""
+    """Rows wait in the order they came, join as soon as there is a place, and leave when they are done.
+
+    One that has had its turn and is not done goes to the end of those who wait: many long texts do not
+    keep a short one waiting.
+    """
 
     def __init__(self, model: Model, metrics: Metrics, *, batch: int, queue: int) -> None:
         self._batch = Batch(model, batch)
@@ -41,15 +45,32 @@ class Scheduler:
         self._active = 0  # rows in the batch, and those about to join it
         self._changed = threading.Condition()
         self._closing = False
+        self._resting: list[Row] = []  # went back to wait, and what they have made is still to go out
+        self._rested = 0  # the step at which rows last went back to wait
+        self._left = 0  # rows that are done, since the time that stands beside
+        self._left_since, self.rate = time.monotonic(), 0.0  # and how many a second they were before
         self._done: list[Row] = []  # have left the batch, and wait for their last piece to go out
+        self._working_since: float | None = None  # in the step that is being taken; None: nothing to do
         self._delivering = False  # a delivery that the event loop has not gone through yet
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="steprnn-scheduler", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+        """Whether steps are taken, or would be if there were something to do."""
+        since = self._working_since
+        stalled = since is not None and time.monotonic() - since > STALLED
+        return self._thread.is_alive() and not stalled
+
+    @property
+    def waiting(self) -> int:
+        """Rows that have no place."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more row."""
+        return self.waiting >= max(self._batch_limit - self._active, 0) + self._queue_limit
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; pieces are delivered on this loop."""
@@ -57,11 +78,11 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Drop all rows and end the thread."""
+        """Drop all rows and end the thread; one that is stuck in a step is left to end with the process."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(STALLED)
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Line up rows, all or none; raises `QueueFull`. One with nothing to do is delivered at once."""
@@ -69,7 +90,7 @@ class Scheduler:
         with self._changed:
             free = max(self._batch_limit - self._active, 0) + self._queue_limit
             if working and len(self._waiting) + len(working) > free:
-                raise QueueFull(len(self._waiting))
+                raise QueueFull
             self._waiting.extend(working)
             self._metrics.rows_waiting = len(self._waiting)
             self._changed.notify()
@@ -88,6 +109,7 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._admit():
+            self._working_since = time.monotonic()
             try:
                 self._step()
             except Exception as error:
@@ -105,15 +127,18 @@ class Scheduler:
             return True
         with self._changed:
             while not (self._waiting or len(self._batch) or self._closing):
+                self._working_since = None
                 self._changed.wait()
+                self._left, self._left_since = 0, time.monotonic()
             if self._closing:
                 return False
+            self._take_turns()
             free = self._batch_limit - len(self._batch)
             joining = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
             self._metrics.rows_waiting = len(self._waiting)
-            self._active += len(joining)
+            self._active = len(self._batch) + len(joining)
             self._metrics.rows_active = self._active
-        self._metrics.prompt_tokens += sum(len(row.prompt) for row in joining)
+        self._metrics.prompt_tokens += sum(len(row.prompt) for row in joining if row.state is None)
         if joining:
             try:
                 self._batch.join(joining)
@@ -124,6 +149,25 @@ class Scheduler:
                     self._done.append(row)
         return True
 
+    def _take_turns(self) -> None:
+        """Make room for those who wait, where others have been in for long."""
+        steps, free = self._batch.steps, self._batch_limit - len(self._batch)
+        if not self._waiting or free or steps - self._rested < BETWEEN_TURNS:
+            return
+        tired = sorted((r for r in self._batch.rows if steps - r.turn >= TURN), key=lambda r: r.turn)
+        if tired := tired[: len(self._waiting)]:
+            self._rested = steps
+            self._batch.rest(tired)
+            self._waiting.extend(tired)
+            self._resting += tired
+
+    def _count(self, left: int) -> None:
+        """Keep how many rows a second are done, over a second or more."""
+        self._left += left
+        passed = time.monotonic() - self._left_since
+        if passed >= 1.0:
+            self.rate, self._left, self._left_since = self._left / passed, 0, time.monotonic()
+
     def _step(self) -> None:
         began = time.perf_counter()
         left = self._batch.step()
@@ -132,6 +176,7 @@ class Scheduler:
         self._metrics.steps += 1
         self._metrics.step_seconds += time.perf_counter() - began
         self._done += [row for row in left if not row.cancelled]
+        self._count(len(left))
 
     def _post(self) -> None:
         """Send out what is due, unless the event loop still has its hands full with the last delivery."""
@@ -139,8 +184,10 @@ class Scheduler:
         if self._delivering and rows:
             return
         now = time.perf_counter()
-        pieces = [(row, row.piece()) for row in self._done]
+        self._resting = [row for row in self._resting if row.streamed and row.has_text and not row.finish]
+        pieces = [(row, row.piece()) for row in (*self._done, *self._resting)]
         self._done.clear()
+        self._resting.clear()
         for row in rows:
             if row.streamed and row.has_text and now >= row.next_piece_at:
                 row.next_piece_at = now + PAUSE * len(rows)

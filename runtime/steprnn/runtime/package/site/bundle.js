@@ -81,10 +81,15 @@ export class Bundle {
     if (!this.has(name)) return null;
     const record = parse(await this.read(name), name);
     checkVersion(record, name, "steprnn.vocabulary");
-    const { tokens } = record;
-    const whole = Array.isArray(tokens) && tokens.every((t) => typeof t === "string" && t);
+    const { tokens, unit } = record;
+    const whole = unit === "character" && Array.isArray(tokens) && tokens.every((t) => typeof t === "string" && t);
     if (!whole || !tokens.length || new Set(tokens).size !== tokens.length) {
       const message = `${name}: tokens must be a list of different characters; copy the folder again`;
+      throw new BundleError("damaged", message, { file: name });
+    }
+    const { tokens: size } = this.manifest.step.inputs[0];
+    if (tokens.length !== size) {
+      const message = `${name} has ${tokens.length} tokens and the model ${size}; export again`;
       throw new BundleError("damaged", message, { file: name });
     }
     return tokens;
@@ -115,7 +120,9 @@ function checkManifest(manifest) {
     if (state.next !== `next_${state.name}`) throw new Error(`${state.name} does not pair with its next`);
   }
   for (const tensor of [...step.inputs, ...step.states, ...step.outputs]) {
-    if (!Array.isArray(tensor.shape)) throw new Error(`${tensor.name} has no shape`);
+    const fits = Array.isArray(tensor.shape) && tensor.shape.every((n) => Number.isInteger(n) && n > 0);
+    if (!fits || product(tensor.shape) > 2 ** 28) throw new Error(`${tensor.name} has no shape`);
+    if (tensor.dtype !== "float32" && tensor.dtype !== "int32") throw new Error(`${tensor.name} has no dtype`);
   }
   for (const [name, { bytes, sha256: digest }] of Object.entries(files)) {
     if (!Number.isInteger(bytes) || typeof digest !== "string") throw new Error(`${name} has no record`);
@@ -131,10 +138,21 @@ function checkManifest(manifest) {
   }
 }
 
+function product(shape) {
+  return shape.reduce((a, b) => a * b, 1);
+}
+
 /** Whether a file's name, with `/` between folders, stays in its folder on every system. */
 function isInside(name) {
-  const strange = [...name].some((character) => "\\:".includes(character) || character < " ");
-  return !strange && !name.split("/").some((part) => ["", ".", ".."].includes(part));
+  const strange = /[\\:*?"<>|\x00-\x1f\x7f-\x9f]/.test(name) || /\p{Surrogate}/u.test(name);
+  return !strange && name.length <= 1024 && name.split("/").every(isName);
+}
+
+/** Whether a part of a path is a name on every system, and of a length that one can be given. */
+function isName(part) {
+  const device = /^(con|prn|aux|nul|(com|lpt)[1-9\u00b9\u00b2\u00b3])$/i.test(part.split(".")[0].trimEnd());
+  const short = new TextEncoder().encode(part).length <= 255;
+  return !["", ".", ".."].includes(part) && !/[. ]$/.test(part) && !device && short;
 }
 
 function checkVersion(record, name, format) {

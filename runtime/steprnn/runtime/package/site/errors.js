@@ -27,5 +27,14 @@ export class BundleError extends SteprnnError {}
 /** A state that belongs to another model, or has another shape. */
 export class StateError extends SteprnnError {}
 
+/** A step gave NaN or infinity; `details` tells what, after how many steps, and of which model. */
+export class NotFinite extends SteprnnError {
+  constructor(what, model, steps) {
+    const where = steps === undefined ? "" : ` after ${steps} steps of model ${model.slice(0, 12)}`;
+    const message = `${what}${where}; expected finite numbers: look at its weights and at what went in`;
+    super("not-finite", message, { what, model, steps });
+  }
+}
+
 /** onnxruntime-web cannot be loaded here, or refuses the graph. */
 export class EngineError extends SteprnnError {}

@@ -1,7 +1,7 @@
 // Choosing the next token from logits. docs/sampling.md of steprnn specifies it to the last step:
 // repetition penalty, top-k, top-p, min-p, temperature, draw, from the likeliest token down.
 
-import { UsageError } from "./errors.js";
+import { NotFinite, UsageError } from "./errors.js";
 import { Random } from "./random.js";
 
 const LEAST_TEMPERATURE = 1e-6; // below it the draw is greedy, as it is in Python
@@ -19,14 +19,14 @@ export const DEFAULTS = Object.freeze({
 /** Throws `UsageError` where a value is outside its range. */
 export function checkSampling(options) {
   const { temperature, topK, topP, minP, repeatPenalty, repeatLastN } = options;
-  const whole = (value) => Number.isInteger(value) && value >= 0;
+  const count = (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31;
   const ranges = {
-    temperature: [temperature >= 0 && temperature < Infinity, "at least 0"],
-    topK: [whole(topK), "a whole number, at least 0"],
-    topP: [topP > 0 && topP <= 1, "above 0 and at most 1"],
-    minP: [minP >= 0 && minP <= 1, "between 0 and 1"],
-    repeatPenalty: [repeatPenalty > 0 && repeatPenalty < Infinity, "above 0"],
-    repeatLastN: [whole(repeatLastN), "a whole number, at least 0"],
+    temperature: [temperature >= 0 && temperature <= 1000, "a number from 0 to 1000"],
+    topK: [count(topK), "a whole number from 0 to 2147483647"],
+    topP: [topP > 0 && topP <= 1, "a number above 0 and at most 1"],
+    minP: [minP >= 0 && minP <= 1, "a number from 0 to 1"],
+    repeatPenalty: [repeatPenalty >= 0.01 && repeatPenalty <= 100, "a number from 0.01 to 100"],
+    repeatLastN: [count(repeatLastN), "a whole number from 0 to 2147483647"],
   };
   for (const [name, [fits, expected]] of Object.entries(ranges)) {
     if (typeof options[name] !== "number" || !fits) throw outOfRange(name, options[name], expected);
@@ -67,7 +67,7 @@ export class Sampler {
   }
 
   /**
-   * The next token.
+   * The next token; throws `NotFinite` where the largest logit is NaN or infinite.
    * @param {Float32Array} logits `[vocabulary]`; left as they are
    */
   choose(logits) {
@@ -79,6 +79,8 @@ export class Sampler {
     const { temperature, repeatPenalty } = this.#options;
     if (repeatPenalty !== 1) this.#penalise(repeatPenalty);
     const best = argmax(this.#logits);
+    const top = this.#logits[best];
+    if (!Number.isFinite(top)) throw new NotFinite(`the largest logit is ${top}`);
     const token = temperature < LEAST_TEMPERATURE ? best : this.#draw(best);
     if (repeatPenalty !== 1) {
       this.#recent.push(token);
@@ -142,8 +144,12 @@ export class Sampler {
   }
 }
 
+/** The index of the largest, the lowest among equals; that of the first NaN, if there is one. */
 function argmax(values) {
   let best = 0;
-  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isNaN(values[i])) return i;
+    if (values[i] > values[best]) best = i;
+  }
   return best;
 }

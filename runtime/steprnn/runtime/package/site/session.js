@@ -1,7 +1,7 @@
 // A session: one stream of steps and the state it owns.
 
 import { inTurn } from "./engine.js";
-import { StateError, UsageError } from "./errors.js";
+import { NotFinite, StateError, UsageError } from "./errors.js";
 
 const ARRAYS = { float32: Float32Array, int32: Int32Array };
 
@@ -10,6 +10,7 @@ export class Session {
   #model;
   #engine;
   #tensors = {};
+  #steps = 0;
 
   constructor(model, engine, state) {
     this.#model = model;
@@ -41,12 +42,17 @@ export class Session {
     for (const { name, shape } of step.states) {
       const values = Float32Array.from(state.tensors[name]);
       const size = product(shape);
+      const bad = values.find((v) => !Number.isFinite(v));
+      if (bad !== undefined) {
+        throw new StateError("state", `state ${name} holds ${bad}, from which no stream goes on; begin again`);
+      }
       if (values.length !== size) {
         throw new StateError("state", `state ${name} has ${values.length} values, expected ${size}`);
       }
       tensors[name] = this.#engine.tensor("float32", values, shape);
     }
     this.#tensors = tensors;
+    this.#steps = 0;
   }
 
   /** Back to the beginning of a stream. */
@@ -61,6 +67,7 @@ export class Session {
 
   /**
    * Take one time step. Calls are carried out one after the other, whether they are awaited or not.
+   * Throws `NotFinite` where an output is NaN or a next state NaN or infinite; the state stays as it was.
    * @param {number | ArrayLike<number> | Record<string, number | ArrayLike<number>>} x a token index; or the
    *   values of an input, flat; or an object of them by name where the model has several inputs
    * @returns {Promise<Float32Array | Record<string, Float32Array>>} the output, or outputs by name
@@ -70,11 +77,25 @@ export class Session {
     const fed = this.#feeds(inputs, x);
     const results = await inTurn(async () => {
       const run = await this.#engine.run({ ...fed, ...this.#tensors });
+      this.#steps++;
+      this.#checkFinite(run, outputs);
       for (const name of Object.keys(this.#tensors)) this.#tensors[name] = run[`next_${name}`];
       return run;
     });
     if (outputs.length === 1) return results[outputs[0].name].data;
     return Object.fromEntries(outputs.map(({ name }) => [name, results[name].data]));
+  }
+
+  #checkFinite(run, outputs) {
+    const told = (what) => new NotFinite(what, this.#model.manifest.model, this.#steps);
+    for (const name of Object.keys(this.#tensors)) {
+      const bad = run[`next_${name}`].data.find((v) => !Number.isFinite(v));
+      if (bad !== undefined) throw told(`state ${name} holds ${bad}`);
+    }
+    for (const { name } of outputs) {
+      // Infinity may be meant, as the logarithm of nothing is.
+      if (run[name].data.some(Number.isNaN)) throw told(`output ${name} holds NaN`);
+    }
   }
 
   #feeds(inputs, x) {

@@ -2,7 +2,7 @@
 
 import { Bundle } from "./bundle.js";
 import { Engine } from "./engine.js";
-import { UnknownToken, UsageError } from "./errors.js";
+import { NotFinite, UnknownToken, UsageError } from "./errors.js";
 import { DEFAULTS, Sampler, checkSampling, checkSeed, outOfRange } from "./sampling.js";
 import { Session } from "./session.js";
 import { until } from "./stops.js";
@@ -124,6 +124,7 @@ export class Model {
     const session = this.session();
     let rested = performance.now();
     let logits;
+    let steps = 0;
     const step = async (token) => {
       signal?.throwIfAborted();
       if (performance.now() - rested > SLICE) {
@@ -132,11 +133,21 @@ export class Model {
         rested = performance.now();
       }
       logits = await session.step(token);
+      steps++;
+    };
+    const choose = () => {
+      try {
+        return sampler.choose(logits);
+      } catch (error) {
+        throw error instanceof NotFinite
+          ? new NotFinite(error.details.what, this.manifest.model, steps)
+          : error;
+      }
     };
     for (const token of tokens) await step(token);
     for (let left = length; left > 0; left--) {
       signal?.throwIfAborted();
-      const token = sampler.choose(logits);
+      const token = choose();
       yield this.vocabulary[token];
       if (left > 1) await step(token);
     }

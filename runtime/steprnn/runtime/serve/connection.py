@@ -1,0 +1,126 @@
+"""Connections: those who keep the server waiting are hung up on, and idle ones make room for others.
+
+uvicorn has a timeout between two requests alone, which any byte puts off, and a limit of its own counts open
+sockets: some hundred that say nothing take a server down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .gate import Gate
+
+REQUEST_SECONDS = 10.0  # for the head of a request to come, once it has begun
+IDLE_SECONDS = 75.0  # between two requests: longer than anybody is told to wait before the next
+READ_SECONDS = 30.0  # for a client to read what fills its socket
+FILES = 128  # that are no connections: the engine, the page, the interpreter
+
+
+class Door:
+    """The connections that no request is under way on, the one that has been so for longest first."""
+
+    def __init__(self, gate: Gate, most: int) -> None:
+        self.gate = gate
+        self.most = most  # connections that are open at once
+        self.idle: dict[Connection, None] = {}
+
+
+class Connection(H11Protocol):
+    """A connection of uvicorn's."""
+
+    def __init__(self, door: Door, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._door = door
+        self._seconds: float | None = 0.0  # that it waits for a request; None: there is one
+        self._waiting: asyncio.TimerHandle | None = None  # for a request
+        self._writing: asyncio.TimerHandle | None = None  # for the client to read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Come in; where there are too many, the one that has been idle for longest goes."""
+        super().connection_made(transport)
+        self._look()
+        if len(self.connections) > self._door.most:
+            next(iter(self._door.idle)).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave."""
+        self._door.idle.pop(self, None)
+        for timer in (self._waiting, self._writing):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; for a text that there is no room for, that is all."""
+        if self._seconds == IDLE_SECONDS and (refusal := self._door.gate.refusal(data)):
+            self._unset_keepalive_if_required()
+            self.transport.write(refusal)
+            self._seconds = 0.0  # it begins to wait anew
+        else:
+            super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        """The response is out."""
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._writing = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _look(self) -> None:
+        """Wait for a request, or for the rest of one that has begun, or for nothing while there is one."""
+        idle = self.cycle is None or self.cycle.response_complete
+        seconds = (REQUEST_SECONDS if self.conn.trailing_data[0] else IDLE_SECONDS) if idle else None
+        if seconds == self._seconds:  # whoever sends a byte now and then gains nothing
+            return
+        self._seconds = seconds
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        self._door.idle.pop(self, None)
+        if seconds is not None and not self.transport.is_closing():
+            self._door.idle[self] = None
+            self._waiting = self.loop.call_later(seconds, self.transport.abort)
+
+
+def configured(app: Any, gate: Gate, grace: int) -> uvicorn.Config:
+    """uvicorn's settings for an application; `grace` is the seconds for answers that are under way."""
+    protocol: Any = partial(Connection, Door(gate, _most_connections()))
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        log_config=None,  # uvicorn's own closes the log handlers of whoever calls this in their process
+        access_log=False,
+        log_level="warning",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=int(IDLE_SECONDS) + 1,  # its own timer, which any byte puts off
+        timeout_graceful_shutdown=grace,
+    )
+
+
+def _most_connections() -> int:
+    """As many as this process may have files open, once it may have as many as it can."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(min(hard, 2**16) - FILES, 64) if hard > 0 else 2**16

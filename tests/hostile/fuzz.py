@@ -1,0 +1,307 @@
+"""Mutants of everything that is read from a stranger: `python tests/hostile/fuzz.py --count 1000 --seed 1`.
+
+Each kind runs in a child with a limit on its memory; the child tells before each mutant which it is, so that
+a crash and a hang have a name. A mutant is refused (an error of steprnn, in one line), accepted right (what
+it says is what the unchanged one says, or it was meant to change), wrong, a traceback, a crash or a hang.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steprnn.runtime import Model, State, SteprnnError, load
+from steprnn.runtime.bundle.manifest import FileRecord
+from steprnn.runtime.files import INITIAL, MANIFEST, VOCABULARY
+from steprnn.runtime.package import zip as package_zip
+from steprnn.runtime.parity.reference import Reference
+
+TINY = Path(__file__).parents[1] / "tiny" / "bundle"
+OUTCOMES = ("refused", "right", "wrong", "traceback", "crash", "hang")
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    10**400,
+    1.5,
+    1e308,
+    "",
+    "x",
+    "\ud800",
+    "../x",
+    "con",
+    "a" * 300,
+]
+VALUES += [[], {}, [[]], {"": 0}, "next_h", "float64", "int32", [8], [0], [2**20] * 3]
+MEMORY = 2**31  # above what the child has when it begins: the address space, not what is used
+SECONDS = 30  # for one mutant
+
+
+def mutated_json(record: Any, chance: random.Random) -> Any:
+    """One to three places of a record changed: another value, one less, one twice, a number beside it."""
+    record = json.loads(json.dumps(record))
+    for _ in range(chance.randint(1, 3)):
+        places: list[tuple[Any, Any]] = []
+        waiting = [record]
+        while waiting:
+            value = waiting.pop()
+            inside = list(value.items() if isinstance(value, dict) else enumerate(value))
+            places += [(value, key) for key, _ in inside]
+            waiting += [inner for _, inner in inside if isinstance(inner, dict | list)]
+        if not places:
+            return record
+        holder, key = chance.choice(places)
+        what = chance.randrange(5)
+        if what == 0:
+            del holder[key]
+        elif what == 1 and type(holder[key]) is int:
+            holder[key] += chance.choice([-1, 1, 7])
+        elif what == 2 and isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[key]))
+        elif what == 3 and isinstance(holder, dict):
+            holder[chance.choice(["x", "NAME", "", "a/b", "a\\b"])] = copy.deepcopy(holder[key])
+        else:
+            holder[key] = copy.deepcopy(chance.choice(VALUES))
+    return record
+
+
+def mutated_bytes(data: bytes, chance: random.Random) -> bytes:
+    """Bits flipped, numbers set to extremes, a part cut out, doubled or lost at the end."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 6)):
+        at = chance.randrange(len(changed) or 1)
+        what = chance.randrange(5)
+        if what == 0:
+            changed[at : at + 1] = bytes([chance.randrange(256)])
+        elif what == 1:
+            changed[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", b"\0\0\0\x80"])
+        elif what == 2:
+            del changed[at : at + chance.randint(1, 40)]
+        elif what == 3:
+            changed[at:at] = changed[at : at + chance.randint(1, 40)]
+        else:
+            del changed[chance.randrange(len(changed) or 1) :]
+    return bytes(changed)
+
+
+def said(model: Model) -> str:
+    """What a model writes, greedy and drawn."""
+    return model.generate("分", 8) + model.generate("分", 8, seed=1, temperature=1.0)
+
+
+class Fuzzer:
+    """Makes and tries mutants of one kind, in one process."""
+
+    def __init__(self, kind: str, place: Path) -> None:
+        self.folder = place / "tiny.bundle"
+        shutil.copytree(TINY, self.folder)
+        self.manifest = json.loads((TINY / MANIFEST).read_text(encoding="utf-8"))
+        self.packed = package_zip.write(TINY, place / "tiny.zip").read_bytes()
+        model = load(TINY, engine="onnx")
+        session = model.session()
+        session.step(3)
+        self.state = session.state.to_bytes()
+        self.expected = {engine: said(load(TINY, engine=engine)) for engine in ("onnx", "litert")}
+        self.model = model
+        self.try_one: Callable[[random.Random], str] = getattr(self, f"try_{kind.replace('-', '_')}")
+
+    def opened(self, engine: str) -> str:
+        return "right" if said(load(self.folder, engine=engine)) == self.expected[engine] else "wrong"
+
+    def put(self, name: str, data: bytes) -> None:
+        """A file with its record, so that what reads it is reached."""
+        (self.folder / name).write_bytes(data)
+        record = json.loads(json.dumps(self.manifest))
+        record["files"][name] = vars(FileRecord.of(self.folder / name))
+        (self.folder / MANIFEST).write_text(json.dumps(record), encoding="utf-8")
+
+    def try_manifest(self, chance: random.Random) -> str:
+        record = mutated_json(self.manifest, chance)
+        (self.folder / MANIFEST).write_text(json.dumps(record), encoding="utf-8")
+        return self.opened(chance.choice(["onnx", "litert"]))
+
+    def try_manifest_bytes(self, chance: random.Random) -> str:
+        (self.folder / MANIFEST).write_bytes(mutated_bytes((TINY / MANIFEST).read_bytes(), chance))
+        return self.opened("onnx")
+
+    def try_vocabulary(self, chance: random.Random) -> str:
+        record = mutated_json(json.loads((TINY / VOCABULARY).read_text(encoding="utf-8")), chance)
+        self.put(VOCABULARY, json.dumps(record).encode())
+        load(self.folder, engine="onnx").generate("分", 8)
+        return "right"  # it means what it says now
+
+    def try_npz(self, chance: random.Random) -> str:
+        self.put(INITIAL, mutated_bytes(self.state, chance))
+        said(load(self.folder, engine="onnx"))
+        return "right"
+
+    def try_golden(self, chance: random.Random) -> str:
+        path = self.folder / "golden.npz"
+        path.write_bytes(mutated_bytes((TINY / "golden.npz").read_bytes(), chance))
+        Reference.read(path)
+        return "right"
+
+    def try_state(self, chance: random.Random) -> str:
+        state = State.from_bytes(mutated_bytes(self.state, chance))
+        self.model.session(state).step(5)
+        return "right"
+
+    def try_zip(self, chance: random.Random) -> str:
+        path = self.folder.with_suffix(".zip")
+        path.write_bytes(mutated_bytes(self.packed, chance))
+        return "right" if said(load(path, engine="onnx")) == self.expected["onnx"] else "wrong"
+
+    def try_onnx(self, chance: random.Random) -> str:
+        self.put("step.onnx", mutated_bytes((TINY / "step.onnx").read_bytes(), chance))
+        said(load(self.folder, engine="onnx"))
+        return "right"  # another graph, which says what it says
+
+    def try_tflite(self, chance: random.Random) -> str:
+        data = bytearray((TINY / "step.tflite").read_bytes())
+        for _ in range(chance.randint(1, 4)):  # in the weights: a flatbuffer is not verified by LiteRT
+            data[chance.randrange(len(data) // 2, len(data) // 2 + 1000)] ^= 1 << chance.randrange(8)
+        self.put("step.tflite", bytes(data))
+        said(load(self.folder, engine="litert"))
+        return "right"
+
+    def try_body(self, chance: random.Random) -> str:
+        from steprnn.runtime.serve.errors import ApiError
+        from steprnn.runtime.serve.protocol import Limits, parse
+
+        asked = {
+            "prompt": "分",
+            "max_tokens": 3,
+            "temperature": 1,
+            "n": 2,
+            "stop": ["月"],
+            "seed": 3,
+            "top_p": 0.5,
+        }
+        data = json.dumps(mutated_json(asked | {"logprobs": 1, "stream_options": {}}, chance)).encode()
+        if chance.random() < 0.3:
+            data = mutated_bytes(data, chance)
+        assert self.model.vocabulary is not None
+        try:
+            parse(data, "tiny", self.model.vocabulary, Limits())
+        except ApiError as error:
+            error.body["error"]["message"].encode("utf-8")
+            return "refused"
+        return "right"
+
+
+KINDS = [name.removeprefix("try_").replace("_", "-") for name in vars(Fuzzer) if name.startswith("try_")]
+
+
+def child(kind: str, seed: int, count: int) -> None:
+    """Try mutants `seed` to `seed + count - 1`, a line before and after each."""
+    with tempfile.TemporaryDirectory() as place:
+        fuzzer = Fuzzer(kind, Path(place))
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        for number in range(seed, seed + count):
+            sys.stdout.write(f"{number}\n")
+            sys.stdout.flush()
+            try:
+                outcome = fuzzer.try_one(random.Random(number))
+            except SteprnnError as error:
+                outcome = "traceback" if "\n" in str(error) else "refused"
+            except Exception as error:
+                outcome = f"traceback {type(error).__name__}: {' '.join(str(error).split())[:100]}"
+            sys.stdout.write(f"{outcome}\n")
+        sys.stdout.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
+        sys.stdout.flush()
+        os._exit(0)  # an engine that was given damaged graphs may not end well
+
+
+def run(kind: str, seed: int, count: int) -> tuple[Counter[str], list[str], int]:
+    """Outcomes of a kind, the mutants that are none of refused and right, and the peak in kB."""
+    outcomes: Counter[str] = Counter()
+    bad: list[str] = []
+    peak = 0
+    at = seed
+    while at < seed + count:
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            kind,
+            "--seed",
+            str(at),
+            "--count",
+            str(seed + count - at),
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout is not None
+            number = at - 1
+            timer = threading.Timer(SECONDS * 4, process.kill)
+            hung = False
+            timer.start()
+            for line in iter(process.stdout.readline, ""):
+                timer.cancel()
+                timer = threading.Timer(SECONDS, process.kill)
+                timer.start()
+                word = line.strip()
+                if word.isdigit():
+                    number = int(word)
+                elif word.startswith("peak "):
+                    peak, number = max(peak, int(word[5:])), seed + count
+                else:
+                    outcomes[word.split()[0]] += 1
+                    if word not in ("refused", "right"):
+                        bad.append(f"{kind} {number}: {word}")
+            hung = not timer.is_alive()
+            timer.cancel()
+            process.wait()
+        if number < seed + count:
+            outcome = "hang" if hung else "crash"
+            outcomes[outcome] += 1
+            bad.append(f"{kind} {number}: {outcome} {process.returncode}")
+        at = max(number, at) + 1
+    return outcomes, bad, peak
+
+
+def main() -> int:
+    """Every kind; a table, and 1 where anything but a refusal or a right answer came out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=1000, help="mutants of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
+    parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.seed, arguments.count)
+    failed = []
+    out = io.StringIO()
+    out.write(f"| kind | tried | {' | '.join(OUTCOMES)} | peak, MB |\n|{' --- |' * (len(OUTCOMES) + 3)}\n")
+    for kind in arguments.kinds:
+        outcomes, bad, peak = run(kind, arguments.seed, arguments.count)
+        failed += bad
+        figures = " | ".join(str(outcomes[outcome]) for outcome in OUTCOMES)
+        out.write(f"| {kind} | {arguments.count} | {figures} | {peak // 1000} |\n")
+    sys.stdout.write(out.getvalue())
+    sys.stderr.writelines(f"{line}\n" for line in failed[:50])
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Some mutants of each kind of file; `make hostile` makes many more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import fuzz
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_mutants_are_refused_or_right(kind: str) -> None:
+    command = [sys.executable, str(Path(fuzz.__file__)), "--kinds", kind, "--count", "40", "--seed", "10000"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"| {kind} | 40 |" in ended.stdout
+
+
+def test_the_judge_notices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind whose mutants are read wrongly, raise, crash and hang."""
+    program = """
+import os, sys
+seed = int(sys.argv[sys.argv.index("--seed") + 1])
+for number, outcome in enumerate(["right", "wrong", "traceback ValueError: x", "crash", "right", "refused"]):
+    if number >= seed:
+        print(number, flush=True)
+        if outcome == "crash":
+            os.abort()
+        print(outcome, flush=True)
+print("peak 1000", flush=True)
+"""
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        fuzz.subprocess,
+        "Popen",
+        lambda command, **how: popen([command[0], "-c", program, *command[2:]], **how),
+    )
+    outcomes, bad, peak = fuzz.run("zip", 0, 6)
+    assert outcomes == {"right": 2, "wrong": 1, "traceback": 1, "crash": 1, "refused": 1}
+    assert bad == ["zip 1: wrong", "zip 2: traceback ValueError: x", "zip 3: crash -6"]
+    assert peak == 1000

@@ -82,7 +82,7 @@ def test_web_handler_answers_many_at_once(address: str, models: dict[str, Model]
         ({"prompt": "爱"}, "'爱' not among the 21 characters"),
         ({}, "the prompt is empty"),
         ({"prompt": "分", "length": "many"}, "invalid literal for int()"),
-        ({"prompt": "分", "temperature": "-1"}, "temperature is -1.0; expected at least 0"),
+        ({"prompt": "分", "temperature": "-1"}, "temperature is -1.0; expected a number from 0 to 1000"),
     ],
 )
 def test_web_handler_says_what_is_wrong(address: str, query: dict[str, str], words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -375,3 +376,46 @@ def test_weights_alone_are_refused_with_a_way_out(tmp_path: Path) -> None:
     shaken(hard_sigmoid_lstm()).save_weights(path, save_format="h5")
     with pytest.raises(CheckpointError, match="holds weights alone, without the model; build it in Python"):
         open_source(path)
+
+
+def begun_behind_a_mask() -> Any:
+    x, h, c = tf_keras.Input((None,)), tf_keras.Input((6,)), tf_keras.Input((6,))
+    embedded = layers.Embedding(1000, 4, mask_zero=True)(x)
+    y = layers.LSTM(6, return_sequences=True)(embedded, initial_state=[h, c])
+    return tf_keras.Model([x, h, c], layers.Dense(5)(y))
+
+
+def joined_with_what_has_no_mask() -> Any:
+    x, other = tf_keras.Input((None, 3)), tf_keras.Input((None, 2))
+    y = layers.Concatenate()([layers.Masking(-1.0)(x), other])
+    return tf_keras.Model([x, other], layers.LSTM(6, return_sequences=True)(y))
+
+
+def scaled_behind_a_mask() -> Any:
+    y = x = tf_keras.Input((None,))
+    for layer in (layers.Embedding(1000, 4, mask_zero=True), layers.Rescaling(0.5), layers.GRU(6)):
+        y = layer(y)
+    return tf_keras.Model(x, y)
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (begun_behind_a_mask, "(LSTM)"),
+        (joined_with_what_has_no_mask, "(Concatenate)"),
+        (scaled_behind_a_mask, "(Rescaling)"),
+    ],
+)
+def test_a_mask_that_is_handed_on_in_another_way_is_refused(
+    build: Build, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token of a thousand is rarely the one that masks: masked steps are planted."""
+    shaken(build()).save(tmp_path / "model.h5")
+    with pytest.raises(CheckpointError, match=r"means another thing in Keras 3\.\S+ than in tf_keras"):
+        open_source(tmp_path / "model.h5")
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    monkeypatch.setattr(comparison.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="masks time steps before layer") as raised:
+        open_source(tmp_path / "model.h5")
+    assert named in str(raised.value)
+    assert str(raised.value).endswith("pip install tf_keras to have it compared")

@@ -74,7 +74,7 @@ for build in (residual, nested, masked, stateful, given, one_hot):
 
 x = keras.Input((None, 4))
 for model, words in (
-    (keras.Model(x, ops.cumsum(layers.LSTM(3, return_sequences=True)(x), axis=1)), "mixes time steps"),
+    (keras.Model(x, ops.cumsum(layers.LSTM(3, return_sequences=True)(x), axis=1)), "reads other time steps"),
     (keras.Model(x, layers.Bidirectional(layers.LSTM(3))(x)), "reads the sequence from both ends"),
 ):
     try:

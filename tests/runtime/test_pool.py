@@ -6,13 +6,14 @@ import multiprocessing
 import pickle
 import shutil
 import threading
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from steprnn.runtime import BundleError, Model, Session, load, pool
+from steprnn.runtime import BundleError, Model, load, pool
 from steprnn.runtime.parity.levels import begin
 from steprnn.runtime.pool import Pool
 
@@ -65,14 +66,6 @@ def test_a_runner_is_lent_again(model: Model) -> None:
     assert made == [1, 2, 1]
 
 
-def written(model: Model, queue: Any) -> None:
-    queue.put(model.generate("分开", 20, seed=3, temperature=1.0))
-
-
-def gone_on(session: Session, queue: Any) -> None:
-    queue.put(session.step([7, 8]))
-
-
 @pytest.mark.parametrize("engine", ["litert", "onnx"])
 @pytest.mark.parametrize("start", ["spawn", "fork"])
 def test_a_model_and_a_session_in_another_process(tiny: Path, start: str, engine: str) -> None:
@@ -80,17 +73,11 @@ def test_a_model_and_a_session_in_another_process(tiny: Path, start: str, engine
     model = load(tiny, engine=engine)
     session = model.session(batch=2)
     session.step([1, 2])
-    queue = context.Queue()
-    for work, what in ((written, model), (gone_on, session)):
-        process = context.Process(target=work, args=(what, queue))
-        process.start()
-        got = queue.get(timeout=120)
-        process.join(60)
-        assert process.exitcode == 0
-        if work is written:
-            assert got == model.generate("分开", 20, seed=3, temperature=1.0)
-        else:
-            np.testing.assert_array_equal(got, session.step([7, 8]))
+    writes = methodcaller("generate", "分开", 20, seed=3, temperature=1.0)
+    goes_on = methodcaller("step", [7, 8])
+    with context.Pool(1) as pool:
+        assert pool.apply_async(writes, (model,)).get(120) == writes(model)
+        np.testing.assert_array_equal(pool.apply_async(goes_on, (session,)).get(120), goes_on(session))
 
 
 def test_a_pickle_of_a_bundle_that_was_replaced(tiny: Path, tmp_path: Path, edit_manifest: Any) -> None:

@@ -106,6 +106,7 @@ class Session:
         self._batch = batch
         self._tensors: dict[str, NDArray[np.float32]] = {}
         self._float_inputs = [t.name for t in model.manifest.step.stepped if np.dtype(t.dtype).kind == "f"]
+        self._given = [t.name for t in model.manifest.step.inputs]  # what only begins the states is not
         self._static = self._checked_inputs(static or {}, model.manifest.static)
         self.reset()
         if state is not None:
@@ -166,8 +167,8 @@ class Session:
         arrays = self._static | self._checked_inputs(given, spec.stepped)
         with self._model.runner(self._batch) as runner:
             runner.set_state(self._tensors)
-            for name, array in runner.inputs.items():
-                array[...] = arrays[name]
+            for name in self._given:
+                runner.inputs[name][...] = arrays[name]
             runner.run()
             tensors = runner.get_state()
             outputs = {name: array.copy() for name, array in runner.outputs.items()}

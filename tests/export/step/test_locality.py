@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from steprnn.export import export
 from steprnn.export.check.proofs import prove
-from steprnn.export.inspect.keras import read as inspected
 from steprnn.export.step.derive import derive
+from steprnn.export.step.graph import functional_graph
 from steprnn.export.step.layers import TIMELESS
 from steprnn.runtime.errors import ExportError
 
@@ -368,16 +366,19 @@ class Past(layers.Conv1D):
         return self.function(super().call(inputs))
 
 
-class Around(layers.LSTM):
-    """An LSTM that does not run its own `super().call`."""
+class Foreign(layers.Layer):
+    """A layer that runs a function of another library."""
 
-    def call(
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
-    ) -> Any:
-        return layers.LSTM.call(self, sequences, initial_state, mask, training)
+    def call(self, x: Any) -> Any:
+        y = tf.numpy_function(np.tanh, [x], tf.float32)
+        y.set_shape(x.shape)
+        return y
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
 
 
-MUTED = r"depends on the index of the time step \(SelectV2 <- Less <- StridedSlice <- Range\)"
+UNFOLLOWED = "has a call of its own that cannot be followed, so it has no step; put what it does into a layer"
 
 
 def muted(y: Any) -> Any:
@@ -388,12 +389,12 @@ def muted(y: Any) -> Any:
 def test_an_lstm_that_mutes_after_step_100(masked: bool) -> None:
     before = [layers.Masking()] if masked else []
     said = refused(sequence(*before, Wrapped(4, function=muted, return_sequences=True)))
-    assert re.match(rf"layer 'odd' \(Wrapped\) {MUTED}, so it has no step; let the caller give", said), said
+    assert said.startswith(f"layer 'odd' (Wrapped) {UNFOLLOWED}"), said
 
 
 def test_a_convolution_that_mutes_after_step_100() -> None:
     said = refused(sequence(Past(4, 3, function=muted), lstm()))
-    assert re.match(rf"layer 'odd' \(Past\) {MUTED}, so it has no step; let the caller give", said), said
+    assert said.startswith(f"layer 'odd' (Past) {UNFOLLOWED}"), said
 
 
 def test_an_activation_of_a_convolution_that_mixes_time_steps() -> None:
@@ -419,32 +420,57 @@ def test_a_subclass_that_changes_nothing_over_time(options: dict[str, Any]) -> N
     assert prove(step) is not None
 
 
-def test_a_subclass_whose_call_the_step_does_not_run_is_found_by_the_trial() -> None:
-    """Local in time, so it is read; but the step calls the cell alone, which does not double."""
-    step = derive(shaken(sequence(Wrapped(4, function=lambda y: 2.0 * y, return_sequences=True))))
-    with pytest.raises(ExportError, match="the chained step is not the model"):
-        prove(step)
+def test_what_a_subclass_does_besides_is_in_the_step() -> None:
+    """It is opened: what comes before and behind its memory is read and stepped as layers are."""
+
+    class Grandchild(Wrapped):
+        pass
+
+    def behind(y: Any) -> Any:
+        return 2.0 * ops.clip(y, -0.5, 0.5)
+
+    for own in (Wrapped, Grandchild):
+        model = shaken(sequence(own(4, function=behind, return_sequences=True)))
+        step = derive(model)
+        assert prove(step) is not None
+        assert step.reading.layers >= 2
+        said = refused(sequence(own(4, function=lambda y: ops.flip(y, axis=1), return_sequences=True)))
+        assert re.match(r"layer 'flip(_\d)?' \(Flip\) reads other time steps", said), said
 
 
-def test_a_layer_that_cannot_be_read_is_shown_by_test_only(tmp_path: Path) -> None:
-    model = shaken(sequence(Around(4, return_sequences=True, name="around"), layers.Dense(2)))
-    note = (
-        "layer 'around' (Around) cannot be read (it does not run super().call of LSTM); that it acts on each "
-        "time step alone is shown by test only"
-    )
-    lines: list[str] = []
-    manifest = export(
-        model, tmp_path / "b", formats=("onnx",), variants=("float32",), chained_steps=128, say=lines.append
-    )
-    assert note in lines
-    assert manifest.about["proofs"]["read"] == 1
-    assert manifest.about["proofs"]["by_test_only"] == ["around"]
+def test_a_model_whose_class_has_a_call_of_its_own_is_stepped_by_that() -> None:
+    class Safe(keras.Sequential):
+        def call(self, x: Any, **options: Any) -> Any:
+            return super().call(ops.clip(x, -0.5, 0.5), **options)
+
+    step = derive(shaken(Safe([layers.Input((None, 4)), layers.LSTM(4), layers.Dense(2)])))
+    assert prove(step) is not None
+    assert {
+        op.__class__.__name__ for op in functional_graph(Safe([layers.Input((None, 4)), lstm()])).operations
+    } >= {"Clip"}
 
 
-def test_inspect_tells_what_cannot_be_read(tmp_path: Path) -> None:
-    keras.saving.register_keras_serializable("steprnn_tests")(Around)
-    sequence(Around(4, return_sequences=True, name="around"), layers.Dense(2)).save(tmp_path / "model.keras")
-    assert any("is shown by test only" in note for note in inspected(tmp_path / "model.keras").notes)
+def test_a_bound_that_the_length_may_pass_is_no_whole() -> None:
+    """Over nine steps the last 512 of a sequence are all of it."""
+    for name, function in {
+        "the last 512": lambda v: v[:, tf.maximum(tf.shape(v)[1] - 512, 0) :],
+        "the first 300": lambda v: v[:, : tf.minimum(tf.shape(v)[1], 300)],
+        "padded beyond 300": lambda v: tf.pad(v, [[0, 0], [tf.maximum(tf.shape(v)[1] - 300, 0), 0], [0, 0]]),
+        "step 300 at most": lambda v: v + tf.gather(v, tf.minimum(tf.shape(v)[1], 300) - 1, axis=1)[:, None],
+    }.items():
+        said = refused(functional(lambda x, f=function: lstm()(Custom(f)(x))))
+        assert "so it has no step" in said, name
+    whole = Custom(lambda v: v[:, : tf.shape(v)[1]])
+    assert derive(functional(lambda x: lstm()(whole(x)))).reading.unread == ()
+
+
+def test_a_layer_that_cannot_be_read_is_shown_by_test_only() -> None:
+    step = derive(shaken(sequence(lstm(), Foreign(name="odd"), layers.Dense(2))))
+    (note,) = step.notes
+    assert note.startswith("layer 'odd' (Foreign) cannot be read (it is compiled, or in another language (")
+    assert note.endswith("; that it acts on each time step alone is shown by test only")
+    assert step.reading.unread == ("odd",)
+    assert step.reading.layers == 1
 
 
 # What the trial takes up from it.

@@ -145,7 +145,7 @@ def test_every_format_has_its_own_start_and_the_check_judges_it(tmp_path: Path) 
     onnx.write(other, tmp_path / "b/start.onnx")  # of a model with other weights
     broken = [c for c in candidates if c.name == "onnx-start"]
     failed = [str(f) for f in judge_all(step, broken, steps=32, seeds=1) if not f.passed]
-    assert failed[0].startswith("onnx-start in onnx fails at the level 'one step'")
+    assert failed[0].startswith("onnx-start in onnx fails at the level 'weights'")
 
 
 def test_the_bundle_is_checked_on_its_own_with_its_start(tmp_path: Path, capsys: Any) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import layers, tree
 
 from steprnn.runtime.errors import CheckpointError
 
-from ..step.graph import functional_graph, token_count
+from ..step.graph import functional_graph, makes_mask, operations, token_count
 
 STEPS = 12  # that a file is compared over
 SAME, SAME_16 = 1e-5, 2e-2  # largest difference to the largest value, in float32 and in 16 bits
@@ -26,6 +26,7 @@ def compare(path: Path, model: keras.Model, trust: bool) -> dict[str, Any] | Non
     `CheckpointError` where they do not say the same.
     """
     if importlib.util.find_spec("tf_keras") is None:
+        _refuse_masks(path, model)
         return None
     import tf_keras
 
@@ -36,6 +37,7 @@ def compare(path: Path, model: keras.Model, trust: bool) -> dict[str, Any] | Non
             own = tf_keras.models.load_model(path, compile=False, safe_mode=not trust)
             expected = tree.flatten(own(_packed(own, inputs), training=False))
         except Exception:  # code of the maker's own, what only an older Keras 2 read, or cuDNN without a GPU
+            _refuse_masks(path, model)
             return None
     got = tree.flatten(model(_packed(model, inputs), training=False))
     difference = 0.0
@@ -61,10 +63,38 @@ def _sample(model: Any, tensor: Any) -> Any:
     """Tokens, or a standard normal signal, for an input of the model."""
     shape = [size or (STEPS if axis else 2) for axis, size in enumerate(tensor.shape)]
     generator = np.random.default_rng(0)
-    tokens = token_count(functional_graph(model), tensor)
+    graph = functional_graph(model)
+    tokens = token_count(graph, tensor)
     if tokens is None:
-        return generator.standard_normal(shape).astype("float32" if "float" in tensor.dtype else tensor.dtype)
-    return generator.integers(0, tokens, shape).astype(tensor.dtype)
+        kind = "float32" if "float" in tensor.dtype else tensor.dtype
+        sample, masked = generator.standard_normal(shape).astype(kind), _mask_value(graph)
+    else:
+        sample, masked = generator.integers(0, tokens, shape).astype(tensor.dtype), 0
+    if masked is not None and len(shape) > 1:  # some time steps in the middle and at the end
+        sample[:, STEPS // 3 : STEPS // 2] = sample[0, -STEPS // 6 :] = masked
+    return sample
+
+
+def _mask_value(graph: Any) -> float | None:
+    masking = (op for op in operations(graph) if isinstance(op, layers.Masking))
+    return next((op.mask_value for op in masking), None)
+
+
+def _refuse_masks(path: Path, model: keras.Model) -> None:
+    """Refuse what nobody compared where the two hand masks on in different ways."""
+    found = operations(functional_graph(model))
+    if not any(map(makes_mask, found)):
+        return
+    for op in found:
+        begun = isinstance(op, layers.RNN) and any(
+            len(tree.flatten([n.arguments.args, n.arguments.kwargs])) > 1 and len(n.input_tensors) > 1
+            for n in op._inbound_nodes
+        )
+        if begun or isinstance(op, layers.Concatenate | layers.Rescaling | layers.Identity):
+            raise CheckpointError(
+                f"{path} masks time steps before layer {op.name!r} ({type(op).__name__}), where Keras 2 hands"
+                " masks on in another way than Keras 3; pip install tf_keras to have it compared"
+            )
 
 
 def _is_16_bits(model: keras.Model) -> bool:

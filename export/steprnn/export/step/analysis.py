@@ -22,6 +22,7 @@ from .graph import (
     carried,
     flat_sequence,
     is_final_state,
+    is_stock,
     is_window,
     makes_mask,
     operations,
@@ -106,7 +107,9 @@ class Analysis:
             value = moment.tensors.get(names.get(i, ""))
             if value is None:
                 value = ops.zeros((1, *symbol.shape[1 + timed :]), tensor.dtype)
-            given.append(moment.add_time(value) if timed else ops.cast(value, tensor.dtype))
+            if not timed or "int" in tensor.dtype:  # whole numbers of 8 bits wrap around in the model too
+                value = ops.cast(value, tensor.dtype)
+            given.append(moment.add_time(value) if timed else value)
         return given
 
     def results(self, outputs: list[Any], moment: Moment) -> Tensors:
@@ -121,8 +124,11 @@ class Analysis:
     def _symbol(self, tensor: Any, may_be_sequence: bool) -> Any:
         rank = len(tensor.shape)
         is_token = token_count(self.graph, tensor) is not None
+        # Beside a sequence one number a row, whatever axes it is given, is no sequence of one.
+        is_condition = tensor.shape[1:] == (1,) and any(len(t.shape) > 2 for t in self.graph.inputs)
         has_time = rank > 2 or (
-            rank == 2 and (tensor.shape[1] is None or is_token or is_window(self.graph, tensor))
+            rank == 2
+            and (tensor.shape[1] is None or is_token or (is_window(self.graph, tensor) and not is_condition))
         )
         timed = may_be_sequence and has_time
         shape = (BATCH, None, *tensor.shape[2:]) if timed else (BATCH, *tensor.shape[1:])
@@ -155,6 +161,9 @@ class Analysis:
             part = self._convolution(op, tensors[0])
         else:
             part = part_of(op, timed)
+        if part.remembers and not is_stock(op):  # one that can be followed was opened by the walk
+            instead = "put what it does into a layer before or behind it"
+            raise refusal(op, "has a call of its own that cannot be followed", instead)
         self.parts[call.key] = part
         if part.remembers:
             self._read |= origin - {TIME}

@@ -56,11 +56,27 @@ def functional_graph(model: Any) -> Any:
 
     With `walk`, the one place that leans on Keras's private walk of a graph.
     """
+    if isinstance(model, keras.Model) and _calls_its_own_way(model):
+        return _opened(model)
     if isinstance(model, keras.Sequential):
         model = model._functional
     if hasattr(model, "_run_through_graph") and model.inputs:
         return model
     return _opened(model) if isinstance(model, layers.Layer) else None
+
+
+def _calls_its_own_way(layer: Any) -> bool:
+    """Whether the class of a layer, or one between it and Keras's, has a `call` of its own."""
+    own = itertools.takewhile(lambda c: not c.__module__.startswith("keras."), type(layer).__mro__)
+    return any("call" in vars(c) for c in own)
+
+
+def is_stock(op: Any) -> bool:
+    """Whether Keras's own code runs where a layer is called."""
+    names = ("__call__", "call", "inner_loop", "convolution_op")
+    return all(
+        getattr(type(op), name).__module__.startswith("keras.") for name in names if hasattr(type(op), name)
+    )
 
 
 def _opened(layer: layers.Layer) -> Any:
@@ -74,11 +90,18 @@ def _opened(layer: layers.Layer) -> Any:
 
 
 def _traced(layer: layers.Layer) -> Any:
-    own = not type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.Model | layers.RNN)
-    remembers = isinstance(layer, MAY_REMEMBER) and "call" in vars(type(layer))
-    inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
-    tensors = layer._inbound_nodes[0].input_tensors if own and layer._inbound_nodes else []
-    if len(tensors) != 1 or not (inner or remembers):
+    if type(layer).__module__.startswith("keras."):
+        return None
+    if isinstance(layer, keras.Model):
+        tensors = list(layer.inputs or ()) if _calls_its_own_way(layer) else []
+        remembers = False
+    else:
+        tensors = layer._inbound_nodes[0].input_tensors if layer._inbound_nodes else []
+        remembers = isinstance(layer, MAY_REMEMBER) and _calls_its_own_way(layer)
+        inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
+        if not remembers and (isinstance(layer, layers.RNN) or not inner):
+            return None
+    if len(tensors) != 1:
         return None
     x = keras.Input(tensors[0].shape[1:], tensors[0].shape[0], tensors[0].dtype)
     try:
@@ -98,7 +121,11 @@ def _as_it_is_called(layer: layers.Layer) -> Iterator[None]:
     call = base.call
 
     def shown(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return plain(*args, **kwargs) if self is layer else call(self, *args, **kwargs)
+        if self is not layer:
+            return call(self, *args, **kwargs)
+        given = inspect.signature(call).bind(self, *args, **kwargs).arguments
+        _, (_, sequence), *options = given.items()
+        return plain(sequence, **{n: v for n, v in options if v is not None and n != "training"})
 
     base.call = shown
     try:

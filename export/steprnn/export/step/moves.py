@@ -6,7 +6,7 @@ steps of a run a shift by 84 shows nothing of what it moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from .rules import INDEX, TIME, Bits, Node, Seen, along, either, gathered, nothing, rule, union
+
+ADDITIONS = frozenset(
+    "Add AddV2 Cast ConcatV2 ExpandDims GatherV2 Identity Neg Pack Reshape Squeeze StridedSlice Sub".split()
+)
 
 
 @rule("Reshape Squeeze ExpandDims", data=(0,))
@@ -41,7 +45,8 @@ def _tiled(node: Node) -> list[Bits]:
 @rule("Pad PadV2 MirrorPad", data=(0, 2))
 def _padded(node: Node) -> list[Bits]:
     data, widths = node.inputs[0], node.inputs[1].value
-    axes = [a for a, pair in enumerate(widths) if pair.any()]
+    moved = bool(union(node.inputs[1].bits))  # by the length: perhaps not in so short a run
+    axes = [a for a, pair in enumerate(widths) if pair.any() or moved]
     if node.op.type == "MirrorPad":
         mode = "reflect" if node.attribute("mode") == b"REFLECT" else "symmetric"
         bits = np.pad(data.bits, widths, mode)  # type: ignore[call-overload]
@@ -86,7 +91,7 @@ def _sliced(node: Node) -> list[Bits]:
         return tuple(found)
 
     now, longer = index([p.value for p in places]), index([p.longer for p in places])
-    return [data.bits[now] | _of_a_part(node, data, now, longer)]
+    return [data.bits[now] | _of_a_part(node, data, now, longer) | _bounded(node, range(1, 4))]
 
 
 @rule("Slice", data=(0,))
@@ -97,7 +102,20 @@ def _cut(node: Node) -> list[Bits]:
         return tuple(slice(int(b), None if n < 0 else int(b + n)) for b, n in zip(begin, size, strict=True))
 
     now, longer = index(begin.value, size.value), index(begin.longer, size.longer)
-    return [data.bits[now] | _of_a_part(node, data, now, longer)]
+    return [data.bits[now] | _of_a_part(node, data, now, longer) | _bounded(node, (1, 2))]
+
+
+def _bounded(node: Node, bounds: Iterable[int]) -> np.int64:
+    """INDEX where a bound is made of the length by more than adding: today the length may be below it."""
+    follows = any(union(node.inputs[i].bits) and not _adds_alone(node.op.inputs[i].op) for i in bounds)
+    return INDEX if follows else np.int64(0)
+
+
+def _adds_alone(op: tf.Operation) -> bool:
+    """Whether what it gives is a length, or a length and a number."""
+    if op.type in ("Shape", "Const", "Placeholder"):
+        return True
+    return op.type in ADDITIONS and all(_adds_alone(i.op) for i in op.inputs)
 
 
 def _of_a_part(node: Node, data: Seen, now: tuple[Any, ...], longer: tuple[Any, ...]) -> np.int64:
@@ -187,7 +205,8 @@ def _looked_up(node: Node) -> list[Bits]:
     steps, more = data.value.shape[axis], data.longer.shape[axis]
     if not batch and not union(indices.bits) & TIME and union(data.bits):
         bits = np.take(data.bits, indices.value, axis)
-        if steps != more and _is_last(indices.value, indices.longer, steps, more):
+        is_last = steps != more and _is_last(indices.value, indices.longer, steps, more)
+        if is_last and _adds_alone(node.op.inputs[1].op):
             return [bits]
     else:
         bits = gathered(data.bits, [axis]) if union(data.bits) else nothing((*before, 1, *after))

@@ -8,11 +8,10 @@ from typing import Any
 from keras import layers, tree
 
 from .contract import Reading
-from .graph import Call
+from .graph import Call, is_stock
 from .layers import refusal
 from .locality import Unreadable, read
 from .memory import Convolution, reach
-from .overridden import is_stock, read_around
 from .parts import Encoded, Part
 
 
@@ -64,9 +63,8 @@ class Reader:
             self._read(Call(call.key, activation, (outputs,), {}), Part(True), outputs)
         if is_stock(op) and (part.remembers or part.by_rule):
             return outputs
-        look = read_around if part.remembers else read
         try:
-            outputs, compared = look(call, outputs, self._masked, self._length)
+            outputs, compared = read(call, outputs, self._masked, self._length)
             self._compared |= compared
             self._layers += 1
         except Unreadable as error:

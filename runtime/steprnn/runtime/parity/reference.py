@@ -68,7 +68,8 @@ class Reference:
         parts |= {f"result/{n}": a.astype(np.float32) for n, a in self.results.items()}
         parts |= {f"unit/{n}": np.array(u) for n, u in self.units.items()}
         parts |= {f"state/{n}": a.astype(np.float32) for n, a in (self.state or {}).items()}
-        np.savez(path, **parts)  # type: ignore[arg-type]
+        rows = {name: np.asarray(array, order="C") for name, array in parts.items()}
+        np.savez(path, **rows)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> Reference:

@@ -130,6 +130,14 @@ def nested_models() -> Any:
 
 
 @kept
+def nested_functional_model() -> Any:
+    i = layers.Input((None, FEATURES))
+    inner = tf_keras.Model(i, layers.LSTM(5, return_sequences=True)(i))
+    x = layers.Input((None, FEATURES))
+    return tf_keras.Model(x, layers.Dense(2)(inner(x)))
+
+
+@kept
 def the_same_layer_twice() -> Any:
     x, shared = layers.Input((None, FEATURES)), layers.Dense(FEATURES, activation="hard_sigmoid")
     return tf_keras.Model(x, layers.LSTM(5, return_sequences=True)(shared(shared(x))))

@@ -98,6 +98,27 @@ def behind_letters(length: int | None) -> Callable[[], Any]:
     return build
 
 
+def words_of_letters() -> Any:
+    """A mask of letters in words, which is one of words and letters to Keras."""
+    x = keras.Input((None, 5, 3))
+    inner = layers.TimeDistributed(layers.LSTM(4))(layers.Masking()(x))
+    return keras.Model(x, layers.LSTM(3)(inner))
+
+
+class Counting(layers.Layer):
+    """A cell that counts its calls in a variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state_size = self.output_size = 4
+        self.calls = self.add_weight(shape=(), trainable=False)
+
+    def call(self, x: Any, states: Any) -> Any:
+        self.calls.assign_add(1.0)
+        h = ops.tanh(x + states[0])
+        return h, [h]
+
+
 class Noise(layers.Layer):
     """Drawn anew at each call, in use too."""
 
@@ -211,6 +232,16 @@ def transposed() -> Any:
             behind_transposed(layers.Cropping2D(((1, 0), (0, 0)), name="odd")),
             "layer 'odd' (Cropping2D) reads 1 more time steps of a Conv2DTranspose than there are, so it has "
             "no step; crop them just behind it: Cropping2D(((0, 1), (0, 0)))",
+        ),
+        (
+            behind(layers.ZeroPadding1D((2, 0), data_format="channels_first", name="odd")),
+            "layer 'odd' (ZeroPadding1D) has the time axis last (channels_first), so it has no step; "
+            "use channels_last",
+        ),
+        (
+            lambda: functional(lambda x: layers.RNN(Counting(), return_sequences=True, name="odd")(x)),
+            "layer 'odd' (RNN) changes a variable at every call, as drawing at random does, so it has no "
+            "step; draw outside the model, and give it what was drawn as an Input",
         ),
         (
             padded([[0, 0], [0, 2], [0, 0]]),
@@ -411,6 +442,25 @@ def operations(model: Any) -> set[str]:
         if hasattr(op, "layers"):
             found |= operations(op)
     return found
+
+
+def flat_frames() -> Any:
+    """A Reshape that keeps seven time steps, on sequences of any length."""
+    return functional(lambda x: layers.LSTM(3)(layers.Reshape((7, 2))(x[..., :2])))
+
+
+@pytest.mark.parametrize("build", [flat_frames, words_of_letters])
+def test_what_does_not_run_is_refused_in_a_line(build: Callable[[], Any]) -> None:
+    words = "the model, or its step, does not run on sequences of 256 time steps: "
+    assert refused(build()).startswith(words)
+
+
+def test_a_layer_named_as_the_second_call_of_another_is_told_apart() -> None:
+    x = keras.Input((None, 4))
+    shared = lstm(name="lstm")
+    step = derive(keras.Model(x, lstm(3, name="lstm_2")(shared(shared(x)))))
+    names = ["lstm_h", "lstm_c", "lstm_3_h", "lstm_3_c", "lstm_2_h", "lstm_2_c"]
+    assert [t.name for t in step.spec.states] == names
 
 
 def test_the_document_has_every_refusal_in_its_own_words() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steprnn.runtime.errors import ExportError
+from steprnn.runtime.errors import ExportError, SteprnnError
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, chain, units_of
 
@@ -43,7 +43,23 @@ def prove(step: Step) -> Proofs | None:
     """
     if step.on_sequences is None:
         return None
-    steps = step.fixed_steps or max(STEPS, REACHES * step.reading.reach)
+    try:
+        return _proved(step)
+    except SteprnnError:
+        raise
+    except Exception as error:  # Keras and TensorFlow each have their own complaint
+        words = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"the model, or its step, does not run on sequences of {_steps(step)} time steps: {words}"
+        ) from error
+
+
+def _steps(step: Step) -> int:
+    return step.fixed_steps or max(STEPS, REACHES * step.reading.reach)
+
+
+def _proved(step: Step) -> Proofs:
+    steps = _steps(step)
     engines = (
         FunctionEngine(freeze(step, "float64"), step.spec, "float64"),
         # A model of 16 bits is allowed its own rounding: the unit is that of the step as the model runs it.

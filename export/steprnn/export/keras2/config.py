@@ -247,14 +247,11 @@ CONSTANT = "_CONSTANT_VALUE"  # in the place of a layer: the third is the value 
 
 
 def _from_the_first_call(config: Config) -> Config:
-    """With the calls of nested Sequential models counted from 0.
+    """With the calls of nested models counted from 0.
 
-    Keras 2 counts as the first call of a model what made its own graph, and so does Keras 3 of functional
-    models, but not of Sequential ones.
+    Keras 2 counts as the first call of a model what made its own graph, which Keras 3 does not.
     """
-    nested = {
-        e["config"]["name"] for e in config["layers"] if e["class_name"] == "Sequential" and "name" in e
-    }
+    nested = {e["config"]["name"] for e in config["layers"] if e["class_name"] in MODELS and "name" in e}
     nodes = [entry.get("inbound_nodes", []) for entry in config["layers"]]
     used = [place for place in _places([nodes, config.get("output_layers", [])]) if place[0] in nested]
     first = {name: min(call for other, call, *_ in used if other == name) for name in {p[0] for p in used}}

@@ -259,12 +259,16 @@ class Analysis:
                 f"model {self._model!r} has no recurrent layer; a step needs something to remember"
             )
         calls: Counter[str] = Counter()
-        for memory in self._memories:
-            name = re.sub(r"\W", "_", memory.op.name)
+        names = [re.sub(r"\W", "_", memory.op.name) for memory in self._memories]
+        taken = set(names)
+        for memory, name in zip(self._memories, names, strict=True):
             calls[name] += 1
-            if calls[name] > 1:  # the same layer called again: the same weights, another stream
-                name = f"{name}_{calls[name]}"
-            memory.take_names("" if len(self._memories) == 1 else f"{name}_")
+            called = name
+            while calls[name] > 1 and called in taken:  # called again: the same weights, another stream
+                called = f"{name}_{calls[name]}"
+                calls[name] += called in taken
+            taken.add(called)
+            memory.take_names("" if len(self._memories) == 1 else f"{called}_")
 
     def _begun_states(self) -> dict[str, frozenset[int]]:
         """The states that are computed from static inputs, and from which.

@@ -62,7 +62,7 @@ class Recurrent(Part):
         """Those of the whole sequence."""
         return self.op.compute_output_spec(next(iter(call.arguments.values())))
 
-    def step(self, call: Call, moment: Moment) -> Any:
+    def _run(self, call: Call, moment: Moment) -> Any:
         """Call the cell once; the output, and behind it the final states where the layer returns them."""
         arguments = call.arguments
         sequence, mask = next(iter(arguments.values())), arguments.get("mask")
@@ -124,7 +124,7 @@ class Convolution(Part):
         rest = self.op.compute_output_spec(sequence).shape[2:]
         return keras.KerasTensor((*sequence.shape[:2], *rest), sequence.dtype)
 
-    def step(self, call: Call, moment: Moment) -> Any:
+    def _run(self, call: Call, moment: Moment) -> Any:
         """Convolve the one window that ends at this time step."""
         op, x = self.op, moment.drop_time(call.args[0])
         past = ops.cast(moment.tensors[self._owner.name], x.dtype)
@@ -134,6 +134,7 @@ class Convolution(Part):
             return moment.add_time(op(window)[:, reach(op)])
         kernel = ops.cast(op.kernel, x.dtype)
         options = {"strides": op.strides, "padding": "valid", "dilation_rate": op.dilation_rate}
+        options["data_format"] = op.data_format  # not what Keras is set to now
         if isinstance(op, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
             y = ops.depthwise_conv(window, kernel, **options)
         else:  # group by group: Keras compiles a grouped convolution with XLA, which no format takes

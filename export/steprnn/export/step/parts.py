@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers, ops, tree
 from numpy.typing import NDArray
 
+from steprnn.runtime.errors import SteprnnError
 from steprnn.runtime.spec import TensorSpec
 
 from .graph import Call, mask_of
@@ -57,10 +58,12 @@ class Part:
         before = len(graph.get_operations())
         try:
             results = self._run(call, moment)
+        except SteprnnError:
+            raise
         except Exception as error:
-            raise refusal(
-                call.op, "does not run on a single time step", "it must act on each time step alone"
-            ) from error
+            words = " ".join(str(error).split())[:200]
+            instead = "it must act on each time step alone"
+            raise refusal(call.op, f"does not run on a single time step ({words})", instead) from error
         if any(made.type.startswith("Assign") for made in graph.get_operations()[before:]):
             instead = "draw outside the model, and give it what was drawn as an Input"
             raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
@@ -180,6 +183,8 @@ def _widths(call: Call) -> tuple[tuple[int, int], ...]:
     """By how much each axis from the time axis on is padded, before and after."""
     op, rank = call.op, len(call.args[0].shape)
     if isinstance(op, layers.Layer):
+        if getattr(op, "data_format", "channels_last") != "channels_last":
+            raise refusal(op, "has the time axis last (channels_first)", "use channels_last")
         given = [*(op.padding if rank == 4 else (op.padding,)), (0, 0)]
     else:
         batch, *given = op.pad_width * (rank if len(op.pad_width) == 1 else 1)

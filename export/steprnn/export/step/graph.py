@@ -93,7 +93,7 @@ def _traced(layer: layers.Layer) -> Any:
     if type(layer).__module__.startswith("keras."):
         return None
     if isinstance(layer, keras.Model):
-        tensors = list(layer.inputs or ()) if _calls_its_own_way(layer) else []
+        tensors = list(getattr(layer, "inputs", None) or ()) if _calls_its_own_way(layer) else []
         remembers = False
     else:
         tensors = layer._inbound_nodes[0].input_tensors if layer._inbound_nodes else []

@@ -53,6 +53,8 @@ def shaken(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+# Of an export whose figures nobody reads.
+QUICK: dict[str, Any] = {"variants": ("float32",), "chained_steps": 64, "golden_steps": 16}
 Arrays = dict[str, Any]
 Stepper = Callable[[Arrays], Arrays]
 
@@ -709,6 +711,25 @@ def transposed_convolution() -> keras.Model:
         layers.TimeDistributed(layers.Flatten()),
         layers.Dense(3),
     )
+
+
+class Block(layers.Layer):
+    """A block that hands its mask to the layer within it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gru = layers.GRU(4, return_sequences=True, name="inner")
+
+    def call(self, x: Any, mask: Any = None) -> Any:
+        return ops.tanh(self.gru(x, mask=mask))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:2], 4)
+
+
+@case("h", mask_value=0.0)
+def masked_block() -> keras.Model:
+    return sequence(layers.Masking(0.0), Block(), layers.Dense(2))
 
 
 class Padded(layers.Conv1D):

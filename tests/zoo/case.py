@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Input:
+class Input(ABC):
     """One input of a model, `[batch, time, ...]` unless it says otherwise."""
 
     timed = True
 
+    @abstractmethod
     def draw(self, shape: Sequence[int], generator: np.random.Generator) -> Any:
         """An array of this shape, `[batch, steps, ...]`, or `[batch, ...]` where it has no time."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

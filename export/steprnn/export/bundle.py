@@ -104,7 +104,7 @@ def export(
                     continue
                 try:
                     artefact = _write_artefact(step, folder, format, variant)
-                    found = _judge_artefact(step, folder, artefact, runs)
+                    found = _judge_artefact(step, folder, artefact, runs, say)
                 except (ExportError, ParityError) as error:
                     if variant in required:
                         advice = f"; to export without it, leave {variant} out of --quantize"
@@ -117,14 +117,12 @@ def export(
                 artefacts.append(artefact)
                 chained = next(f.measures for f in found if f.level is Level.CHAINED)
                 say(f"{artefact.name}: {summary(chained)}, {len(found)} checks")
-                for finding in (f for f in found if f.void):
-                    say(f"cannot tell: {finding.failure}")
         starts = []
         if step.start is not None:
             static = reference_runs(step.start, steps=START_ROWS, seeds=1, kinds=1)
             for format in dict.fromkeys(a.format for a in artefacts):
                 starts.append(_write_start(step.start, folder, format))
-                findings += _judge_artefact(step.start, folder, starts[-1], static)
+                findings += _judge_artefact(step.start, folder, starts[-1], static, say)
                 say(f"{starts[-1].name}: begins {', '.join(step.start.spec.result_names)}")
             static.main.write(folder / GOLDEN_START)
         runs.main.part(slice(0, golden_steps)).write(folder / GOLDEN)
@@ -168,12 +166,16 @@ def _path(format: str, variant: str) -> str:
     return FORMATS[format][1].format("" if variant == "float32" else f".{variant}")
 
 
-def _judge_artefact(step: Step, folder: Path, artefact: Artefact, runs: Runs) -> list[Finding]:
-    """Every level; raises `ParityError` where one does not pass."""
+def _judge_artefact(
+    step: Step, folder: Path, artefact: Artefact, runs: Runs, say: Callable[[str], None]
+) -> list[Finding]:
+    """Every level; `say` is told what cannot be told. Raises `ParityError` where one fails."""
     found = list(judge_candidate(artefact_candidate(folder / artefact.path, artefact, step.spec), runs))
     for finding in found:
         if finding.verdict is Verdict.FAILED:
             raise ParityError(str(finding))
+    for finding in (f for f in found if f.void):
+        say(str(finding))
     return found
 
 

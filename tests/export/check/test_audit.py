@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from keras import layers  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
-from steprnn.export.check.audit import audited, weights_of  # noqa: E402
+from steprnn.export.check.audit import Weight, audited, weights_of  # noqa: E402
 from steprnn.export.check.constants import constants_of  # noqa: E402
 from steprnn.export.formats import onnx as onnx_writer  # noqa: E402
 from steprnn.export.formats import saved_model, tflite  # noqa: E402
@@ -204,6 +204,20 @@ def test_a_scale_that_is_coarser_than_needed(
     onnx.save(model, tmp_path / "coarse.onnx")
     (told,) = wrong(step, tmp_path / "coarse.onnx")
     assert "has a step of" in told
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_what_is_lost_or_negated_is_not_folded(
+    step: Step, written: dict[tuple[str, str], Path], tmp_path: Path, factor: float
+) -> None:
+    """Though the graph of a step holds such numbers, which a converter may have multiplied by others."""
+    weights = [*weights_of(step), Weight("number", np.float32(factor))]
+    path = changed_onnx(written["onnx", "float32"], tmp_path / "wrong.onnx", BIAS, lambda a: a * factor)
+    found = {m.weight: m.verdict for m in audited(weights, constants_of(path))}
+    assert [v for w, v in found.items() if w.endswith("[160]")] == ["not found"]
+    path = changed_onnx(written["onnx", "float32"], tmp_path / "wrong.onnx", TABLE, lambda a: a * factor)
+    found = {m.weight: m.verdict for m in audited(weights, constants_of(path))}
+    assert [v for w, v in found.items() if w.endswith("[300, 24]")] == ["missing"]
 
 
 def test_blocks_of_eight_bits_are_multiplied_out_as_the_engine_does(tmp_path: Path) -> None:

@@ -36,12 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input wit
 STEPS = 5
 
 
-@pytest.fixture(autouse=True)
-def _names_begin_anew() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
-
-
 def eager(step: Step) -> Any:
     """Calls the step as it is, without a graph."""
 
@@ -218,3 +212,28 @@ def test_the_dropout_of_a_cell_is_what_it_was_before_the_step() -> None:
     eager(step)(first_state(step, 1) | {"x": np.zeros((1, FEATURES), np.float32)})
     cell = model.layers[2].cell
     assert (cell.dropout, cell.recurrent_dropout) == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16"])
+def test_small_whole_numbers_wrap_around_in_the_step_too(dtype: str) -> None:
+    x = keras.Input((None, 2), dtype=dtype)
+    y = ops.cast(x[..., :1] + x[..., 1:], "float32") / 255.0
+    model = shaken(keras.Model(x, layers.Dense(2)(layers.LSTM(4, return_sequences=True)(y))))
+    ends = np.iinfo(dtype)
+    drawn = np.random.default_rng(0).integers(ends.min, ends.max + 1, (STEPS, 2, 2)).astype(np.int32)
+    expected = ops.convert_to_numpy(model(np.moveaxis(drawn, 0, 1).astype(dtype)))
+    same(derive(model), {"x": drawn}, {"y": expected})
+
+
+def test_a_model_keeps_its_own_states_where_a_proof_breaks() -> None:
+    model = next(case for case in CASES if case.name == "stateful_of_one_row").build()
+    model(np.ones((1, 3, model.input_shape[-1]), np.float32))
+    layer = model.layers[0]
+    before = [ops.convert_to_numpy(state) for state in layer.states]
+    sequences = derive(model).on_sequences
+    assert sequences is not None
+    with pytest.raises(Exception, match="incompatible"):
+        sequences({"x": np.ones((1, 3, model.input_shape[-1] + 1), np.float32)})
+    for state, kept in zip(layer.states, before, strict=True):
+        assert kept.any()
+        np.testing.assert_array_equal(ops.convert_to_numpy(state), kept)

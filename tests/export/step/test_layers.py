@@ -29,12 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input wit
 STEPS = 9
 
 
-@pytest.fixture(autouse=True)
-def _names_begin_anew() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_supported(case: Case, tmp_path: Path) -> None:
     model = shaken(case.build())

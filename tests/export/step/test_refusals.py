@@ -28,12 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input wit
 DOCUMENT = Path(__file__).parents[3] / "docs" / "supported-layers.md"
 
 
-@pytest.fixture(autouse=True)
-def _names_begin_anew() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
-
-
 def lstm(units: int = 4, **options: Any) -> Any:
     return layers.LSTM(units, return_sequences=True, **options)
 

@@ -31,16 +31,9 @@ from steprnn.runtime.package import web
 from steprnn.runtime.package.card import card
 from steprnn.runtime.package.contents import write_contents
 
-from ..models import shaken
+from ..models import QUICK, shaken
 
 STEPS, FEATURES, TOKENS = 12, 4, 11
-QUICK: dict[str, Any] = {"variants": ("float32",), "chained_steps": 64, "golden_steps": 16}
-
-
-@pytest.fixture(autouse=True)
-def _names_begin_anew() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
 
 
 def sketch() -> keras.Model:

@@ -15,20 +15,14 @@ import keras
 from keras import layers, ops
 
 from steprnn.export import export
+from steprnn.export.check.proofs import prove
 from steprnn.export.step.derive import derive
 from steprnn.runtime import ExportError, UsageError, load
 from steprnn.runtime.bundle.manifest import Manifest
 
-from ..models import shaken
+from ..models import QUICK, shaken
 
 STEPS, FEATURES, TOKENS = 12, 4, 11
-QUICK: dict[str, Any] = {"variants": ("float32",), "chained_steps": 64, "golden_steps": 16}
-
-
-@pytest.fixture(autouse=True)
-def _names_begin_anew() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(0)
 
 
 def late() -> keras.Model:
@@ -83,6 +77,22 @@ def test_a_session_without_its_static_input_is_refused(tmp_path: Path) -> None:
     session = model.session(static={"cond": np.zeros(6)})
     with pytest.raises(UsageError, match=r"^got inputs \['cond', 'x'\], expected \['x'\]$"):
         session.step({"x": np.zeros((1, FEATURES)), "cond": np.zeros((1, 6))})
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_number_a_row_beside_a_sequence_is_no_sequence_of_one(first: bool) -> None:
+    """Whichever comes first; else the model would be one of a single step, of which nothing is read."""
+    x, gain = keras.Input((None, FEATURES), name="x"), keras.Input((1,), name="gain")
+    y = layers.LSTM(5, return_sequences=True)(layers.Multiply()([x, layers.Reshape((1, 1))(gain)]))
+    model = keras.Model([gain, x] if first else [x, gain], layers.Dense(2)(y))
+    step = derive(shaken(model))
+    assert {t.name: t.static for t in step.spec.inputs} == {"gain": True, "x": False}
+    proofs = prove(step)
+    assert proofs is not None
+    assert proofs.steps == 256
+    centred = y - ops.mean(y, axis=1, keepdims=True)
+    with pytest.raises(ExportError, match="reads other time steps"):
+        derive(keras.Model([gain, x] if first else [x, gain], layers.Dense(2)(centred)))
 
 
 def rows_of_an_image() -> keras.Model:

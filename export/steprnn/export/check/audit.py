@@ -134,18 +134,21 @@ def _is_folded(weight: Weight, constants: Sequence[Constant], others: Sequence[F
 
 def _foldings(w: NDArray[np.float64], others: Sequence[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
     vectors = [v for v in others if v.ndim < 2 and v.size in (1, *w.shape)]
-    for v in vectors:
-        if w.ndim < 2 or v.size == w.shape[-1] or v.size == 1:
+    # What is multiplied by zero is lost, and negated it is another weight: no converter does either.
+    factors = [v for v in vectors if v.all() and not (v == -1).all()]
+    for v in factors:
+        if w.ndim < 2 or v.size in (1, w.shape[-1]):
             yield w * v
         if w.ndim > 1 and v.size == w.shape[0]:
             yield w * v.reshape(-1, *[1] * (w.ndim - 1))
-        if w.ndim < 2 and v.size == w.size:
-            yield w + v
-            for other in (other for other in vectors if other.size in (1, w.size)):
-                yield from (w * other + v, (w + v) * other)
-    if w.ndim < 2:
-        matrices = [m for m in others if m.ndim == 2 and m.shape[1] == w.size]
-        yield from (w + v @ m for m in matrices for v in others if v.shape == m.shape[:1])
+    if w.ndim > 1:
+        return
+    for v in (v for v in vectors if v.size == w.size):
+        yield w + v
+        for factor in factors:
+            yield from (w * factor + v, (w + v) * factor)
+    matrices = [m for m in others if m.ndim == 2 and m.shape[1] == w.size]
+    yield from (w + v @ m for m in matrices for v in others if v.shape == m.shape[:1])
 
 
 def _match(weight: Weight, constants: Sequence[Constant]) -> Match:
@@ -158,7 +161,7 @@ def _match(weight: Weight, constants: Sequence[Constant]) -> Match:
                 error = np.abs(arranged - constant.values.ravel())
             within = error <= (limit if np.ndim(limit) == 0 else np.asarray(limit).ravel())
             if within.all():
-                return _scaled(weight, constant) or Match(weight.name, "matched")
+                return _coarse(weight, constant) or Match(weight.name, "matched")
             near = _nearness(arranged, constant.values.ravel(), within)
             if near > best[0]:
                 best = near, _difference(weight, constant, order, within)
@@ -207,7 +210,7 @@ def _difference(weight: Weight, constant: Constant, order: tuple[int, ...], with
     )
 
 
-def _scaled(weight: Weight, constant: Constant) -> Match | None:
+def _coarse(weight: Weight, constant: Constant) -> Match | None:
     """A scale that is coarser than 8 bits need, which loses what the elements would still match."""
     if constant.step is None:
         return None

@@ -200,11 +200,12 @@ def judge_all(
     say(f"transform: {findings[0].summary}")
     if not candidates:
         return findings
-    runs = reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds, say=say)
-    static = reference_runs(step.start, steps=steps, seeds=1, kinds=1) if step.start else None
+    made = reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds, say=say)
+    runs = {step.spec: made}
+    if step.start:
+        runs[step.start.spec] = reference_runs(step.start, steps=steps, seeds=1, kinds=1)
     for candidate in candidates:
-        begins = static is not None and step.start and candidate.spec == step.start.spec
-        found = list(judge_candidate(candidate, static if static and begins else runs))
+        found = list(judge_candidate(candidate, runs[candidate.spec]))
         findings += found
         say(told(candidate.label, found))
     return findings

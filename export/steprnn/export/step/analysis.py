@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -258,17 +259,14 @@ class Analysis:
             raise ExportError(
                 f"model {self._model!r} has no recurrent layer; a step needs something to remember"
             )
-        calls: Counter[str] = Counter()
         names = [re.sub(r"\W", "_", memory.op.name) for memory in self._memories]
-        taken = set(names)
+        given: set[str] = set()
         for memory, name in zip(self._memories, names, strict=True):
-            calls[name] += 1
-            called = name
-            while calls[name] > 1 and called in taken:  # called again: the same weights, another stream
-                called = f"{name}_{calls[name]}"
-                calls[name] += called in taken
-            taken.add(called)
-            memory.take_names("" if len(self._memories) == 1 else f"{called}_")
+            if name in given:  # called again: the same weights, another stream
+                numbered = (f"{name}_{number}" for number in itertools.count(2))
+                name = next(n for n in numbered if n not in given and n not in names)
+            given.add(name)
+            memory.take_names("" if len(self._memories) == 1 else f"{name}_")
 
     def _begun_states(self) -> dict[str, frozenset[int]]:
         """The states that are computed from static inputs, and from which.

@@ -96,7 +96,7 @@ def _traced(layer: layers.Layer) -> Any:
         tensors = list(getattr(layer, "inputs", None) or ()) if _calls_its_own_way(layer) else []
         remembers = False
     else:
-        tensors = layer._inbound_nodes[0].input_tensors if layer._inbound_nodes else []
+        tensors = _sequences_given(layer)
         remembers = isinstance(layer, MAY_REMEMBER) and _calls_its_own_way(layer)
         inner = [one for one in layer._flatten_layers(include_self=False) if isinstance(one, MAY_REMEMBER)]
         if not remembers and (isinstance(layer, layers.RNN) or not inner):
@@ -109,6 +109,15 @@ def _traced(layer: layers.Layer) -> Any:
             return keras.Model(x, layer.call(x))
     except Exception:  # it asks for values, which a symbolic tensor does not have
         return None
+
+
+def _sequences_given(layer: layers.Layer) -> list[Any]:
+    """What the first call of a layer was given, but for the mask, which a walk hangs on the tensor."""
+    if not layer._inbound_nodes:
+        return []
+    node = layer._inbound_nodes[0]
+    masks = {id(t) for t in tree.flatten(node.arguments.kwargs.get("mask"))}
+    return [t for t in node.input_tensors if id(t) not in masks]
 
 
 @contextmanager

@@ -131,6 +131,12 @@ def instead_of_padding(op: Any) -> str:
     return PAD_2D if len(op.kernel_size) == 2 else PAD
 
 
+def changes_a_variable(op: Any) -> ExportError:
+    """Of a layer that writes a variable whenever it is called."""
+    instead = "draw outside the model, and give it what was drawn as an Input"
+    return refusal(op, "changes a variable at every call, as drawing at random does", instead)
+
+
 def refusal(op: Any, reason: str, instead: str) -> ExportError:
     """The error that names a layer, the reason and the way out."""
     return ExportError(f"layer {op.name!r} ({type(op).__name__}) {reason}, so it has no step; {instead}")

@@ -20,7 +20,7 @@ from steprnn.runtime.errors import ExportError
 
 from . import moves, sums  # noqa: F401 (their rules)
 from .graph import Call, mask_of
-from .layers import refusal
+from .layers import changes_a_variable, refusal
 from .rules import INDEX, LENGTH, RULES, TIME, Node, Seen, apply, nothing, union
 
 ROWS, STEPS, MORE = 2, 9, 11
@@ -226,6 +226,5 @@ def _trace(call: Call, outputs: int, masked: bool) -> Trace:
         function = tf.compat.v1.wrap_function(run, specs)
     for op in function.graph.get_operations():
         if "Assign" in op.type:  # and running it would write it
-            instead = "draw outside the model, and give it what was drawn as an Input"
-            raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
+            raise changes_a_variable(call.op)
     return Trace(function, specs)

@@ -15,7 +15,7 @@ from steprnn.runtime.errors import SteprnnError
 from steprnn.runtime.spec import TensorSpec
 
 from .graph import Call, mask_of
-from .layers import TIMELESS, refusal
+from .layers import TIMELESS, changes_a_variable, refusal
 from .moment import Moment
 
 LONGEST_INNER = 128  # steps of a recurrence within one time step, which is unrolled
@@ -65,8 +65,7 @@ class Part:
             instead = "it must act on each time step alone"
             raise refusal(call.op, f"does not run on a single time step ({words})", instead) from error
         if any(made.type.startswith("Assign") for made in graph.get_operations()[before:]):
-            instead = "draw outside the model, and give it what was drawn as an Input"
-            raise refusal(call.op, "changes a variable at every call, as drawing at random does", instead)
+            raise changes_a_variable(call.op)
         return results
 
     def _run(self, call: Call, moment: Moment) -> Any:

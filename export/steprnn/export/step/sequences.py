@@ -118,10 +118,12 @@ class SequenceModel:
         kept = [[ops.convert_to_numpy(v) for v in tree.flatten(layer.states)] for layer in self._stateful]
         for layer in self._stateful:
             layer.reset_state()
-        yield
-        for layer, values in zip(self._stateful, kept, strict=True):
-            for variable, value in zip(tree.flatten(layer.states), values, strict=True):
-                variable.assign(value)
+        try:
+            yield
+        finally:
+            for layer, values in zip(self._stateful, kept, strict=True):
+                for variable, value in zip(tree.flatten(layer.states), values, strict=True):
+                    variable.assign(value)
 
     def _takes(self, steps: int) -> bool:
         """Whether the layers run on so many time steps, though the model was built for one."""

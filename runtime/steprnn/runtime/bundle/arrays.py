@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 MOST_ARRAYS = 4096
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 Shape = tuple[int, ...]
 # The name, dtype and shape of an array -> what is expected in its place, in words, or None where it fits.
 Judge = Callable[[str, "np.dtype[Any]", Shape], str | None]
@@ -28,6 +26,9 @@ def read_arrays(source: BinaryIO | Path, judge: Judge, most: int) -> dict[str, N
     Raises `ValueError` where the file is something else, and what `zipfile` and `zlib` raise where it is
     damaged.
     """
+    import zipfile  # most bundles begin at zero, and it takes 5 ms
+
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     arrays: dict[str, NDArray[Any]] = {}
     left = most
     with zipfile.ZipFile(source) as archive:
@@ -36,7 +37,7 @@ def read_arrays(source: BinaryIO | Path, judge: Judge, most: int) -> dict[str, N
             raise ValueError(f"it holds {len(entries)} arrays, expected at most {MOST_ARRAYS}")
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
-            if name in arrays or entry.flag_bits & 1 or entry.compress_type not in METHODS:
+            if name in arrays or entry.flag_bits & 1 or entry.compress_type not in methods:
                 raise ValueError(f"{entry.filename!r} stands there twice, is encrypted, or packed otherwise")
             with archive.open(entry) as file:
                 dtype, shape = _header(file)

@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+from steprnn.runtime.heavy import heavy_imports
 from steprnn.runtime.quiet import quiet
 
 from .paths import refuse_strangers
@@ -67,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
             terminal.flush()
 
         say("starting TensorFlow")
-        from .bundle import export
+        with heavy_imports():
+            from .bundle import export
 
         logging.disable(logging.WARNING)
         manifest = export(

@@ -19,7 +19,7 @@ from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import Finding, Level, Verdict, attempt, overall
 from steprnn.runtime.parity.levels import Candidate, Greedy
 from steprnn.runtime.parity.measure import measure
-from steprnn.runtime.parity.mutants import Mistake, Mutant, mistakes, sensitivity, swappable
+from steprnn.runtime.parity.mutants import Mistake, Mutant, judged_part, mistakes, sensitivity, swappable
 from steprnn.runtime.parity.profiles import PROFILES, Profile
 from steprnn.runtime.parity.reference import Reference, chain, steps_of
 from steprnn.runtime.parity.streams import semantics
@@ -759,23 +759,26 @@ def test_a_run_that_begins_at_a_state_is_begun_there(
         assert found.summary == f"{measure(spec, part, results, candidate.profile).largest:.1e} u"
 
 
-def test_graphs_with_a_mistake_in_their_weights_are_run_as_they_are(
+def test_what_graphs_with_a_mistake_in_their_weights_give_is_rejected(
     tiny: Path, tmp_path: Path, spec: StepSpec, reference: Reference
 ) -> None:
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
     engine = candidate.open(1)
+    part = judged_part(reference)
+    assert (part.steps, part.batch) == (256, 1)
     graphs = {
-        mistake: open_engine("onnx", changed(tiny / "step.onnx", tmp_path, change), spec)
+        mistake: chain(
+            open_engine("onnx", changed(tiny / "step.onnx", tmp_path, change), spec).runner(1), part.inputs
+        )
         for mistake, change in ((Mistake.ONE_PERCENT, one_percent), (Mistake.PERMUTED, transposed_gates))
     }
     found = list(sensitivity(candidate, engine, reference, graphs))
     assert [f.case for f in found][4:] == ["one weight off by 1 %", "gates permuted"]
     assert all(f.passed for f in found)
-    part = reference.part(slice(0, 256), slice(0, 1))
     for one, mistake in zip(found[4:], graphs, strict=True):
-        results = chain(graphs[mistake].runner(1), part.inputs)
-        assert one.summary == f"{measure(spec, part, results, candidate.profile).largest:.1e} u"
-    right = dict.fromkeys(graphs, engine)
+        largest = measure(spec, part, graphs[mistake], candidate.profile).largest
+        assert one.summary == f"{largest:.1e} u"
+    right = dict.fromkeys(graphs, chain(engine.runner(1), part.inputs))
     assert not any(f.passed for f in list(sensitivity(candidate, engine, reference, right))[4:])
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
+from steprnn.runtime.heavy import heavy_imports
+
 from .settings import CELLS, Settings
 
 HELP = "train a character model on a text and write a checkpoint folder"
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; progress and samples go to stderr."""
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
     with redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
-        with _without_greetings():
+        with heavy_imports(), _without_greetings():
             from .fit import train
         try:
             training = train(

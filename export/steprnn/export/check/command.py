@@ -19,6 +19,7 @@ from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.open import open_bundle
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.files import GOLDEN, GOLDEN_START
+from steprnn.runtime.heavy import heavy_imports
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, Verdict, attempt, overall
 from steprnn.runtime.parity.levels import Candidate
@@ -197,10 +198,11 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
     refuse_strangers(arguments.reference)
     text = read_text(arguments.text) if arguments.text else None
     say("starting TensorFlow")
-    from ..source import open_source
-    from ..step.contract import Step
-    from ..step.derive import derive
-    from .judge import candidates_of, judge_all
+    with heavy_imports():
+        from ..source import open_source
+        from ..step.contract import Step
+        from ..step.derive import derive
+        from .judge import candidates_of, judge_all
 
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)

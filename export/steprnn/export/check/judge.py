@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
@@ -155,9 +156,18 @@ def artefact_candidate(
     """One artefact as a candidate, judged by the profile of its variant unless another is named."""
     judged = PROFILES[profile or artefact.variant]
     if artefact.format == "saved_model":
-        opened = partial(_open_saved_model, path, spec)
-        look = partial(_strange_saved_model, path, spec)
-        return Candidate(artefact.name, "tensorflow", spec, judged, opened, wide=True, look=look, path=path)
+        loaded = cache(partial(saved_model.signature, path))
+        return Candidate(
+            artefact.name,
+            "tensorflow",
+            spec,
+            judged,
+            # TensorFlow's threads are the process's.
+            cache(lambda threads: FunctionEngine(loaded(), spec)),
+            wide=True,
+            look=lambda: _strange_saved_model(loaded(), spec),
+            path=path,
+        )
     name = engines.ENGINE_OF[artefact.format]
     return Candidate(
         artefact.name,
@@ -170,12 +180,7 @@ def artefact_candidate(
     )
 
 
-def _open_saved_model(path: Path, spec: StepSpec, threads: int) -> Engine:
-    return FunctionEngine(saved_model.signature(path), spec)  # TensorFlow's threads are the process's
-
-
-def _strange_saved_model(path: Path, spec: StepSpec) -> list[str]:
-    function = saved_model.signature(path)
+def _strange_saved_model(function: Any, spec: StepSpec) -> list[str]:
     problems = strange_tensors(*saved_model.declared(function), spec)
     try:
         operators.check_tensorflow(function.graph.as_graph_def())

@@ -1,4 +1,4 @@
-"""Graphs of a step with one mistake in their weights, each of which a check must reject."""
+"""What a step with one mistake in its weights gives, each of which a check must reject."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steprnn.runtime.parity.mutants import Mistake
+from steprnn.runtime.parity.mutants import Mistake, judged_part
 from steprnn.runtime.parity.profiles import PROFILES
-from steprnn.runtime.parity.reference import Reference, chain
+from steprnn.runtime.parity.reference import Arrays, Reference, chain
 from steprnn.runtime.spec import NEXT
 
 from ..formats.frozen import freeze
@@ -20,10 +20,15 @@ PLAIN = 4 * (PROFILES["float32"].units or 0.0)  # units at which nobody takes a 
 STEPS = 64
 
 
-def mutated(step: Step, run: Reference) -> dict[Mistake, FunctionEngine]:
-    """Engines by the mistake; without those that the step has no weights for."""
+def mutated(step: Step, run: Reference) -> dict[Mistake, Arrays]:
+    """Results over the judged part of a run, by mistake; without those that the step has no weights for."""
     found = {Mistake.ONE_PERCENT: _one_percent(step, run), Mistake.PERMUTED: _permuted(step, run)}
-    return {mistake: engine for mistake, engine in found.items() if engine is not None}
+    part = judged_part(run)
+    return {
+        mistake: chain(engine.runner(1), part.inputs, part.state)
+        for mistake, engine in found.items()
+        if engine is not None
+    }
 
 
 def _one_percent(step: Step, run: Reference) -> FunctionEngine | None:

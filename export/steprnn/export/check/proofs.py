@@ -63,7 +63,7 @@ def _proved(step: Step) -> Proofs:
     engines = (
         FunctionEngine(freeze(step, "float64"), step.spec, "float64"),
         # A model of 16 bits is allowed its own rounding: the unit is that of the step as the model runs it.
-        FunctionEngine(step.function(), step.spec),
+        FunctionEngine(freeze(step, "its own"), step.spec),
     )
     inputs, other = (input_run(step, steps, ROWS, seed) for seed in (0, 1))
     trials = [Trial(step, engines, inputs | meeting(step, inputs, "int32"), other)]

@@ -19,7 +19,7 @@ from steprnn.runtime.parity.reference import Arrays, Reference
 from ..step.contract import Step
 from .audit import Weight, weights_of
 from .mistakes import mutated
-from .reference import FunctionEngine, Oracle, constant, input_run, own_text
+from .reference import Oracle, constant, input_run, own_text
 
 STEPS, SEEDS = 1024, 8
 GREEDY_STEPS, PROMPT = 256, 4
@@ -33,7 +33,7 @@ class Runs:
     chained: dict[str, Reference]  # kind of input -> run of all seeds; the first is the one in use
     saturated: Reference | None  # None where the model is not finite there
     greedy: Greedy | None
-    graphs: dict[Mistake, FunctionEngine] = field(default_factory=dict)  # with a mistake in their weights
+    graphs: dict[Mistake, Arrays] = field(default_factory=dict)  # with a mistake in their weights: results
     weights: list[Weight] = field(default_factory=list)  # the model's own
     step: Step | None = None  # of the model
 

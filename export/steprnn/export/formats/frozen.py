@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,16 +22,18 @@ NARROW = (tf.float16, tf.bfloat16)
 PRECISIONS = {
     "float32": dict.fromkeys((*NARROW, tf.float64), tf.float32),
     "float64": dict.fromkeys((*NARROW, tf.float32), tf.float64),
+    "its own": {},
 }
 
 
 Change = Callable[[NDArray[Any], str | None], NDArray[Any] | None]
+Made = TypeVar("Made")
 _kept: ContextVar[dict[tuple[int, str], tuple[Step, Any]] | None] = ContextVar("_kept", default=None)
 
 
 @contextmanager
 def frozen_once() -> Iterator[None]:
-    """Within it a step is frozen once in each precision: its weights must stay as they are."""
+    """Within it a step is traced, frozen and converted once: its weights must stay as they are."""
     before = _kept.set({})
     try:
         yield
@@ -45,23 +47,40 @@ def freeze(step: Step, precision: str = "float32", change: Change | None = None)
     `change` may replace constants, to see what a mistake in them does: it is given each, with the name of
     the input or state that it is multiplied by where there is one, and returns None to leave it.
     """
-    kept = _kept.get()
-    if kept is None or change is not None:
+    if change is not None:
         return _freeze(step, precision, change)
-    key = id(step), precision  # holding the step keeps its id from being reused
+    return made_once(step, precision, lambda: _freeze(step, precision, None))
+
+
+def made_once(step: Step, what: str, make: Callable[[], Made]) -> Made:
+    """What is made of a step: of that name the one made before, within `frozen_once`."""
+    kept = _kept.get()
+    if kept is None:
+        return make()
+    key = id(step), what  # holding the step keeps its id from being reused
     if key not in kept:
-        kept[key] = step, _freeze(step, precision, None)
-    return kept[key][1]
+        kept[key] = step, make()
+    made: Made = kept[key][1]
+    return made
 
 
-def _freeze(step: Step, precision: str, change: Change | None) -> Any:
+def _traced(step: Step) -> tuple[tf.compat.v1.GraphDef, list[str]]:
+    """The graph with its weights as constants, as the model computes it, and the tensors of its results."""
     frozen = convert_variables_to_constants_v2(step.function())
     graph = frozen.graph.as_graph_def()
     gather_one_hot(graph)
     ends = [t.op.name for t in frozen.outputs]
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [*ends, *step.signature()])
     operators.check_tensorflow(graph)  # a loop would not even run, once frozen
-    retype(graph, PRECISIONS[precision])
+    return graph, [t.name for t in frozen.outputs]
+
+
+def _freeze(step: Step, precision: str, change: Change | None) -> Any:
+    traced, ends = made_once(step, "traced", lambda: _traced(step))
+    graph = tf.compat.v1.GraphDef()
+    graph.CopyFrom(traced)
+    kinds = PRECISIONS[precision]
+    retype(graph, kinds)
     if change:
         factors = _factors(graph)
         for node in (n for n in graph.node if n.op == "Const"):
@@ -69,11 +88,11 @@ def _freeze(step: Step, precision: str, change: Change | None) -> Any:
             if changed is not None:
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(changed))
     signature = {
-        name: tf.TensorSpec(t.shape, precision if t.dtype.is_floating else t.dtype, name)
+        name: tf.TensorSpec(t.shape, kinds.get(t.dtype, t.dtype), name)
         for name, t in step.signature().items()
     }
     # A concrete function flattens a dict in the order of its sorted names.
-    results = dict(zip(sorted(step.spec.result_names), (t.name for t in frozen.outputs), strict=True))
+    results = dict(zip(sorted(step.spec.result_names), ends, strict=True))
 
     def call(**tensors: Any) -> dict[str, Any]:
         values = tf.graph_util.import_graph_def(

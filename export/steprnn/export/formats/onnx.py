@@ -22,7 +22,7 @@ from steprnn.runtime.atomic import write_bytes
 
 from ..step.contract import Step
 from . import operators
-from .frozen import freeze
+from .frozen import freeze, made_once
 
 METHODS = {
     "float32": "float32 weights",
@@ -39,7 +39,8 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
 
     Raises `ExportError` where an operator is not on the list.
     """
-    model = _convert(step)
+    model = onnx.ModelProto()
+    model.CopyFrom(made_once(step, "onnx", lambda: _convert(step)))
     if variant == "int8":
         model = _quantize(model)
     elif variant == "int8-weights":

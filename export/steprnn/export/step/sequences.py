@@ -19,6 +19,8 @@ from ..formats.frozen import PRECISIONS, retype
 from .analysis import Analysis
 from .graph import walk
 
+LONG = 64  # time steps in one call, from which on tracing it is the quicker
+
 
 class SequenceModel:
     """Runs a Keras model on whole sequences by the step's names, whatever batch size it was built for.
@@ -41,7 +43,7 @@ class SequenceModel:
         handed = bool(states) and all(i in analysis.carried for i in states)
         self._calls_by_step = length == 1 and (handed or (bool(self._stateful) and not states))
         self._runs_longer = length == 1 and not self._calls_by_step and not states and self._takes(4)
-        # Of hundreds of calls each takes 20 ms where Keras runs it eagerly, and 1 ms as a graph.
+        # A time step takes Keras some 5 ms where it runs eagerly, and 0.2 ms as a graph once that is traced.
         self._one_call = tf.function(self._outputs_of, autograph=False)
         self.fixed_steps = None if self._calls_by_step or self._runs_longer else length
 
@@ -98,6 +100,13 @@ class SequenceModel:
         outputs: list[Any] = tree.flatten(self._model(packed, training=False))
         return outputs
 
+    def _called(self, given: list[Any], traced: bool) -> list[Any]:
+        if traced:
+            with contextlib.suppress(Exception):  # eagerly a state may grow to its rows, in a graph it may not
+                outputs: list[Any] = self._one_call(*given)
+                return outputs
+        return self._outputs_of(*given)
+
     def _calls(self, inputs: Arrays) -> Iterator[list[Any]]:
         """The outputs of each call of the model."""
         back: dict[int, Any] = {}
@@ -108,7 +117,7 @@ class SequenceModel:
             if self._runs_longer:
                 yield walk(self._analysis.graph, given, lambda call: call.run())
                 continue
-            outputs = self._one_call(*given) if self._calls_by_step else self._outputs_of(*given)
+            outputs = self._called(given, traced=self._calls_by_step or self.steps_of(inputs) > LONG)
             back = {i: outputs[j] for i, j in self._analysis.carried.items()}
             yield outputs
 

@@ -94,22 +94,28 @@ def mistakes(spec: StepSpec) -> list[Mistake]:
     return found
 
 
+def judged_part(reference: Reference) -> Reference:
+    """The part of a run on which every mistake must be rejected."""
+    return reference.part(slice(0, STEPS), slice(0, 1))
+
+
 def sensitivity(
     candidate: Candidate,
     engine: Engine,
     reference: Reference,
-    graphs: Mapping[Mistake, Engine] | None = None,
+    graphs: Mapping[Mistake, Arrays] | None = None,
 ) -> Iterator[Finding]:
     """Each mistake must be rejected by the very judgement that passes the candidate; else that cannot tell.
 
-    `graphs` are engines of graphs with a mistake in their weights.
+    `graphs` are what graphs with a mistake in their weights give over `judged_part`.
     """
-    part = reference.part(slice(0, STEPS), slice(0, 1))
+    part = judged_part(reference)
 
     def finding(mistake: Mistake) -> Finding:
-        graph = (graphs or {}).get(mistake)
-        runner = graph.runner(1) if graph else Mutant(engine.runner(1), mistake, candidate.spec)
-        results = chain(runner, part.inputs, part.state)
+        results = (graphs or {}).get(mistake)
+        if results is None:
+            mutant = Mutant(engine.runner(1), mistake, candidate.spec)
+            results = chain(mutant, part.inputs, part.state)
         measures = measure(candidate.spec, part, results, candidate.profile)
         failure = (
             f"{mistake}: not rejected ({measures.largest:.3g} units off): over this run the mistake changes "

@@ -263,3 +263,59 @@ def test_sequences_of_two_lengths_are_not_stepped_together() -> None:
     model = keras.Model([a, b], layers.Concatenate()([layers.GRU(5)(a), layers.GRU(5)(b)]))
     with pytest.raises(ExportError, match=r"sequences of different lengths \(a 8, b 12\)"):
         derive(model)
+
+
+def captioned_image() -> keras.Model:
+    words, image = keras.Input((None,), dtype="int32", name="words"), keras.Input((8, 8, 3), name="image")
+    seen = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(image))
+    begin = [layers.Dense(5)(seen), layers.Dense(5)(seen)]
+    y = layers.LSTM(5, return_sequences=True)(layers.Embedding(TOKENS, 4)(words), initial_state=begin)
+    return keras.Model([words, image], layers.Dense(TOKENS)(y))
+
+
+def translation() -> keras.Model:
+    """An encoder of ten steps, both ways, begins a decoder that looks at all of them at each step."""
+    x, source = keras.Input((None, 5), name="x"), keras.Input((10, 6), name="source")
+    read = layers.Bidirectional(layers.GRU(4, return_sequences=True))(source)
+    _, h, c = layers.LSTM(5, return_state=True)(read)
+    y = layers.LSTM(5, return_sequences=True)(x, initial_state=[h, c])
+    seen = layers.MultiHeadAttention(2, 4)(y, read)
+    seen = layers.Concatenate()([seen, layers.AdditiveAttention()([y, layers.Dense(5)(read)])])
+    return keras.Model([x, source], layers.Dense(2)(seen))
+
+
+def repeated_image() -> keras.Model:
+    """Of a fixed length, which what is returned tells."""
+    x, image = keras.Input((STEPS, 5), name="x"), keras.Input((8, 8, 3), name="image")
+    seen = layers.RepeatVector(STEPS)(layers.Dense(3)(layers.Flatten()(image)))
+    y = layers.GRU(5, return_sequences=True)(layers.Concatenate()([x, seen]))
+    return keras.Model([x, image], layers.Dense(2)(y))
+
+
+@pytest.mark.parametrize("build", [captioned_image, translation, repeated_image])
+def test_an_image_or_all_that_an_encoder_reads_stays_the_same(build: Any, tmp_path: Path) -> None:
+    model = shaken(build())
+    export(model, tmp_path / "b", formats=("onnx",), variants=("float32",), chained_steps=64)
+    sequence, still = model.inputs
+    given = drawn(3, *still.shape[1:])
+    x = drawn(3, STEPS, 5) if sequence.dtype == "float32" else np.arange(3 * STEPS).reshape(3, -1) % TOKENS
+    session = load(tmp_path / "b").session(batch=3, static={still.name: given})
+    got = np.stack([session.step(x[:, t]) for t in range(STEPS)], 1)
+    np.testing.assert_allclose(got, np.asarray(model([x, given])), rtol=0, atol=2e-6)
+
+
+def test_an_encoder_of_any_length_is_refused_by_name() -> None:
+    x, source = keras.Input((None, 5)), keras.Input((200, 6))
+    _, h = layers.GRU(5, return_state=True, name="encoder")(source)
+    model = keras.Model([x, source], layers.GRU(5, return_sequences=True)(x, initial_state=h))
+    words = r"^layer 'encoder' \(GRU\) runs a recurrence of 200 steps over what stays the same, so it has no "
+    with pytest.raises(ExportError, match=words + r"step; give it a fixed length of at most 128$"):
+        derive(model)
+
+
+def test_a_model_of_16_bits_is_told_that_its_step_is_not(tmp_path: Path) -> None:
+    x = keras.Input((None, FEATURES))
+    policy = keras.DTypePolicy("mixed_bfloat16")
+    model = keras.Model(x, layers.LSTM(5, return_sequences=True, dtype=policy)(x))
+    assert "layers compute in bfloat16; the step computes in float32" in derive(model).notes
+    assert not derive(keras.Model(x, layers.LSTM(5, return_sequences=True)(x))).notes

@@ -71,7 +71,17 @@ def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
     context.insert_new_node_on_output("Sub", erf, name=f"{name}/one_minus", inputs=[one, erf])
 
 
-HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, [])}
+def _reverse(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Axes from their ends, where tf2onnx would take an operator that asks for the length of each row."""
+    axes = np.atleast_1d(node.inputs[1].get_tensor_value(as_list=False)).astype(np.int64)
+    ends = {"starts": np.full_like(axes, -1), "ends": np.full_like(axes, np.iinfo(np.int64).min)}
+    slices = ends | {"axes": axes, "steps": np.full_like(axes, -1)}
+    made = [context.make_const(f"{name}/{what}", value).output[0] for what, value in slices.items()]
+    node.type = "Slice"
+    context.replace_inputs(node, [node.input[0], *made])
+
+
+HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, []), "ReverseV2": (_reverse, [])}
 
 
 def _convert(step: Step) -> onnx.ModelProto:

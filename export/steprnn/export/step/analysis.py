@@ -21,10 +21,8 @@ from .graph import (
     MOVES,
     Call,
     carried,
-    flat_sequence,
     is_final_state,
     is_stock,
-    is_window,
     makes_mask,
     operations,
     output_name,
@@ -32,13 +30,13 @@ from .graph import (
     token_count,
     walk,
 )
+from .inputs import symbols_of
 from .layers import instead_of_padding, refusal, refuse
 from .memory import Convolution, Memory, Recurrent, reach
 from .moment import Moment, Tensors
-from .parts import Cropped, Padding, Part, part_of
+from .parts import Cropped, Padding, Part, Unrolled, part_of, recurrences
 from .reader import Reader
 
-BATCH = 3  # a batch that is told apart from the time axis, which alone is None
 TIME = -1  # among the origins of a tensor: a memory, whose output changes along the sequence
 
 
@@ -75,10 +73,7 @@ class Analysis:
         self._memories: list[Memory] = []
         self._pasts: dict[tuple[Any, ...], Convolution] = {}  # (a sequence, reach) -> what remembers it
         self._read: set[int] = set()  # positions of the inputs that a step reads
-        self._symbols = [self._symbol(t, i not in states) for i, t in enumerate(self.graph.inputs)]
-        self.flat: dict[int, int] = {}  # inputs that are a whole sequence in a row, and its time steps
-        if not any(None in symbol.shape for symbol in self._symbols):
-            self._lay_out_sequences()
+        self._symbols, self.flat = symbols_of(self.graph, states)
         timed = (t for t, s in zip(self.graph.inputs, self._symbols, strict=True) if None in s.shape)
         self.reader = Reader(self._masks, next((t.shape[1] for t in timed if len(t.shape) > 1), None))
         for i, t in enumerate(self._symbols):
@@ -122,26 +117,6 @@ class Analysis:
         tensors = {t.name: t for t in self.spec.outputs} | {self.spec.next_of(t): t for t in self.spec.states}
         return {name: ops.cast(results[name], tensors[name].dtype) for name in self.spec.result_names}
 
-    def _symbol(self, tensor: Any, may_be_sequence: bool) -> Any:
-        rank = len(tensor.shape)
-        is_token = token_count(self.graph, tensor) is not None
-        # Beside a sequence one number a row, whatever axes it is given, is no sequence of one.
-        is_condition = tensor.shape[1:] == (1,) and any(len(t.shape) > 2 for t in self.graph.inputs)
-        has_time = rank > 2 or (
-            rank == 2
-            and (tensor.shape[1] is None or is_token or (is_window(self.graph, tensor) and not is_condition))
-        )
-        timed = may_be_sequence and has_time
-        shape = (BATCH, None, *tensor.shape[2:]) if timed else (BATCH, *tensor.shape[1:])
-        return keras.KerasTensor(shape, tensor.dtype)
-
-    def _lay_out_sequences(self) -> None:
-        """Where no input has a time axis, one that is made into a sequence is read a time step at a time."""
-        for i, tensor in enumerate(self.graph.inputs):
-            if (laid_out := flat_sequence(self.graph, tensor)) is not None:
-                self.flat[i], features = laid_out
-                self._symbols[i] = keras.KerasTensor((BATCH, None, features), tensor.dtype)
-
     def _visit(self, call: Call) -> Any:
         op, arguments = call.op, call.arguments
         self._look_at(call)
@@ -150,10 +125,13 @@ class Analysis:
         origin = self._origin_of(tensors)
         timed = any(None in t.shape for t in tensors)
         cropped = self._crop_tail(op, tensors)
-        refuse(op, timed, self._is_static(origin), cropped)
+        asks = [None in t.shape for t in tensors[:3]] in ([True, False], [True, False, False])
+        refuse(op, timed, self._is_static(origin), cropped, asks)
         padded = self._take_up_padding(op, tensors)
-        if isinstance(op, layers.RNN):
-            part: Part = self._recurrent(op, timed, arguments, begins)
+        if not timed and self._is_static(origin) and recurrences(op):
+            part: Part = Unrolled(timed)
+        elif isinstance(op, layers.RNN):
+            part = self._recurrent(op, timed, arguments, begins)
         elif cropped:
             part = Cropped(timed)
         elif timed and reach(op):

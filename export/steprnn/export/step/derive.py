@@ -18,7 +18,7 @@ from steprnn.runtime.errors import ExportError
 
 from .analysis import Analysis
 from .contract import Step
-from .graph import Call, functional_graph, walk
+from .graph import Call, functional_graph, operations, walk
 from .memory import DTYPE
 from .moment import Moment, Tensors
 from .sequences import SequenceModel
@@ -63,12 +63,19 @@ def derive(model: keras.Model) -> Step:
         sequences,
         sequences.fixed_steps,
         analysis.mask_value,
-        notes=(*analysis.notes, *analysis.reader.notes),
+        notes=(*_notes_of(analysis), *analysis.notes, *analysis.reader.notes),
         start=Step(analysis.start, begin, name="start") if analysis.start else None,
         reading=analysis.reader.reading(),
         exactly=sequences.exactly,
         suspect=lambda inputs: _suspect(analysis, sequences.given(inputs), sequences.steps_of(inputs)),
     )
+
+
+def _notes_of(analysis: Analysis) -> list[str]:
+    """What the step computes otherwise than the model, within the model's own rounding."""
+    narrow = ("float16", "bfloat16")
+    found = {getattr(op, "compute_dtype", None) for op in operations(analysis.graph)}
+    return [f"layers compute in {t}; the step computes in float32" for t in narrow if t in found]
 
 
 def _refuse_weights(model: keras.Model) -> None:

@@ -59,14 +59,16 @@ REFUSED_WITHOUT_TIME = {
 }
 
 
-def refuse(op: Any, timed: bool, static: bool = False, cropped: bool = False) -> None:
+def refuse(op: Any, timed: bool, static: bool = False, cropped: bool = False, asks: bool = False) -> None:
     """Raise `ExportError` where this layer, on an input with (or without) a time axis, has no step.
 
     `static` tells that the input is the same over the sequence, so that it may be repeated along it;
-    `cropped` that the layer takes away what lies beyond the sequence, and nothing else.
+    `cropped` that the layer takes away what lies beyond the sequence, and nothing else; `asks` that the first
+    of several inputs alone is a sequence, whose steps an attention has to do with one at a time.
     """
     kind = next((c.__name__ for c in type(op).__mro__ if c.__name__ in REFUSED), type(op).__name__)
-    if timed and kind in REFUSED:
+    asks = asks and kind.endswith("Attention")
+    if timed and kind in REFUSED and not asks:
         raise refusal(op, *REFUSED[kind])
     if not timed and not static and kind in REFUSED_WITHOUT_TIME:
         raise refusal(op, *REFUSED_WITHOUT_TIME[kind])

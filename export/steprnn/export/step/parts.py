@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -18,7 +20,7 @@ from .graph import Call, mask_of
 from .layers import TIMELESS, changes_a_variable, refusal
 from .moment import Moment
 
-LONGEST_INNER = 128  # steps of a recurrence within one time step, which is unrolled
+LONGEST_INNER = 128  # steps of a recurrence within one time step, or before the first, which is unrolled
 
 
 class Part:
@@ -90,28 +92,55 @@ class Distributed(Part):
 
     def shapes(self, call: Call) -> Any:
         """Refused where such a recurrence has no length, or one that would make a graph of thousands."""
-        inner = _recurrences(call.op.layer)
-        length = call.args[0].shape[2] if len(call.args[0].shape) > 2 else None
-        if inner and (length is None or length > LONGEST_INNER):
-            told = "of no fixed length" if length is None else f"of {length} steps"
-            instead = f"give it a fixed length of at most {LONGEST_INNER}"
-            raise refusal(call.op, f"runs a recurrence {told} within each time step", instead)
+        if recurrences(call.op.layer):
+            _refuse_length(call, 2, "within each time step")
         return super().shapes(call)
 
     def _run(self, call: Call, moment: Moment) -> Any:
-        inner = _recurrences(call.op.layer)
-        kept = [layer.unroll for layer in inner]
-        for layer in inner:
-            layer.unroll = True
-        try:
+        with _unrolled(call.op.layer):
             return _with_mask(call, moment.add_time(call.op.layer(moment.drop_time(call.args[0]))))
-        finally:
-            for layer, unroll in zip(inner, kept, strict=True):
-                layer.unroll = unroll
 
 
-def _recurrences(layer: Any) -> list[Any]:
-    return [inner for inner in layer._flatten_layers() if isinstance(inner, layers.RNN)]
+class Unrolled(Part):
+    """A recurrence over a sequence that is given once and stays the same, such as an encoder's."""
+
+    def shapes(self, call: Call) -> Any:
+        """Refused where it has no length, or one that would make a graph of thousands."""
+        _refuse_length(call, 1, "over what stays the same")
+        return super().shapes(call)
+
+    def _run(self, call: Call, moment: Moment) -> Any:
+        with _unrolled(call.op):
+            return call.run()
+
+
+def recurrences(layer: Any) -> list[Any]:
+    """The recurrent layers in a layer, itself too."""
+    within = layer._flatten_layers() if isinstance(layer, layers.Layer) else ()
+    return [inner for inner in within if isinstance(inner, layers.RNN)]
+
+
+def _refuse_length(call: Call, axis: int, where: str) -> None:
+    shape = tree.flatten(call.args)[0].shape
+    length = shape[axis] if len(shape) > axis else None
+    if length is None or length > LONGEST_INNER:
+        told = "of no fixed length" if length is None else f"of {length} steps"
+        instead = f"give it a fixed length of at most {LONGEST_INNER}"
+        raise refusal(call.op, f"runs a recurrence {told} {where}", instead)
+
+
+@contextmanager
+def _unrolled(layer: Any) -> Iterator[None]:
+    """The recurrent layers in it without a loop."""
+    inner = recurrences(layer)
+    kept = [one.unroll for one in inner]
+    for one in inner:
+        one.unroll = True
+    try:
+        yield
+    finally:
+        for one, unroll in zip(inner, kept, strict=True):
+            one.unroll = unroll
 
 
 class Encoded(Part):

@@ -102,7 +102,9 @@ class SequenceModel:
 
     def _called(self, given: list[Any], traced: bool) -> list[Any]:
         if traced:
-            with contextlib.suppress(Exception):  # eagerly a state may grow to its rows, in a graph it may not
+            with contextlib.suppress(
+                Exception
+            ):  # eagerly a state may grow to its rows, in a graph it may not
                 outputs: list[Any] = self._one_call(*given)
                 return outputs
         return self._outputs_of(*given)

@@ -46,14 +46,23 @@ def test_it_stays_in_float32_and_in_one_array() -> None:
     assert first.tolist() == [0.5, -2.0, 0.0, 0.75, -3.0]
 
 
-def test_it_keeps_its_factors_in_arrays_that_are_given() -> None:
-    divisors, factors = np.ones((2, 5), np.float32)
+def test_it_keeps_its_tokens_in_arrays_that_are_given() -> None:
+    slots, values = np.empty(2, np.intp), np.empty(2)
     recent = Recent(4.0, 2, [0, 1])
-    recent.keep_in(divisors, factors)
+    recent.keep_in(slots, values, 5)
     recent.remember(3)
-    assert divisors.tolist() == [1.0, 0.25, 1.0, 0.25, 1.0]
-    assert factors.tolist() == [1.0, 4.0, 1.0, 4.0, 1.0]
+    assert sorted(slots.tolist()) == [1, 3]
     assert recent.penalise(LOGITS).tolist() == [2.0, -8.0, 0.0, 0.75, -3.0]
+    assert sorted(values.tolist()) == [-8.0, 0.75]
+    recent.remember(3)
+    assert (recent.count, slots.tolist()) == (1, [3, 5])
+
+
+def test_what_was_rounded_is_had_exactly() -> None:
+    recent = Recent(3.0, 8, [0, 3])
+    narrow = recent.penalise(LOGITS)
+    assert recent.exact(narrow).tolist() == [2 / 3, -2.0, 0.0, 1.0, -3.0]
+    assert narrow.tolist() == [float(np.float32(2 / 3)), -2.0, 0.0, 1.0, -3.0]
 
 
 @given(

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from steprnn.runtime import NotFinite, Sampling, UsageError
-from steprnn.runtime.sampling import NO_TOKEN, RowSampler, Sampler, choose_each
+from steprnn.runtime.batch_sampling import NO_TOKEN, RowSampler, choose_each
+from steprnn.runtime.sampling import Sampler
 
 # Halves are exact in float32 and make ties common.
 logit_lists = st.lists(st.integers(-20, 20).map(lambda n: n / 2), min_size=1, max_size=30)
@@ -94,7 +95,7 @@ def slow_choice(logits: np.ndarray, sampling: Sampling, u: float, recent: Sequen
     z = [float(v) for v in logits]
     for token in set(recent[-sampling.repeat_last_n :] if sampling.repeat_last_n else []):
         z[token] = z[token] / sampling.repeat_penalty if z[token] > 0 else z[token] * sampling.repeat_penalty
-    order = sorted(range(len(z)), key=lambda i: (-np.float32(z[i]), i))
+    order = sorted(range(len(z)), key=lambda i: (-z[i], i))
     if sampling.temperature == 0:
         return order[0], 1.0
     near = 1.0
@@ -145,7 +146,7 @@ def test_every_choice_is_that_of_the_slow_and_obvious_sampler(
         u = draws.random() if sampling.temperature else 0.0
         expected, near = slow_choice(logits[0], sampling, u, recent)
         token, row = alone.choose(logits[0]), int(rows.choose(np.array([0, 1]), logits)[0])
-        if near < 1e-5:  # float32 may fall on the other side; the streams part from here on
+        if near < 1e-12:  # the streams part from here on
             return
         assert token == row == expected
         recent.append(token)
@@ -179,7 +180,7 @@ def test_every_filter_with_every_other_is_that_of_the_slow_and_obvious_sampler(
             logits = LAYOUTS[layout](generator).astype(np.float32)
             expected, near = slow_choice(logits, sampling, draws.random(), [])
             token, row = alone.choose(logits), rows.choose(np.array([0, 1]), np.stack([logits] * 2))[0]
-            assert token == row == expected or near < 1e-5, filters
+            assert token == row == expected or near < 1e-12, filters
 
 
 def test_the_shares_of_many_unlikely_tokens_do_not_drown_in_rounding() -> None:
@@ -195,10 +196,11 @@ def test_the_shares_of_many_unlikely_tokens_do_not_drown_in_rounding() -> None:
 
 
 def test_a_token_of_just_the_least_share_is_kept() -> None:
-    least = float(np.float32(-math.log(0.5)))
+    beyond = np.float32(-math.log(0.5))  # rounded up: 0.69314718246 of 0.69314718056
+    least = float(np.nextafter(beyond, np.float32(0)))
     for filters in ({}, {"top_p": 0.999}, {"top_k": 3}, {"top_k": 3, "top_p": 0.999}):
         sampling = Sampling(temperature=1e3, min_p=0.5, **filters)  # type: ignore[arg-type]
-        assert reachable([0.0, -least, -least - 1e-6], sampling) == {0, 1}
+        assert reachable([0.0, -least, -float(beyond)], sampling) == {0, 1}
 
 
 class AlmostOne(random.Random):
@@ -208,19 +210,16 @@ class AlmostOne(random.Random):
         return math.nextafter(1.0, 0.0)
 
 
-def test_where_rounding_leaves_none_the_last_token_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sum in another order may be larger than the last of the cumulative ones."""
+def test_the_largest_random_number_draws_a_token_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """u times a sum is less than the sum, whatever it is: no draw goes beyond the last token."""
     monkeypatch.setattr(random, "Random", AlmostOne)
-    left = 0
+    u = math.nextafter(1.0, 0.0)
     for seed in range(200):
-        logits = (12 * np.random.default_rng(seed).standard_normal(60)).astype(np.float32)
-        logits[:2] = logits.max()
-        weights = np.exp(logits - logits.max())
-        target = math.nextafter(1.0, 0.0) * float(weights.sum(dtype=np.float64))
-        if target >= np.sort(weights)[::-1].cumsum(dtype=np.float64)[-1]:
-            left += 1
-            assert Sampler(Sampling(temperature=1.0), 0).choose(logits) == logits.argmin()
-    assert left > 3
+        logits = (np.random.default_rng(seed).standard_normal(60)).astype(np.float32)
+        for filters in ({}, {"top_k": 50}):
+            sampling = Sampling(temperature=1.0, **filters)
+            expected, _ = slow_choice(logits, sampling, u, [])
+            assert Sampler(sampling, 0).choose(logits) == expected
 
 
 @given(
@@ -287,6 +286,49 @@ def test_a_seed_gives_the_same_tokens_again(values: list[float], seed: int, k: i
     first, second = (Sampler(sampling, seed) for _ in range(2))
     logits = as_logits(values)
     assert [first.choose(logits) for _ in range(20)] == [second.choose(logits) for _ in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("logits", "penalty", "recent", "token"),
+    [
+        ([2.0, 2.2], 1.1, [1], 1),  # 2.2 / 1.1 is 2.00000004 of the float32 nearest to 2.2
+        ([2.2, 2.0], 1.1, [0], 0),
+        ([1.0, 3.0], 3.0, [1], 0),  # equal, and the first comes first
+        ([-3.0, -1.0], 3.0, [1], 0),
+        ([0.3, 0.1], 3.0, [0], 0),  # 0.10000000397 is above 0.10000000149
+        ([3e38, 1.0], 0.01, [0], 0),  # beyond float32, and no infinity
+        ([3e38, 2.9e38], 0.01, [0, 1], 0),
+    ],
+)
+def test_a_penalised_logit_is_not_rounded(
+    logits: list[float], penalty: float, recent: list[int], token: int
+) -> None:
+    sampling = Sampling(repeat_penalty=penalty)
+    given_logits = as_logits(logits)
+    exact = [float(v) for v in given_logits]
+    for i in recent:
+        exact[i] = exact[i] / penalty if exact[i] > 0 else exact[i] * penalty
+    assert exact.index(max(exact)) == token
+    assert Sampler(sampling, 0, recent).choose(given_logits) == token
+    rows = RowSampler(sampling, 0, [recent, []], 2)
+    assert rows.choose(np.array([0]), given_logits[np.newaxis]).tolist() == [token]
+    each = [Sampler(sampling, 0, recent), Sampler(Sampling(), 0)]
+    assert choose_each(each, np.stack([given_logits] * 2)).tolist()[0] == token
+
+
+@pytest.mark.parametrize("size", [1_000, 50_000])
+def test_the_kept_set_is_that_of_float64(size: int) -> None:
+    """The sum of 50,000 float32 shares is off by more than some of them."""
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        logits = (generator.standard_normal(size) * 2).astype(np.float32)
+        top_p = float(generator.uniform(0.05, 0.999))
+        sampler = Sampler(Sampling(temperature=1.0, top_p=top_p), 0)
+        sampler._allocate(size)
+        _, kept = sampler._kept(logits, logits, int(logits.argmax()))
+        order = np.argsort(-logits.astype(np.float64), kind="stable")
+        shares = np.exp(logits[order].astype(np.float64) - float(logits.max())).cumsum()
+        assert kept.tolist() == order[: int((shares < top_p * shares[-1]).sum()) + 1].tolist()
 
 
 def test_seeds_differ() -> None:

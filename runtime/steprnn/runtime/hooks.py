@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch_sampling import RowSampler
 from .errors import UsageError
-from .sampling import RowSampler, Sampler, not_finite
+from .sampling import Sampler, not_finite
 
 T = TypeVar("T")
 

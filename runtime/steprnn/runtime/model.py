@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import rows
+from .batch_sampling import RowSampler
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
@@ -21,7 +22,7 @@ from .errors import NotFinite, UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
 from .pool import Pool
-from .sampling import RowSampler, Sampler, Sampling, not_finite
+from .sampling import Sampler, Sampling, not_finite
 from .session import Session, State, first_bad
 from .stops import checked_stops, until
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch_sampling import RowSampler
 from .bundle.vocabulary import Vocabulary
 from .errors import NotFinite
 from .hooks import Cancel, HookedRows
-from .sampling import RowSampler
 from .session import Steppable
 from .stops import before_stop
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import NotFinite, UsageError
-from .recent import Recent
+from .recent import LARGEST, Recent
 
 multiply, exp, isfinite = np.multiply, np.exp, math.isfinite  # looked up once
+LOWEST, ONE = np.float32(-np.inf), np.array(1.0, np.float32)
 
 # Beyond them nothing changes but the rounding: at 1000 a draw is even, a penalty of 100 is a ban, and a count
 # of two thousand million is all there are. 1 / penalty and logit * penalty stay far from float32's ends.
 LARGEST_TEMPERATURE = 1000.0
 LEAST_PENALTY, LARGEST_PENALTY = 0.01, 100.0
 LARGEST_COUNT = 2**31 - 1
-NO_TOKEN = -1
 # Below it float32 logits over the temperature overflow, and the draw is greedy but for exact ties.
 LEAST_TEMPERATURE = 1e-6
 FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filter says how many
@@ -35,6 +35,7 @@ FIRST_LOOK = 16  # how many of the likeliest are looked at first, where no filte
 # the sum is below NEARLY times its weight; what is nearer to that boundary is looked at more closely.
 LARGEST_EXPONENT = 60.0
 NEARLY = 0.9999
+ROUNDED = 1e-4  # of itself, by which a sum of float32 weights is off at most
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,11 @@ class Sampler:
             raise UsageError(f"seed is {seed!r}; expected a whole number, at least 0")
         self._sampling = sampling
         self._greedy = sampling.temperature < LEAST_TEMPERATURE
-        self._inverse = 1.0 / max(sampling.temperature, LEAST_TEMPERATURE)
+        self._temperature = max(sampling.temperature, LEAST_TEMPERATURE)
+        self._inverse = 1.0 / self._temperature
         self._sharpness = np.array(self._inverse, np.float32)  # without axes: less to convert than a scalar
         self._largest = 0.0  # logit whose exponent is small enough; none is before there is room for weights
-        self._min_p = np.float32(-math.log(sampling.min_p) if sampling.min_p else math.inf)
+        self._min_p = -math.log(sampling.min_p) if sampling.min_p else math.inf
         self._filtered = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
@@ -103,22 +105,38 @@ class Sampler:
         if recent is not None:
             logits = recent.penalise(logits)
         token = int(logits.argmax())
-        if self._greedy:
-            if not isfinite(logits.item(token)):
-                raise not_finite(logits[token])
-        else:
-            u, weights = self._next_random(), self._weights
+        if recent is not None:
+            token = self._likeliest(logits, token)
+        elif self._greedy and not isfinite(logits.item(token)):
+            raise not_finite(logits.item(token))
+        if not self._greedy:
+            u, weights, total = self._next_random(), self._weights, None
             if -self._largest < logits.item(token) < self._largest:
                 multiply(logits, self._sharpness, weights)
                 exp(weights, weights)
-                likeliest = u * weights.dot(self._ones) < NEARLY * weights.item(token)
-            else:
-                likeliest = False
-            if not likeliest:
-                token = self._draw(logits, token, u)
+                total = float(weights.dot(self._ones)) / weights.item(token)
+            if total is None or u * total >= NEARLY:
+                token = self._draw(logits, token, u, total)
         if recent is not None:
             recent.remember(token)
         return token
+
+    def _likeliest(self, logits: NDArray[np.float32], best: int) -> int:
+        """The likeliest of penalised logits; `best` is it where no other is equal in float32."""
+        if self._recent is not None and self._recent.most < logits.item(best) < LARGEST:
+            return best
+        return self.settle(logits)
+
+    def settle(self, logits: NDArray[np.float32]) -> int:
+        """The likeliest of penalised logits as they were before they were rounded.
+
+        Raises `NotFinite` as `choose` does.
+        """
+        exact = logits if self._recent is None else self._recent.exact(logits)
+        best = int(exact.argmax())
+        if not isfinite(exact.item(best)):
+            raise not_finite(exact.item(best))
+        return best
 
     def _allocate(self, size: int) -> None:
         self._size = size
@@ -126,135 +144,101 @@ class Sampler:
         self._weights, self._ones = np.empty(size, np.float32), np.ones(size, np.float32)
         self._above = np.empty(size, np.bool_)
 
-    def _draw(self, logits: NDArray[np.float32], best: int, u: float) -> int:
-        """A draw with weights relative to that of the likeliest token, `best`, which is 1."""
+    def _draw(self, logits: NDArray[np.float32], best: int, u: float, total: float | None) -> int:
+        """A draw, of which `best` is the likeliest token, and `total` the sum of all weights beside its own.
+
+        Float32 decides only what it is sure of; the rest is float64, as docs/sampling.md has it.
+        """
         if len(logits) != self._size:
             self._allocate(len(logits))
-        top, weights = logits[best], self._weights
+        exact = logits if self._recent is None else self._recent.exact(logits)
+        top = float(exact[best])
         if not isfinite(top):
             raise not_finite(top)
-        np.subtract(logits, top, weights)
-        multiply(weights, self._sharpness, weights)
-        exp(weights, weights)
-        if u * float(weights.dot(self._ones)) < 1.0:
-            return best  # it comes first, and a filter would only make the total smaller
-        return self._draw_beyond(logits, top, weights, u)
-
-    def _draw_beyond(
-        self, logits: NDArray[np.float32], top: np.float32, weights: NDArray[np.float32], u: float
-    ) -> int:
-        """A draw that goes past the likeliest token, whose logit is `top`; the weights are all tokens'."""
-        if len(logits) != self._size:
-            self._allocate(len(logits))
-        # From here on sums are float64: among the unlikely tokens, float32's rounding of a sum near 1 is
-        # as large as their shares, and two engines would part at it.
+        # A penalised logit was rounded, which is much where it is large and the temperature is low.
+        if total is None and (self._recent is None or abs(top) < self._largest):
+            total = self._total(logits, best, self._sharpness)
+            if u * total < NEARLY:
+                return best  # it comes first, and a filter would only make the total smaller
         if self._filtered:
-            distances, indices = self._kept(logits, top)
-            cumulative = np.exp(distances * -self._sharpness).cumsum(dtype=np.float64)
-            place = int(cumulative.searchsorted(u * cumulative[-1], "right"))
-            return int(indices[min(place, len(indices) - 1)])
-        target = u * float(weights.sum(dtype=np.float64))
-        wanted = FIRST_LOOK
-        while True:
-            _, indices = self._head(logits, top, self._cut(logits, wanted))
-            cumulative = weights.take(indices).cumsum(dtype=np.float64)
-            place = int(cumulative.searchsorted(target, "right"))
-            if place < len(indices) or len(indices) == self._size:
-                return int(indices[min(place, len(indices) - 1)])
-            wanted *= 4
+            values, indices = self._kept(logits, exact, best)
+        else:
+            wanted = FIRST_LOOK
+            while total is not None and wanted < self._size:
+                values, indices = self._head(logits, exact, self._cut(logits, wanted))
+                cumulative = np.exp((values - top) / self._temperature).cumsum()
+                place = int(cumulative.searchsorted(u * total * (1 - ROUNDED), "right"))
+                if place < len(indices) and cumulative.item(place) > u * total * (1 + ROUNDED):
+                    return int(indices[place])
+                if place < len(indices):
+                    break  # too near to a boundary
+                wanted *= 4
+            values, indices = self._head(logits, exact, LOWEST)
+        cumulative = np.exp((values - top) / self._temperature).cumsum()
+        return int(indices[cumulative.searchsorted(u * cumulative.item(-1), "right")])
+
+    def _total(self, logits: NDArray[np.float32], best: int, sharpness: NDArray[np.float32]) -> float:
+        """The sum of all weights, that of the likeliest being 1, to within ROUNDED."""
+        np.subtract(logits, logits[best], self._weights)
+        multiply(self._weights, sharpness, self._weights)
+        exp(self._weights, self._weights)
+        return float(self._weights.sum(dtype=np.float64))
 
     def _kept(
-        self, logits: NDArray[np.float32], top: np.float32
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        """What top-k, top-p and min-p leave: how far below the best, and their indices, likeliest first."""
-        sampling, size = self._sampling, self._size
+        self, logits: NDArray[np.float32], exact: NDArray[Any], best: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """What top-k, top-p and min-p leave: their logits and their indices, likeliest first."""
+        sampling, size, top = self._sampling, self._size, float(exact[best])
         most = min(sampling.top_k or size, size)
         if sampling.top_p == 1.0 and sampling.min_p > 0.0:
-            distances, indices = self._head(logits, top, top - self._min_p)
-            return distances[:most], indices[:most]
-        total = None
-        if sampling.top_p < 1.0 and most == size:
-            np.subtract(logits, top, self._weights)
-            np.exp(self._weights, self._weights)
-            total = self._weights.dot(self._ones)
-        wanted = most if most < size else FIRST_LOOK
+            cut = np.nextafter(np.float32(top - self._min_p), LOWEST)  # rounded, it is not above any kept one
+            values, indices = self._head(logits, exact, cut)
+            keep = min(most, int((top - values).searchsorted(self._min_p, "right")))
+            return values[:keep], indices[:keep]
+        total = None  # of the weights before temperature
+        if sampling.top_p < 1.0 and most == size and (self._recent is None or abs(top) < LARGEST_EXPONENT):
+            total = self._total(logits, best, ONE)
+        wanted = most if most < size or (sampling.top_p < 1.0 and total is None) else FIRST_LOOK
         while True:
-            distances, indices = self._head(logits, top, self._cut(logits, wanted))
+            cut = self._cut(logits, wanted) if wanted < size else LOWEST
+            values, indices = self._head(logits, exact, cut)
             keep, complete = min(len(indices), most), len(indices) >= most
             if sampling.top_p < 1.0 and (complete or total is not None):
-                cumulative = np.exp(-distances[:keep]).cumsum()
-                whole = cumulative[-1] if total is None else total
-                reached = int(cumulative.searchsorted(np.float32(sampling.top_p) * whole)) + 1
-                complete = complete or reached <= len(indices)
-                keep = min(keep, reached)
+                cumulative = np.exp(values[:keep] - top).cumsum()
+                whole, off = (cumulative[-1], 0.0) if complete or total is None else (total, ROUNDED)
+                share = sampling.top_p * whole
+                place = int(cumulative.searchsorted(share * (1 - off)))
+                if place < keep:
+                    complete = complete or cumulative.item(place) >= share * (1 + off)
+                    keep = place + 1
             if complete:
                 break
             wanted *= 4
         if sampling.min_p > 0.0:
-            keep = min(keep, int(distances[:keep].searchsorted(self._min_p, "right")))
-        return distances[:keep], indices[:keep]
+            keep = min(keep, int((top - values[:keep]).searchsorted(self._min_p, "right")))
+        return values[:keep], indices[:keep]
 
     def _cut(self, logits: NDArray[np.float32], wanted: int) -> np.float32:
         """A logit that about twice as many as `wanted` reach, guessed from every eighth of them."""
         sample = logits[::8].copy()
         rank = wanted // 5 + 4
         if rank >= len(sample):
-            return np.float32(-np.inf)
+            return LOWEST
         sample.sort()
         return sample[-rank]  # type: ignore[no-any-return]
 
     def _head(
-        self, logits: NDArray[np.float32], top: np.float32, cut: np.float32
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        """All tokens that reach the cut: how far below the best, and their indices, likeliest first."""
+        self, logits: NDArray[np.float32], exact: NDArray[Any], cut: np.float32
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """All tokens that reach the cut: their logits in float64 and their indices, likeliest first.
+
+        Rounding keeps the order, so that none that comes first is missing.
+        """
         np.greater_equal(logits, cut, self._above)
         (indices,) = self._above.nonzero()
-        distances = top - logits.take(indices)
-        order = distances.argsort(kind="stable")  # equals stay in the order of their indices
-        return distances.take(order), indices.take(order)
-
-
-class RowSampler:
-    """Chooses the tokens of many streams at once: row i as `Sampler(sampling, seed + i)` does alone.
-
-    The draws that end at the likeliest token, which are most, are made together.
-    """
-
-    def __init__(self, sampling: Sampling, seed: int, recent: Sequence[Sequence[int]], size: int) -> None:
-        self._rows = [Sampler(sampling, seed + i, tokens) for i, tokens in enumerate(recent)]
-        self._first = Sampler(sampling, seed)
-        self._recent = [row._recent for row in self._rows if row._recent is not None]  # all of them or none
-        if self._recent:
-            self._divisors, self._factors = np.ones((2, len(recent), size), np.float32)
-            for row, divisors, factors in zip(self._recent, self._divisors, self._factors, strict=True):
-                row.keep_in(divisors, factors)
-        # For the weights of a draw, and for penalised logits: made once, as large arrays are slow to make.
-        self._weights, self._other = np.empty((2, len(recent), size), np.float32)
-
-    def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        """The next token of each of these rows, for logits `[len(rows), vocabulary]`.
-
-        Raises `NotFinite` where one has no token, as `Sampler.choose` does.
-        """
-        first, samplers = self._first, [self._rows[row] for row in rows.tolist()]
-        if self._recent:
-            logits = self._penalise(rows, logits)
-        tokens: NDArray[np.intp] = logits.argmax(axis=1)
-        tops = logits[np.arange(len(tokens)), tokens]
-        if not np.isfinite(tops).all():
-            raise not_finite(tops[~np.isfinite(tops)][0])
-        if not first._greedy:
-            _draw_rows(samplers, logits, tokens, tops, first._sharpness, self._weights[: len(rows)])
-        if self._recent:
-            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-                self._recent[row].remember(token)
-        return tokens
-
-    def _penalise(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        weights, other = self._weights[: len(rows)], self._other[: len(rows)]
-        for into, values in ((weights, self._divisors), (other, self._factors)):
-            np.multiply(logits, values if len(rows) == len(values) else values[rows], into)
-        return self._recent[0].smaller(weights, other, out=other)
+        values = exact.take(indices).astype(np.float64)
+        order = (-values).argsort(kind="stable")  # equals stay in the order of their indices
+        return values.take(order), indices.take(order)
 
 
 def _is(value: object, kind: type) -> bool:
@@ -262,61 +246,6 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone.
-
-    A row has `NO_TOKEN` where its sampler alone raises `NotFinite`, and the others have theirs.
-    """
-    if len(samplers) == 1:  # less to set up
-        try:
-            return np.array([samplers[0].choose(logits[0])])
-        except NotFinite:
-            return np.array([NO_TOKEN])
-    recent = [sampler._recent for sampler in samplers]
-    if any(recent):
-        logits = np.stack([r.penalise(row) if r else row for r, row in zip(recent, logits, strict=True)])
-    tokens: NDArray[np.intp] = logits.argmax(axis=1)
-    tops = logits[np.arange(len(tokens)), tokens]
-    fit = np.isfinite(tops).tolist()
-    if not all(fit):
-        tokens[~np.isfinite(tops)] = NO_TOKEN
-    drawn = [i for i, sampler in enumerate(samplers) if fit[i] and not sampler._greedy]
-    if drawn:
-        drawing = [samplers[i] for i in drawn]
-        sharpness = np.array([[sampler._inverse] for sampler in drawing], np.float32)
-        if len(drawn) == len(samplers):
-            _draw_rows(drawing, logits, tokens, tops, sharpness)
-        else:
-            chosen = tokens[drawn]
-            _draw_rows(drawing, logits[drawn], chosen, tops[drawn], sharpness)
-            tokens[drawn] = chosen
-    for one, token in zip(recent, tokens.tolist(), strict=True):
-        if one and token != NO_TOKEN:
-            one.remember(token)
-    return tokens
-
-
-def not_finite(top: np.floating[Any]) -> NotFinite:
+def not_finite(top: float) -> NotFinite:
     """What to raise where the largest of some logits is none, or is none once the penalty is on it."""
     return NotFinite(f"the largest logit is {top}{' before the penalty' if isfinite(top) else ''}")
-
-
-def _draw_rows(
-    samplers: Sequence[Sampler],
-    logits: NDArray[np.float32],
-    tokens: NDArray[np.intp],
-    tops: NDArray[np.float32],
-    sharpness: NDArray[np.float32],
-    room: NDArray[np.float32] | None = None,
-) -> None:
-    """Put the draws of rows of penalised logits into `tokens`, which holds their likeliest.
-
-    `tops` are the logits of those, all finite; `sharpness` is of all rows, or `[rows, 1]`; `room`
-    `[rows, vocabulary]` is for the weights.
-    """
-    weights = np.subtract(logits, tops[:, np.newaxis], out=room)
-    multiply(weights, sharpness, weights)
-    exp(weights, weights)
-    draws = np.array([sampler._next_random() for sampler in samplers])
-    for i in np.flatnonzero(draws * weights.dot(np.ones(len(weights[0]), np.float32)) >= 1.0).tolist():
-        tokens[i] = samplers[i]._draw_beyond(logits[i], tops[i], weights[i], float(draws[i]))

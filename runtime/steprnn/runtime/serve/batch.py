@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
+from ..batch_sampling import choose_each
 from ..engines import Runner
 from ..errors import NotFinite
 from ..model import Model
-from ..sampling import choose_each
 from .row import Row
 
 STEPS_BEFORE_SHRINKING = 16  # with half of the batch empty: moving the rest costs about one

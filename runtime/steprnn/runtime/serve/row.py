@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..batch_sampling import NO_TOKEN
 from ..errors import NotFinite
-from ..sampling import NO_TOKEN, Sampler, not_finite
+from ..sampling import Sampler, not_finite
 from ..stops import Until
 
 

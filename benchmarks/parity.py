@@ -38,6 +38,7 @@ from steprnn.runtime.spec import NEXT
 
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
 STEPS, SEEDS = 256, 2
+VARIANTS = ("float32", "float16", "int8")
 FEATURES = 16
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
 CALLED = {
@@ -60,17 +61,36 @@ class Shape:
     hidden: int
     vocabulary: int  # 0: a signal model
     embedding: bool
+    masked: bool  # token 0, or a frame of zeros
+    skip: bool  # the head sees what the first layer saw
+    head: str
+    scale: float  # of all weights: tiny, usual, saturating, chaotic
     updates: int  # training steps on a text with some structure
 
     @classmethod
     def draw(cls, seed: int) -> Shape:
         """The model of this number; the same on every machine."""
         draw = np.random.default_rng(seed)
-        cell = list(CELLS)[seed % 3]
-        hidden = int(draw.choice([32, 64, 128, 256, 512]))
-        vocabulary = 0 if seed % 8 == 7 else int(draw.choice([50, 200, 1000, 2000]))
-        updates = int(draw.choice([0, 60])) if hidden < 512 else 0
-        return cls(seed, cell, 1 + int(draw.integers(2)), hidden, vocabulary, bool(draw.integers(2)), updates)
+
+        def between(least: int, most: int) -> int:  # as many small ones as large ones
+            return int(np.exp(draw.uniform(np.log(least), np.log(most + 0.99))))
+
+        hidden = between(1, 700)
+        vocabulary = 0 if seed % 4 == 3 else between(2, 5000)
+        small = hidden < 300 and vocabulary < 1500
+        return cls(
+            seed,
+            list(CELLS)[seed % 3],
+            1 + int(draw.integers(3)),
+            hidden,
+            vocabulary,
+            bool(draw.integers(2)),
+            draw.random() < 0.25,
+            draw.random() < 0.25,
+            str(draw.choice(["Dense", "LayerNormalization", "ReLU"])),
+            float(2.0 ** draw.choice([-6, -2, 0, 0, 0, 0, 1, 2, 3])),
+            int(draw.choice([0, 60])) if small and draw.random() < 0.5 else 0,
+        )
 
 
 def build(shape: Shape) -> keras.Model:
@@ -78,16 +98,24 @@ def build(shape: Shape) -> keras.Model:
     keras.utils.set_random_seed(shape.seed)
     if shape.vocabulary:
         x = keras.Input((None,), dtype="int32")
-        y = (
-            layers.Embedding(shape.vocabulary, 64)(x)
-            if shape.embedding
-            else keras.ops.one_hot(x, shape.vocabulary)
-        )
+        if shape.embedding or shape.masked:
+            y = layers.Embedding(shape.vocabulary, 64, mask_zero=shape.masked)(x)
+        else:
+            y = keras.ops.one_hot(x, shape.vocabulary)
     else:
         x = y = keras.Input((None, FEATURES))
+        y = layers.Masking()(y) if shape.masked else y
+    first = y
     for _ in range(shape.depth):
         y = CELLS[shape.cell](shape.hidden, return_sequences=True)(y)
+    y = layers.Concatenate()([first, y]) if shape.skip else y
+    if shape.head == "LayerNormalization":
+        y = layers.LayerNormalization()(y)
+    if shape.head == "ReLU":
+        y = layers.Dense(32, activation="relu")(y)
     model = keras.Model(x, layers.Dense(shape.vocabulary or 8)(y))
+    for weight in model.trainable_weights:
+        weight.assign(weight * shape.scale)
     if shape.updates:
         train(model, shape)
     return model
@@ -117,7 +145,7 @@ def judged(shape: Shape, folder: Path) -> Iterator[dict[str, Any]]:
     runs = reference_runs(step, steps=STEPS, seeds=SEEDS)
     candidates = []
     for format, module in (("onnx", onnx), ("tflite", tflite)):
-        for variant in ("float32", "float16", "int8"):
+        for variant in VARIANTS:
             path = folder / f"{variant}.{format}"
             module.write(step, path, variant)
             artefact = Artefact(f"{format}-{variant}", format, variant, "", path.name)
@@ -130,6 +158,7 @@ def judged(shape: Shape, folder: Path) -> Iterator[dict[str, Any]]:
                 "level": finding.level,
                 "case": finding.case,
                 "passed": finding.passed,
+                "verdict": str(finding.verdict),
                 "failure": finding.failure,
                 "figures": finding.figures,
             }
@@ -146,6 +175,16 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The distributions as Markdown."""
     seeds = {r["shape"]["seed"] for r in rows}
     yield f"{len(seeds)} models, {STEPS} steps, {SEEDS} seeds"
+    yield ""
+    cells = []
+    for artefact in dict.fromkeys(r["artefact"] for r in rows):
+        worst_of: dict[int, str] = {}
+        for r in (r for r in rows if r["artefact"] == artefact):
+            verdicts = worst_of.get(r["shape"]["seed"], "passed"), r["verdict"]
+            worst_of[r["shape"]["seed"]] = max(verdicts, key=["passed", "cannot tell", "FAILED"].index)
+        found = list(worst_of.values())
+        cells.append([artefact, *(str(found.count(v)) for v in ("passed", "cannot tell", "FAILED"))])
+    yield from table(["right artefacts", "passed", "cannot tell", "failed"], cells)
     yield ""
     cells = []
     for artefact in ("onnx-float32", "tflite-float32"):

@@ -29,6 +29,7 @@ from steprnn.runtime.files import (
 )
 from steprnn.runtime.parity.findings import Finding, Level, Verdict
 from steprnn.runtime.parity.measure import Measures
+from steprnn.runtime.parity.reference import CHAOS
 
 from .check.judge import artefact_candidate, judge_candidate, transform
 from .check.runs import Runs, reference_runs
@@ -94,6 +95,11 @@ def export(
     runs = reference_runs(
         step, text=text, vocabulary=source.vocabulary, steps=chained_steps, seeds=1, kinds=1
     )
+    if runs.main.of:
+        say(
+            f"the model is chaotic: from step {runs.main.steps} on rounding alone moves it by more than "
+            f"{CHAOS:g} of its largest value; it is judged step by step from there"
+        )
     findings = [proved]
     left_out: dict[str, str] = {}  # artefact -> why
     with new_folder(out) as folder:

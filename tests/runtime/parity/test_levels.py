@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from steprnn.runtime.parity.levels import Candidate, Greedy
 from steprnn.runtime.parity.measure import measure
 from steprnn.runtime.parity.mutants import Mistake, Mutant, judged_part, mistakes, sensitivity, swappable
 from steprnn.runtime.parity.profiles import PROFILES, Profile
-from steprnn.runtime.parity.reference import Reference, chain, steps_of
+from steprnn.runtime.parity.reference import Reference, chain, single_places, steps_of
 from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.spec import TensorSpec
 
@@ -199,7 +200,10 @@ WRONG = {
         "one step",
         r"next_[hc] is \S+ units off at step 0 of the state before step \d+ of",
     ),
-    transposed_gates: ("one step", r"\w+ is \S+ units off at step 0 of the state before step \d+ of seed 0"),
+    transposed_gates: (
+        "one step",
+        r"\w+ is \S+ units off at step 0 of the state before step \d+ of seed \d+",
+    ),
     one_percent: ("one step", r"\w+ is \S+ units off at step 0 of .* \(got \S+, expected \S+\), at most 8"),
     stale_state: ("one step", r"next_h is \S+ units off"),
     another_model: ("one step", r"\w+ is \S+ units off"),
@@ -333,9 +337,9 @@ def test_thirty_two_units_are_allowed_at_saturated_states_and_eight_elsewhere(
     )
     for found in (inside, outside):
         assert (found.level, found.candidate) == ("one step", candidate.label)
-    wrong = levels.one_step(candidate, engine, off(reference, 0, 31.9), off(saturated, 40, 31.9))
+    wrong = levels.one_step(candidate, engine, off(reference, 1, 31.9), off(saturated, 40, 31.9))
     assert wrong.failure.startswith(
-        "next_c is 31.9 units off at step 0 of the state before step 299 of seed 0 (got "
+        "next_c is 31.9 units off at step 0 of the state before step 299 of seed 1 (got "
     )
     assert wrong.failure.endswith("), at most 8")
 
@@ -344,7 +348,7 @@ def test_thirty_two_units_are_allowed_at_saturated_states_and_eight_elsewhere(
     ("near", "far", "limit", "worst"),
     [
         (2, 5, 9, "saturated state 40"),
-        (5, 2, 9, "the state before step 299 of seed 0"),
+        (5, 2, 9, "the state before step 299 of seed 1"),
         (5, 2, 1, "saturated state 40"),
     ],
 )
@@ -361,7 +365,7 @@ def test_of_two_that_pass_the_one_further_off_is_told_and_else_the_one_that_fail
 ) -> None:
     profile = Profile(units=9, saturated=limit)
     candidate = replace(candidate_of(tiny / "step.onnx", "onnx", spec), profile=profile)
-    found = levels.one_step(candidate, candidate.open(1), off(reference, 0, near), off(saturated, 40, far))
+    found = levels.one_step(candidate, candidate.open(1), off(reference, 1, near), off(saturated, 40, far))
     assert found.passed == (far <= limit)
     assert found.measures is not None
     assert found.measures.worst is not None
@@ -386,20 +390,44 @@ def test_what_is_not_finite_at_saturated_states_fails_whatever_the_profile(
     assert re.fullmatch(r"(y|next_[hc]) is not finite, first at step 0 of saturated state 0", found.failure)
 
 
-def test_single_steps_are_taken_from_the_beginning_and_from_sixteen_states(
+def test_single_steps_are_taken_from_the_beginning_and_all_along(
     tiny: Path, spec: StepSpec, reference: Reference
 ) -> None:
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
     engine, judged = candidate.open(1), []
-    for step in range(STEPS):
+    for step, row in itertools.product(range(STEPS), range(2)):
         results = {name: array.copy() for name, array in reference.results.items()}
-        results["y"][step, 0] += 1
+        results["y"][step, row] += 1
         found = levels.one_step(candidate, engine, replace(reference, results=results), None)
         if not found.passed:
-            judged.append(step)
-            assert f" at step 0 of the state before step {step} of seed 0 (got " in found.failure
-    assert judged == [int(step) for step in np.linspace(0, STEPS - 1, 17)]
-    assert len(judged) == 17
+            judged.append((step, row))
+            assert f" at step 0 of the state before step {step} of seed {row} (got " in found.failure
+    assert judged == single_places(STEPS, 2)
+    assert (len(judged), judged[0], judged[-1]) == (128, (0, 0), (STEPS - 1, 1))
+
+
+def test_single_steps_have_units_of_their_own(tiny: Path, spec: StepSpec, reference: Reference) -> None:
+    """A chain's unit grows with the chain; what is wrong in one step is no less wrong for it."""
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    blunt = replace(reference, units=dict.fromkeys(reference.units, 1.0))
+    inputs = {"x": reference.inputs["x"][4:5]}
+    state = reference.part(slice(4, 5)).state
+    assert state is not None
+    results = chain(candidate.open(1).runner(2), inputs, state)
+    results["y"][0, 1, 3] += 1e-3
+    singles = Reference(inputs, results, dict.fromkeys(results, 1e-5), state)
+    assert levels.one_step(candidate, candidate.open(1), blunt, None).passed
+    found = levels.one_step(candidate, candidate.open(1), replace(blunt, singles=singles), None)
+    assert found.failure.startswith("y is 100 units off at step 0 of ")
+
+
+def test_a_chain_that_was_cut_says_so(tiny: Path, spec: StepSpec, reference: Reference) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    cut = replace(reference.part(slice(0, 90)), of=300)
+    found = levels.chained(candidate, candidate.open(1), cut)
+    assert found.summary.endswith(" u, chaotic from step 90 of 300")
+    assert found.measures is not None
+    assert found.measures.steps == 90
 
 
 def test_a_judgement_has_all_figures_and_all_that_is_beyond(

@@ -38,8 +38,8 @@ def diagnosis(step: Step, run: Reference, results: Arrays) -> str:
         return ""
 
     def fits(made: Arrays, name: str, theirs: str = "") -> bool:
-        near = NEAR * max(part.units[name], float(np.spacing(np.abs(made[name]).max())))
-        return float(np.abs(made[name] - given[theirs or name]).max()) <= near
+        near = NEAR * np.maximum(part.units[name], np.spacing(np.abs(made[name]).max(axis=(0, 1))))
+        return bool((np.abs(made[name] - given[theirs or name]) <= near).all())
 
     outputs = [t.name for t in step.spec.outputs]
     if all(fits(part.results, name) for name in outputs):  # a state is wrong, and does no harm

@@ -63,7 +63,7 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
             found = _diagnosed(found, candidate, engine, runs)
         if reference is runs.main and found.measures:
             y = candidate.spec.outputs[0].name
-            error = found.measures.units.get(y, 0.0) * reference.units[y]
+            error = found.measures.errors.get(y, 0.0)
         yield found
     if candidate.batched:
         yield attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))

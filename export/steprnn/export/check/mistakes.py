@@ -66,7 +66,8 @@ def _one_percent(step: Step, run: Reference) -> FunctionEngine | None:
         engine = FunctionEngine(freeze(step, change=change), step.spec)
         results = chain(engine.runner(1), part.inputs, part.state)
         units = max(
-            float(np.abs(results[n] - expected).max()) / part.units[n] for n, expected in part.results.items()
+            float((np.abs(results[n] - expected) / part.units[n]).max())
+            for n, expected in part.results.items()
         )
         best = max(best, (units, engine), key=lambda found: found[0])
         if units > PLAIN:

@@ -153,7 +153,7 @@ class Trial:
         return next(output.ndim - len(t.shape) - 1 for t in self._step.spec.outputs if t.name == name)
 
     def _error(self, name: str, output: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-        return float(np.abs(output - expected).max()) / self._units[name]
+        return float((np.abs(output - expected) / self._units[name]).max())
 
     def _together(self, arrays: Arrays) -> Arrays:
         """The model on whole sequences, `[steps, rows, ...]`; an output without time stays `[rows, ...]`."""

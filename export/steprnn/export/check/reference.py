@@ -15,12 +15,22 @@ from tensorflow.python.eager.polymorphic_function.concrete_function import Concr
 from steprnn.runtime.engines import Runner, Tensors
 from steprnn.runtime.errors import ExportError, ParityError
 from steprnn.runtime.parity.levels import Greedy
-from steprnn.runtime.parity.reference import Arrays, Reference, chain, units_of
+from steprnn.runtime.parity.reference import (
+    Arrays,
+    Reference,
+    chain,
+    chaotic_from,
+    largest_of,
+    single_places,
+    units_of,
+)
 from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT, StepSpec
 
 from ..formats.frozen import freeze
 from ..step.contract import Step
+
+LEAST_CHAIN = 16  # time steps of a chain, however chaotic
 
 
 class FunctionEngine:
@@ -103,17 +113,26 @@ class Oracle:
         self.step = step
         self.exact = FunctionEngine(freeze(step, "float64"), step.spec, "float64")
         self.float32 = FunctionEngine(freeze(step), step.spec)
+        self._reached: Arrays | None = None  # the largest values of the first run, by name and channel
 
     def first_state(self, batch: int, inputs: Arrays | None = None) -> Arrays:
         """Where a stream of the model begins, in the precision that all candidates begin with."""
         state = initial_state(self.step, batch, inputs)
         return {name: array.astype(np.float32) for name, array in state.items()}
 
-    def run(self, inputs: Arrays, state: Arrays | None = None, tensorflow: Arrays | None = None) -> Reference:
+    def run(
+        self,
+        inputs: Arrays,
+        state: Arrays | None = None,
+        tensorflow: Arrays | None = None,
+        *,
+        single: bool = False,
+    ) -> Reference:
         """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
 
         It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins; `tensorflow`
-        is that float32 run, where it was made already. Raises `ExportError` where either is not finite:
+        is that float32 run, where it was made already. A chain is cut where it becomes chaotic; what is
+        `single` steps is none. Raises `ExportError` where either is not finite:
         nothing could be judged by it.
         """
         batch = next(iter(inputs.values())).shape[1]
@@ -124,8 +143,26 @@ class Oracle:
             tensorflow = chain(self.float32.runner(batch), inputs, state)
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
+        steps = len(next(iter(exact.values())))
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
-        return Reference(inputs, rounded, units_of(exact, tensorflow), state)
+        reached = self._reached = self._reached or largest_of(exact)
+        whole = Reference(inputs, rounded, units_of(exact, tensorflow, reached), state)
+        if single:
+            return whole
+        whole = replace(whole, singles=self._singles(whole))
+        kept = max(LEAST_CHAIN, chaotic_from(exact, tensorflow))
+        if kept >= steps:
+            return whole
+        exact, tensorflow = ({n: a[:kept] for n, a in run.items()} for run in (exact, tensorflow))
+        units = units_of(exact, tensorflow, reached)
+        return replace(whole.part(slice(0, kept)), units=units, of=steps, singles=whole.singles)
+
+    def _singles(self, run: Reference) -> Reference:
+        """Single steps from states all along a run, as float32 has them."""
+        times, rows = zip(*single_places(run.steps, run.batch), strict=True)
+        after = {n: np.concatenate([(run.state or {})[n][np.newaxis], a]) for n, a in run.next_states.items()}
+        inputs = {n: a[times, rows][np.newaxis] for n, a in run.inputs.items()}
+        return self.run(inputs, {n: a[times, rows] for n, a in after.items()}, single=True)
 
     def saturated(self, reached: Reference, rows: int = 64) -> Reference:
         """One step from states at the ends of a run: every element at plus or minus the largest reached.
@@ -139,8 +176,8 @@ class Oracle:
             largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
             signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
             state[t.name] = (signs * largest).astype(np.float32)
-        there = self.run(input_run(self.step, 1, rows), state)
-        return replace(there, units={n: max(u, reached.units[n]) for n, u in there.units.items()})
+        there = self.run(input_run(self.step, 1, rows), state, single=True)
+        return replace(there, units={n: np.maximum(u, reached.units[n]) for n, u in there.units.items()})
 
     def greedy(self, prompts: NDArray[np.int32], steps: int) -> Greedy:
         """Its own greedy text from prompts `[prompt, rows]`, for a language model."""

@@ -61,6 +61,13 @@ class Deviations:
         return {name: float(error.max()) for name, error in self.units.items()}
 
     @property
+    def absolute(self) -> dict[str, float]:
+        """The largest of each result in its own numbers."""
+        units = self.reference.units
+        with np.errstate(invalid="ignore"):  # of what is infinitely far off
+            return {name: float(np.max(error * units[name])) for name, error in self.units.items()}
+
+    @property
     def series(self) -> NDArray[np.float64]:
         """The largest of any result at each step."""
         largest: NDArray[np.float64] = np.max(list(self._by_step.values()), axis=0)

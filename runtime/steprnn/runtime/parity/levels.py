@@ -18,7 +18,7 @@ from ..spec import NEXT, StepSpec
 from .findings import Finding, Label, Level
 from .measure import measure
 from .profiles import Profile
-from .reference import Arrays, Reference, chain
+from .reference import Arrays, Reference, chain, single_places
 
 BATCH, BATCH_STEPS = 3, 128
 TOKENS_AT_ONCE = 64
@@ -118,28 +118,24 @@ def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: st
     """The whole run, each seed fed with the candidate's own states."""
     results = run_chained(candidate, engine.runner, reference)
     seeds = [f"seed {r}" for r in range(reference.batch)]
-    return judge(Level.CHAINED, candidate, reference, results, seeds, kind)
+    found = judge(Level.CHAINED, candidate, reference, results, seeds, kind)
+    if not reference.of:
+        return found
+    return replace(found, summary=f"{found.summary}, chaotic from step {reference.steps} of {reference.of}")
 
 
 def one_step(
     candidate: Candidate, engine: Engine, reference: Reference, saturated: Reference | None
 ) -> Finding:
-    """Single steps: from the beginning, from sixteen states reached in a run, and from saturated ones.
+    """Single steps: from the beginning, from states reached all along a run, and from saturated ones.
 
     Each token alone must give numbers.
     """
-    runner = engine.runner(1)
-    starts = sorted({int(t) for t in np.linspace(0, reference.steps - 1, 17)})
-    parts = [reference.part(slice(t, t + 1), slice(0, 1)) for t in starts]
-    results = [chain(runner, part.inputs, part.state) for part in parts]
-    joined = Reference(
-        {n: np.concatenate([p.inputs[n] for p in parts], axis=1) for n in reference.inputs},
-        {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
-        reference.units,
-    )
-    together = {n: np.concatenate([r[n] for r in results], axis=1) for n in results[0]}
-    rows = [f"the state before step {t} of seed 0" for t in starts]
-    found = judge(Level.ONE_STEP, candidate, joined, together, rows)
+    singles = reference.singles or _singles_of(reference)
+    together = run_chained(candidate, engine.runner, singles)
+    places = single_places(reference.of or reference.steps, reference.batch)
+    rows = [f"the state before step {t} of seed {row}" for t, row in places]
+    found = judge(Level.ONE_STEP, candidate, singles, together, rows)
     if found.passed and (failure := _strange_tokens(candidate, engine)):
         return replace(found, passed=False, failure=failure)
     if saturated is None or not found.passed:
@@ -155,6 +151,19 @@ def one_step(
     )
     worse = max(found, far, key=lambda f: f.measures.largest if f.measures else 0.0)
     return worse if far.passed else far
+
+
+def _singles_of(reference: Reference) -> Reference:
+    """Of a run that was recorded without them, whose units are those of the whole run."""
+    places = single_places(reference.steps, reference.batch)
+    parts = [reference.part(slice(t, t + 1), slice(row, row + 1)) for t, row in places]
+    begins = [p.state or {n: np.zeros_like(a[0]) for n, a in p.next_states.items()} for p in parts]
+    return Reference(
+        {n: np.concatenate([p.inputs[n] for p in parts], axis=1) for n in reference.inputs},
+        {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
+        reference.units,
+        {n: np.concatenate([b[n] for b in begins]) for n in begins[0]},
+    )
 
 
 def _strange_tokens(candidate: Candidate, engine: Engine) -> str:

@@ -25,6 +25,7 @@ class Measures:
     steps: int
     units: dict[str, float]  # result name -> largest error over the run, in units
     worst: Place | None  # the largest of all; None where a result had another shape
+    errors: dict[str, float] = field(default_factory=dict)  # the largest in the result's own numbers
     breach: Place | None = None  # the largest at the first step that is beyond the profile's units
     p99: float = 0.0  # 99th percentile over the steps of the largest error at a step, in units
     growth: float = 1.0  # that of the last quarter of the steps over that of the first
@@ -93,9 +94,10 @@ def _deviations(spec: StepSpec, deviations: Deviations, profile: Profile) -> Mea
         deviations.reference.steps,
         deviations.largest,
         deviations.worst,
-        deviations.breach(profile.units),
+        breach=deviations.breach(profile.units),
         p99=p99(series),
         growth=deviations.growth,
+        errors=deviations.absolute,
         relative=deviations.relative,
         ranges={name: (float(array.min()), float(array.max())) for name, array in states.items()},
         series=series.tolist(),

@@ -22,21 +22,28 @@ from ..spec import NEXT
 Arrays = dict[str, NDArray[Any]]
 # Of a recorded run that is read: one of 256 steps is written, 130 MB for a vocabulary of 60,000 tokens.
 MOST_STEPS, MOST_GOLDEN = 2**16, 2**29
+SINGLES = 128
+LEAST_SHARE = 1e-3  # of the largest unit of a tensor, below which that of a channel is not taken
+CHAOS = 1e-3  # of the largest value, beyond which an error of rounding is no rounding any more
 
 
 @dataclass(frozen=True)
 class Reference:
     """A chained run of the oracle: inputs `[steps, batch, ...]`, results by name likewise, and units.
 
-    The results are the outputs and the next states, float64 rounded to float32. `units[name]` is the
-    largest error of TensorFlow's float32 step in that tensor over the run. `state` is what the run
-    begins with, `[batch, size...]` by name; zero if None.
+    The results are the outputs and the next states, float64 rounded to float32. `units[name]` is of each
+    channel, `[size...]`, the largest error of TensorFlow's float32 step over the run (`units_of`). `state` is
+    what the run begins with, `[batch, size...]` by name; zero if None. `of` is the number of time steps that
+    were run, where the chain was cut because it is chaotic; 0 where it was not. `singles` are single steps
+    from states all along the run (`single_places`), each a row, with units of their own.
     """
 
     inputs: Arrays
     results: Arrays
-    units: dict[str, float]
+    units: Arrays
     state: Arrays | None = None
+    of: int = 0
+    singles: Reference | None = None
 
     @property
     def steps(self) -> int:
@@ -48,25 +55,30 @@ class Reference:
         """Rows of the run."""
         return int(next(iter(self.inputs.values())).shape[1])
 
+    @property
+    def next_states(self) -> Arrays:
+        """The states after each step, by the name of the state."""
+        return {n.removeprefix(NEXT): a for n, a in self.results.items() if n.startswith(NEXT)}
+
     def part(self, steps: slice, rows: slice = slice(None)) -> Reference:
         """Some steps of some rows, beginning at the states that the run had reached there."""
         begin = steps.start or 0
         state = None if self.state is None else {n: a[rows] for n, a in self.state.items()}
         if begin:
-            names = [n for n in self.results if n.startswith(NEXT)]
-            state = {n.removeprefix(NEXT): self.results[n][begin - 1, rows] for n in names}
+            state = {n: a[begin - 1, rows] for n, a in self.next_states.items()}
         return Reference(
             {n: a[steps, rows] for n, a in self.inputs.items()},
             {n: a[steps, rows] for n, a in self.results.items()},
             self.units,
             state,
+            self.of,
         )
 
     def write(self, path: Path) -> None:
         """Write golden.npz; see docs/bundle-format.md."""
         parts: Arrays = {f"input/{n}": a for n, a in self.inputs.items()}
         parts |= {f"result/{n}": a.astype(np.float32) for n, a in self.results.items()}
-        parts |= {f"unit/{n}": np.array(u) for n, u in self.units.items()}
+        parts |= {f"unit/{n}": np.asarray(u) for n, u in self.units.items()}
         parts |= {f"state/{n}": a.astype(np.float32) for n, a in (self.state or {}).items()}
         rows = {name: np.asarray(array, order="C") for name, array in parts.items()}
         np.savez(path, **rows)  # type: ignore[arg-type]
@@ -85,27 +97,65 @@ class Reference:
         def group(prefix: str) -> Arrays:
             return {n.removeprefix(prefix): a for n, a in parts.items() if n.startswith(prefix)}
 
-        units = {n: float(u) for n, u in group("unit/").items()}
-        return cls(group("input/"), group("result/"), units, group("state/") or None)
+        return cls(group("input/"), group("result/"), group("unit/"), group("state/") or None)
 
 
 def _judge(name: str, dtype: np.dtype[Any], shape: Shape) -> str | None:
     kind = name.partition("/")[0]
     if kind == "unit":
-        return None if dtype.kind == "f" and shape == () else "one number"
+        return None if dtype.kind == "f" else "numbers, one a channel"
     if kind not in ("input", "result", "state"):
         return "input/, result/, unit/ or state/ and a name"
     fits = dtype.kind in "fiub" and (kind == "state" or (len(shape) >= 2 and 0 < shape[0] <= MOST_STEPS))
     return None if fits else f"numbers, [steps, rows, ...] of at most {MOST_STEPS:,} steps"
 
 
-def units_of(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """TensorFlow's own error: the largest |float32 - oracle| of each tensor over a run.
+def largest_of(results: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The largest absolute value of each channel over a run, `[size...]`."""
+    return {name: np.abs(array).max(axis=(0, 1)) for name, array in results.items()}
 
-    Never less than half a float32 spacing of the largest value: rounding the result alone costs that.
+
+def units_of(
+    oracle: Mapping[str, NDArray[Any]],
+    float32: Mapping[str, NDArray[Any]],
+    reached: Mapping[str, NDArray[Any]] | None = None,
+) -> Arrays:
+    """TensorFlow's own error: of each channel, `[size...]`, the largest |float32 - oracle| over a run.
+
+    Which last digits happen to be right is chance, and of one channel in hundreds it is so at every step. So
+    a unit is never less than what is usual: as many half spacings of the channel's largest value as the
+    median channel is off, and a thousandth of what the worst one is. `reached` are the largest values of
+    another run, where a value near zero is a difference of what was rounded, and an input that stays the same
+    gives one such value for all its steps.
     """
-    spacing = {n: float(np.spacing(np.float32(np.abs(a).max()))) / 2 for n, a in oracle.items()}
-    return {n: max(float(np.abs(float32[n] - a).max()), spacing[n]) for n, a in oracle.items()}
+    units, largest = {}, largest_of(oracle)
+    for name, exact in oracle.items():
+        error = np.abs(float32[name] - exact).max(axis=(0, 1))
+        scale = np.maximum(largest[name], (reached or largest)[name])
+        spacing = np.spacing(scale.astype(np.float32)).astype(np.float64) / 2
+        usual = max(1.0, float(np.median(error / spacing)))
+        units[name] = np.maximum(np.maximum(error, usual * spacing), LEAST_SHARE * error.max(initial=0.0))
+    return units
+
+
+def single_places(steps: int, rows: int) -> list[tuple[int, int]]:
+    """Time steps and rows of a run from which single steps are taken: the first, and others all along."""
+    return [(int(t), i % rows) for i, t in enumerate(np.linspace(0, steps - 1, min(steps, SINGLES)))]
+
+
+def chaotic_from(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> int:
+    """The first time step at which TensorFlow's own error is more than CHAOS of a tensor's largest value.
+
+    From there on a chain tells the rounding of one engine from that of another, and nothing of the model. The
+    number of steps where there is none.
+    """
+    first = [len(next(iter(oracle.values())))]
+    for name, exact in oracle.items():
+        error = np.abs(float32[name] - exact).reshape(len(exact), -1).max(axis=1)
+        beyond = ~(error <= CHAOS * np.abs(exact).max())
+        if beyond.any():
+            first.append(int(beyond.argmax()))
+    return min(first)
 
 
 def steps_of(runner: Runner, inputs: Tensors) -> Iterator[Arrays]:

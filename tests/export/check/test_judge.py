@@ -15,7 +15,7 @@ import pytest
 from steprnn.runtime import Vocabulary, cli
 from steprnn.runtime.bundle.manifest import Artefact
 from steprnn.runtime.errors import ExportError, UsageError
-from steprnn.runtime.parity.findings import Finding, Verdict, overall
+from steprnn.runtime.parity.findings import Finding, Level, Verdict, overall
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import judged_part
 from steprnn.runtime.parity.profiles import PROFILES
@@ -350,3 +350,37 @@ def test_runs_of_a_reference_are_recorded_whole(runs: Runs, tmp_path: Path) -> N
     }
     assert again.units["y"].shape == (TOKENS,)
     assert again.batch == 2
+
+
+def test_a_chaotic_model_is_judged_step_by_step(tmp_path: Path) -> None:
+    """Rounding alone carries it away within 30 steps; right artefacts pass, and one percent is still seen."""
+    keras.utils.set_random_seed(5)
+    x = keras.Input((None,), dtype="int32")
+    y = layers.SimpleRNN(60, return_sequences=True)(layers.Embedding(TOKENS, 8)(x))
+    model = keras.Model(x, layers.Dense(TOKENS)(y))
+    recurrent = model.layers[2].cell.recurrent_kernel
+    recurrent.assign(recurrent * 3)
+    said: list[str] = []
+    options: dict[str, Any] = {"formats": ("onnx", "tflite"), "chained_steps": 256}
+    manifest = export(model, tmp_path / "b", say=said.append, **options)
+    assert {a.name for a in manifest.artefacts} >= {"onnx-float32", "tflite-float32"}
+    words = r"^the model is chaotic: from step \d+ on rounding alone moves it by more than 1e-05 "
+    assert any(re.match(words, line) for line in said)
+    step = derive(model)
+    _, runs = runs_of(step, kinds=1)
+    assert 16 <= runs.main.steps < runs.main.of
+    candidate = written(step, tmp_path / "step.onnx")
+    assert overall(judge_candidate(candidate, runs, mistakes=False)) is Verdict.PASSED
+
+    def nudged(weights: Any, factor: str | None) -> Any:
+        """One recurrent weight."""
+        if factor != "h" or weights.ndim != 2:
+            return None
+        weights = weights.copy()
+        weights[0, 0] *= 1.01
+        return weights
+
+    engine = wrong(step, nudged)
+    off = Candidate("off", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
+    found = {f.level: f for f in judge_candidate(off, runs, mistakes=False)}
+    assert found[Level.ONE_STEP].verdict is Verdict.FAILED

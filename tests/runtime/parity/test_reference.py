@@ -11,7 +11,7 @@ import pytest
 from steprnn.runtime import BundleError
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import open_engine
-from steprnn.runtime.parity.reference import Reference, chain, chaotic_from, steps_of, units_of
+from steprnn.runtime.parity.reference import Reference, chain, chaotic_from, errors_of, steps_of, units_of
 
 
 def run() -> Reference:
@@ -94,16 +94,13 @@ def test_a_file_with_python_objects_is_refused_and_not_run(tmp_path: Path) -> No
 
 def test_a_unit_is_the_largest_error_or_half_a_spacing_of_the_largest_value() -> None:
     oracle = {
-        "y": np.array([[1.0, -3.0], [0.5, 2.0]]),
-        "h": np.array([[-0.5, 0.25]]),
-        "far": np.array([[-5.0, 1.0]]),
+        "y": np.array([[[1.0], [-3.0]], [[0.5], [2.0]]]),
+        "h": np.array([[[-0.5], [0.25]]]),
+        "far": np.array([[[-5.0], [1.0]]]),
     }
-    float32 = {
-        "y": np.array([[1.25, -3.0], [0.5, 1.0]]),
-        "h": np.array([[-0.5, 0.25]]),
-        "far": np.array([[-5.0, 1.0]]),
-    }
-    assert units_of(oracle, float32) == {"y": 1.0, "h": 2.0**-25, "far": 2.0**-22}
+    float32 = oracle | {"y": np.array([[[1.25], [-3.0]], [[0.5], [1.0]]])}
+    units = units_of(oracle, errors_of(oracle, float32))
+    assert units == {"y": [1.0], "h": [2.0**-25], "far": [2.0**-22]}
 
 
 def test_a_chain_begins_at_zero_or_at_a_state_and_copies_what_it_yields(tiny: Path, lstm: Any) -> None:
@@ -126,31 +123,33 @@ def test_a_unit_is_that_of_its_channel() -> None:
     """A column of ten thousand and one of a thousandth: each has its own, and neither hides in the other."""
     exact = {"y": np.array([[[1e4, 1e-3, 2.0]], [[-9e3, 2e-3, 1.0]]])}
     near = {"y": exact["y"].astype(np.float32) + np.array([[[1e-3, 1e-10, 0.0]], [[0.0, 0.0, 0.0]]])}
-    units = units_of(exact, near)["y"]
+    units = units_of(exact, errors_of(exact, near))["y"]
     assert units.shape == (3,)
     assert units[0] == pytest.approx(1e-3, rel=0.1)
     assert units[1] == 1e-3 * units[0], "the least share of the largest"
     assert units[2] == units[1]
-    alone = units_of({"y": exact["y"][..., 1:]}, {"y": near["y"][..., 1:]})["y"]
+    alone = units_of({"y": exact["y"][..., 1:]}, {"y": np.abs(near["y"] - exact["y"])[..., 1:]})["y"]
     assert alone[0] < 1e-9, "by itself it would be finer"
 
 
 def test_a_lucky_channel_has_the_unit_that_is_usual() -> None:
-    """Seven channels are two half spacings off and one is right: it is allowed two all the same."""
+    """Seven channels are two half spacings off and one is right: it is allowed them all the same."""
     exact = {"y": np.full((5, 2, 8), 1.5)}
     spacing = float(np.spacing(np.float32(1.5)))
     near = {"y": exact["y"] + np.where(np.arange(8) < 7, spacing, 0.0)}
-    np.testing.assert_allclose(units_of(exact, near)["y"], spacing)
+    np.testing.assert_allclose(units_of(exact, errors_of(exact, near))["y"], spacing)
     reached = {"y": np.full(8, 48.0)}
-    assert (units_of(exact, near, reached)["y"] >= 16 * spacing).all(), "as far as values there are rounded"
+    assert (units_of(exact, errors_of(exact, near), reached)["y"] >= 16 * spacing).all(), (
+        "as far as values there are rounded"
+    )
 
 
 def test_a_chain_is_chaotic_where_its_rounding_is_no_rounding_any_more() -> None:
     exact = {"next_h": np.ones((50, 1, 2)), "y": np.full((50, 1, 1), 100.0)}
     near = {name: array.copy() for name, array in exact.items()}
-    assert chaotic_from(exact, near) == 50
-    near["y"][20] += 0.09
-    assert chaotic_from(exact, near) == 50, "less than a thousandth of the largest"
-    near["next_h"][30, 0, 1] += 0.0011
+    assert chaotic_from(exact, errors_of(exact, near)) == 50
+    near["y"][20] += 0.0009
+    assert chaotic_from(exact, errors_of(exact, near)) == 50, "less than a hundred thousandth of the largest"
+    near["next_h"][30, 0, 1] += 1.1e-5
     near["next_h"][31] = np.nan
-    assert chaotic_from(exact, near) == 30
+    assert chaotic_from(exact, errors_of(exact, near)) == 30

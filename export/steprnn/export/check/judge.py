@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -15,10 +16,11 @@ from steprnn.runtime.engines import Engine, open_engine
 from steprnn.runtime.errors import ExportError, UsageError
 from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Level, attempt
+from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Level, Verdict, attempt
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import sensitivity
 from steprnn.runtime.parity.profiles import PROFILES, Profile
+from steprnn.runtime.parity.reference import Reference
 from steprnn.runtime.parity.streams import semantics
 from steprnn.runtime.spec import StepSpec
 
@@ -59,22 +61,36 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         judged = candidate.profile.units is not None or reference is runs.main
         one = candidate if judged else replace(candidate, profile=Profile())
         found = attempt(Level.CHAINED, label, partial(levels.chained, one, engine, reference, kind), kind)
-        if reference is runs.main and not found.passed and not diagnosed:
+        found = _unless_chaotic(found, one, reference)
+        if reference is runs.main and found.verdict is Verdict.FAILED and not diagnosed:
             found = _diagnosed(found, candidate, engine, runs)
         if reference is runs.main and found.measures:
             y = candidate.spec.outputs[0].name
             error = found.measures.errors.get(y, 0.0)
         yield found
     if candidate.batched:
-        yield attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))
+        found = attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))
+        yield _unless_chaotic(found, candidate, runs.main)
     if runs.greedy is not None:
         free_run = partial(levels.free_run, candidate, engine, runs.greedy, error)
         yield attempt(Level.FREE_RUN, label, free_run)
-    yield attempt(Level.SEMANTICS, label, partial(semantics, candidate, engine, runs.main))
+    found = attempt(Level.SEMANTICS, label, partial(semantics, candidate, engine, runs.main))
+    yield _unless_chaotic(found, candidate, runs.main)
     if mistakes:
         judged_closely = candidate.profile.units is not None
         graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
         yield from sensitivity(candidate, engine, runs.main, graphs)
+
+
+def _unless_chaotic(finding: Finding, candidate: Candidate, reference: Reference) -> Finding:
+    """What 8 bits move, a chaotic chain carries anywhere: it tells nothing of a quantized candidate."""
+    if not reference.of or candidate.profile.units is not None or finding.passed:
+        return finding
+    moved = finding.measures is not None and math.isfinite(finding.measures.largest)
+    if not moved and not finding.failure.startswith("with two threads: "):
+        return finding
+    words = f"the model is chaotic from step {reference.steps}, single steps are judged"
+    return replace(finding, void=True, failure=f"{words}; {finding.failure}")
 
 
 def _diagnosed(finding: Finding, candidate: Candidate, engine: Engine, runs: Runs) -> Finding:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from steprnn.runtime.errors import ExportError, SteprnnError
 from steprnn.runtime.parity.profiles import PROFILES
-from steprnn.runtime.parity.reference import Arrays, chain, units_of
+from steprnn.runtime.parity.reference import Arrays, chain, errors_of, units_of
 
 from ..formats.frozen import freeze
 from ..step.contract import Step
@@ -91,7 +91,7 @@ class Trial:
             chain(engine.runner(ROWS), stepped, initial_state(step, ROWS, self._inputs, precision))
             for engine, precision in zip(engines, ("float64", "float32"), strict=True)
         )
-        self._units = units_of(self._exact, native)
+        self._units = units_of(self._exact, errors_of(self._exact, native))
         changed = {n: np.concatenate([a[: self._half], other[n][self._half :]]) for n, a in inputs.items()}
         both = zip(self._inputs.items(), constant(step, changed).values(), strict=True)
         rows = {n: np.concatenate([a, b], axis=1) for (n, a), b in both}  # one run of twice the rows

@@ -20,8 +20,10 @@ from steprnn.runtime.parity.reference import (
     Reference,
     chain,
     chaotic_from,
+    errors_of,
     largest_of,
     single_places,
+    single_rows,
     units_of,
 )
 from steprnn.runtime.sampling import Sampler, Sampling
@@ -31,6 +33,8 @@ from ..formats.frozen import freeze
 from ..step.contract import Step
 
 LEAST_CHAIN = 16  # time steps of a chain, however chaotic
+MOVED = 3  # runs of the oracle whose states are moved
+MOST_SINGLES = 2**24  # numbers in the results of all single steps
 
 
 class FunctionEngine:
@@ -144,25 +148,65 @@ class Oracle:
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
         steps = len(next(iter(exact.values())))
-        rounded = {name: array.astype(np.float32) for name, array in exact.items()}
+        errors = errors_of(exact, tensorflow)
+        if not single:
+            errors = {n: np.maximum(e, errors[n]) for n, e in self._moved(exact, inputs, state).items()}
         reached = self._reached = self._reached or largest_of(exact)
-        whole = Reference(inputs, rounded, units_of(exact, tensorflow, reached), state)
+        rounded = {name: array.astype(np.float32) for name, array in exact.items()}
+        whole = Reference(inputs, rounded, units_of(exact, errors, reached), state)
         if single:
             return whole
         whole = replace(whole, singles=self._singles(whole))
-        kept = max(LEAST_CHAIN, chaotic_from(exact, tensorflow))
+        kept = max(LEAST_CHAIN, chaotic_from(exact, errors))
         if kept >= steps:
             return whole
-        exact, tensorflow = ({n: a[:kept] for n, a in run.items()} for run in (exact, tensorflow))
-        units = units_of(exact, tensorflow, reached)
+        exact, errors = ({n: a[:kept] for n, a in run.items()} for run in (exact, errors))
+        units = units_of(exact, errors, reached)
         return replace(whole.part(slice(0, kept)), units=units, of=steps, singles=whole.singles)
 
+    def _moved(self, exact: Arrays, inputs: Arrays, state: Arrays) -> Arrays:
+        """How far off the oracle is where all its states are moved by up to a float32 spacing at every step.
+
+        The largest of a few such runs, `[steps, batch, ...]` by name. TensorFlow's float32 is one run, which
+        may happen to be right where a model magnifies rounding for a while.
+        """
+        generator = np.random.default_rng(0)
+        errors = {name: np.zeros_like(array) for name, array in exact.items()}
+        runner = self.exact.runner(MOVED * next(iter(inputs.values())).shape[1])
+        runner.set_state({n: np.concatenate([a] * MOVED) for n, a in state.items()})
+        for t in range(len(next(iter(inputs.values())))):
+            for name, array in inputs.items():
+                runner.inputs[name][...] = np.concatenate([array[t]] * MOVED)
+            runner.run()
+            after = runner.get_state()
+            results = runner.outputs | {NEXT + name: array for name, array in after.items()}
+            for name, array in results.items():
+                off = np.abs(array.reshape(MOVED, *exact[name][t].shape) - exact[name][t])
+                errors[name][t] = off.max(axis=0)
+            spacings = {n: np.spacing(np.abs(a).astype(np.float32)) for n, a in after.items()}
+            moves = {n: s * generator.uniform(-1, 1, s.shape) for n, s in spacings.items()}
+            runner.set_state({n: a + moves[n] for n, a in after.items()})
+        return errors
+
     def _singles(self, run: Reference) -> Reference:
-        """Single steps from states all along a run, as float32 has them."""
-        times, rows = zip(*single_places(run.steps, run.batch), strict=True)
+        """Single steps from states all along a run, as float32 has them; and then of every token."""
+        places = single_places(run.steps, run.batch)
+        times, rows = (np.array(axis) for axis in zip(*places, strict=True))
         after = {n: np.concatenate([(run.state or {})[n][np.newaxis], a]) for n, a in run.next_states.items()}
-        inputs = {n: a[times, rows][np.newaxis] for n, a in run.inputs.items()}
-        return self.run(inputs, {n: a[times, rows] for n, a in after.items()}, single=True)
+        x = self.step.spec.stepped[0]
+        # As many as there is room for; that each has its own row in the artefact is seen by the audit.
+        size = sum(int(np.prod(t.shape)) for t in (*self.step.spec.outputs, *self.step.spec.states))
+        every = np.arange(x.tokens if x.tokens and not x.shape else 0)
+        every = every[:: max(1, -(-len(every) * size // MOST_SINGLES))]
+        again = np.concatenate([np.arange(len(places)), np.arange(len(every)) % len(places)])
+        inputs = {n: a[times, rows][again] for n, a in run.inputs.items()}
+        if len(every):
+            inputs[x.name][len(places) :] = every
+        state = {n: a[times, rows][again] for n, a in after.items()}
+        single = self.run({n: a[np.newaxis] for n, a in inputs.items()}, state, single=True)
+        called = single_rows(places)
+        tokens = (f"the token {t} in {called[i % len(places)]}" for i, t in enumerate(every.tolist()))
+        return replace(single, rows=(*called, *tokens))
 
     def saturated(self, reached: Reference, rows: int = 64) -> Reference:
         """One step from states at the ends of a run: every element at plus or minus the largest reached.

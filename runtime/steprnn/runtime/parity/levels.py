@@ -18,9 +18,10 @@ from ..spec import NEXT, StepSpec
 from .findings import Finding, Label, Level
 from .measure import measure
 from .profiles import Profile
-from .reference import Arrays, Reference, chain, single_places
+from .reference import SINGLES, Arrays, Reference, chain, single_places, single_rows
 
 BATCH, BATCH_STEPS = 3, 128
+BATCHES = (2, BATCH, 8, 64)
 TOKENS_AT_ONCE = 64
 
 
@@ -132,10 +133,11 @@ def one_step(
     Each token alone must give numbers.
     """
     singles = reference.singles or _singles_of(reference)
-    together = run_chained(candidate, engine.runner, singles)
-    places = single_places(reference.of or reference.steps, reference.batch)
-    rows = [f"the state before step {t} of seed {row}" for t, row in places]
-    found = judge(Level.ONE_STEP, candidate, singles, together, rows)
+    if candidate.profile.units is None:  # tokens that a text does not have are not in use
+        singles = singles.part(slice(0, 1), slice(0, SINGLES))
+    found = judge(
+        Level.ONE_STEP, candidate, singles, run_chained(candidate, engine.runner, singles), singles.rows
+    )
     if found.passed and (failure := _strange_tokens(candidate, engine)):
         return replace(found, passed=False, failure=failure)
     if saturated is None or not found.passed:
@@ -163,6 +165,7 @@ def _singles_of(reference: Reference) -> Reference:
         {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
         reference.units,
         {n: np.concatenate([b[n] for b in begins]) for n in begins[0]},
+        rows=single_rows(places),
     )
 
 
@@ -187,17 +190,24 @@ def _strange_tokens(candidate: Candidate, engine: Engine) -> str:
 
 
 def batch(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
-    """Three rows cut from one run at different steps, stepped together."""
-    length = min(BATCH_STEPS, (reference.steps - 1) // BATCH)
-    parts = [reference.part(slice(1 + r * length, 1 + (r + 1) * length), slice(0, 1)) for r in range(BATCH)]
-    rows = Reference(
+    """Two, three, eight and 64 rows, cut from one run at different steps, stepped together."""
+    found = [_batch_of(rows, candidate, engine, reference) for rows in BATCHES]
+    failed = [f for f in found if not f.passed]
+    return failed[0] if failed else max(found, key=lambda f: f.measures.largest if f.measures else 0.0)
+
+
+def _batch_of(rows: int, candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
+    length = max(1, min(BATCH_STEPS if rows <= BATCH else BATCH_STEPS // 8, (reference.steps - 1) // 2))
+    begins = [int(t) for t in np.linspace(1, max(1, reference.steps - length), rows)]
+    parts = [reference.part(slice(t, t + length), slice(0, 1)) for t in begins]
+    cut = Reference(
         {n: np.concatenate([p.inputs[n] for p in parts], axis=1) for n in reference.inputs},
         {n: np.concatenate([p.results[n] for p in parts], axis=1) for n in reference.results},
         reference.units,
         {n: np.concatenate([(p.state or {})[n] for p in parts]) for n in parts[0].state or {}},
     )
-    called = [f"row {r} of {BATCH}, cut from step {1 + r * length} of seed 0" for r in range(BATCH)]
-    return judge(Level.BATCH, candidate, rows, chain(engine.runner(BATCH), rows.inputs, rows.state), called)
+    called = [f"row {r} of {rows}, cut from step {t} of seed 0" for r, t in enumerate(begins)]
+    return judge(Level.BATCH, candidate, cut, chain(engine.runner(rows), cut.inputs, cut.state), called)
 
 
 def free_run(candidate: Candidate, engine: Engine, greedy: Greedy, error: float) -> Finding:

@@ -6,7 +6,7 @@ TensorFlow's own: how far its float32 step is from the oracle. docs/parity.md is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from ..spec import NEXT
 Arrays = dict[str, NDArray[Any]]
 # Of a recorded run that is read: one of 256 steps is written, 130 MB for a vocabulary of 60,000 tokens.
 MOST_STEPS, MOST_GOLDEN = 2**16, 2**29
-SINGLES = 128
+SINGLES = 128  # of them, before those of every token
 LEAST_SHARE = 1e-3  # of the largest unit of a tensor, below which that of a channel is not taken
-CHAOS = 1e-3  # of the largest value, beyond which an error of rounding is no rounding any more
+USUAL = 0.9  # quantile of the channels
+CHAOS = 1e-5  # of the largest value: a hundred roundings
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Reference:
     channel, `[size...]`, the largest error of TensorFlow's float32 step over the run (`units_of`). `state` is
     what the run begins with, `[batch, size...]` by name; zero if None. `of` is the number of time steps that
     were run, where the chain was cut because it is chaotic; 0 where it was not. `singles` are single steps
-    from states all along the run (`single_places`), each a row, with units of their own.
+    from states all along the run (`single_places`), each a row, with units of their own; behind them, from
+    the same states, those of every token. `rows` is what the rows are called in words.
     """
 
     inputs: Arrays
@@ -44,6 +46,7 @@ class Reference:
     state: Arrays | None = None
     of: int = 0
     singles: Reference | None = None
+    rows: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -72,6 +75,7 @@ class Reference:
             self.units,
             state,
             self.of,
+            rows=self.rows[rows],
         )
 
     def write(self, path: Path) -> None:
@@ -115,12 +119,17 @@ def largest_of(results: Mapping[str, NDArray[Any]]) -> Arrays:
     return {name: np.abs(array).max(axis=(0, 1)) for name, array in results.items()}
 
 
+def errors_of(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> Arrays:
+    """How far each number of a float32 run is off."""
+    return {name: np.abs(float32[name] - exact) for name, exact in oracle.items()}
+
+
 def units_of(
     oracle: Mapping[str, NDArray[Any]],
-    float32: Mapping[str, NDArray[Any]],
+    errors: Mapping[str, NDArray[Any]],
     reached: Mapping[str, NDArray[Any]] | None = None,
 ) -> Arrays:
-    """TensorFlow's own error: of each channel, `[size...]`, the largest |float32 - oracle| over a run.
+    """What rounding costs: of each channel, `[size...]`, the largest error over a run `[steps, batch, ...]`.
 
     Which last digits happen to be right is chance, and of one channel in hundreds it is so at every step. So
     a unit is never less than what is usual: as many half spacings of the channel's largest value as the
@@ -129,13 +138,18 @@ def units_of(
     gives one such value for all its steps.
     """
     units, largest = {}, largest_of(oracle)
-    for name, exact in oracle.items():
-        error = np.abs(float32[name] - exact).max(axis=(0, 1))
+    for name in oracle:
+        error = errors[name].max(axis=(0, 1))
         scale = np.maximum(largest[name], (reached or largest)[name])
         spacing = np.spacing(scale.astype(np.float32)).astype(np.float64) / 2
-        usual = max(1.0, float(np.median(error / spacing)))
+        usual = max(1.0, float(np.quantile(error / spacing, USUAL)))
         units[name] = np.maximum(np.maximum(error, usual * spacing), LEAST_SHARE * error.max(initial=0.0))
     return units
+
+
+def single_rows(places: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """What the states before these steps are called."""
+    return tuple(f"the state before step {t} of seed {row}" for t, row in places)
 
 
 def single_places(steps: int, rows: int) -> list[tuple[int, int]]:
@@ -143,15 +157,15 @@ def single_places(steps: int, rows: int) -> list[tuple[int, int]]:
     return [(int(t), i % rows) for i, t in enumerate(np.linspace(0, steps - 1, min(steps, SINGLES)))]
 
 
-def chaotic_from(oracle: Mapping[str, NDArray[Any]], float32: Mapping[str, NDArray[Any]]) -> int:
-    """The first time step at which TensorFlow's own error is more than CHAOS of a tensor's largest value.
+def chaotic_from(oracle: Mapping[str, NDArray[Any]], errors: Mapping[str, NDArray[Any]]) -> int:
+    """The first time step at which rounding costs more than CHAOS of a tensor's largest value.
 
     From there on a chain tells the rounding of one engine from that of another, and nothing of the model. The
     number of steps where there is none.
     """
     first = [len(next(iter(oracle.values())))]
     for name, exact in oracle.items():
-        error = np.abs(float32[name] - exact).reshape(len(exact), -1).max(axis=1)
+        error = errors[name].reshape(len(exact), -1).max(axis=1)
         beyond = ~(error <= CHAOS * np.abs(exact).max())
         if beyond.any():
             first.append(int(beyond.argmax()))

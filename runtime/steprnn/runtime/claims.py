@@ -45,6 +45,25 @@ def temporary_folder() -> Iterator[Path]:
         close(descriptor)
 
 
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Within the block all temporary files of this process are made in a folder that is gone after it.
+
+    TensorFlow leaves its own where it is killed, under names that nobody could sweep.
+    """
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    with temporary_folder() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before[0]
+            if before[1] is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before[1]
+
+
 def lock(path: Path) -> int | None:
     """A descriptor that holds the lock of a file or folder; None where another process holds it."""
     try:

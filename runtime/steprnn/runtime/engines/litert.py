@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from ..bundle.packed import Place
 from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import SIGNATURES, StepSpec
@@ -20,7 +21,7 @@ CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_WHILE", "WHILE"})
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 
 
-def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
     return LiteRTEngine(path, spec, threads, plain=True)
 
@@ -105,7 +106,7 @@ def _indices(interpreter: Any) -> Indices:
 class LiteRTEngine:
     """A flatbuffer. An interpreter serves one thread, so every runner has its own."""
 
-    def __init__(self, path: Path, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
+    def __init__(self, path: Place, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
         self._path = path
         self._plain = plain  # of a bundle, whose steps have no loop
         self._flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,23 @@ def test_temporary_folders_of_killed_processes_go(temporary: Path) -> None:
     assert len(list(temporary.iterdir())) == 1
     with temporary_folder() as mine, temporary_folder() as another:
         assert sorted(temporary.iterdir()) == sorted([mine, another]), "those in use stay"
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rmtree", "rename"])
+def test_an_interrupt_while_it_is_made_or_goes(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    of = shutil if name == "rmtree" else os
+    was = getattr(of, name)
+
+    def interrupted(*given: object, **named: object) -> None:
+        monkeypatch.setattr(of, name, was)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(of, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), temporary_folder():
+        pass
     assert list(temporary.iterdir()) == []
 
 

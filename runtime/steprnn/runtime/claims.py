@@ -37,11 +37,11 @@ def temporary_folder() -> Iterator[Path]:
     """A folder that only this user can read, and that is gone after the block."""
     place = Path(tempfile.gettempdir())
     folder, descriptor = made(place, PREFIX, "", lambda *name: tempfile.mkdtemp(name[1], name[0], name[2]))
-    try:
+    try:  # nothing stands between, where a signal could come in
         sweep(place, re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}"), but=folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         close(descriptor)
 
 
@@ -89,10 +89,31 @@ def made(
     `make` is called with prefix, suffix and place. It has its name, by which it is swept, once it is locked.
     """
     new = Path(make(prefix, f".{os.getpid()}.new", place))
-    descriptor = lock(new)
     path = new.with_name(NEW.sub("", new.name) + suffix)
-    os.rename(new, path)  # noqa: PTH104 (tests look at what Path.rename puts in its place)
+    try:
+        descriptor = lock(new)
+        os.rename(new, path)  # noqa: PTH104 (tests look at what Path.rename puts in its place)
+    except BaseException:
+        remove(new)
+        remove(path)
+        raise
     return path, descriptor
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, also where Ctrl-C or SIGTERM comes in the middle of it."""
+    try:
+        _remove(path)
+    except KeyboardInterrupt:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sweep(place: Path, name: re.Pattern[str], but: Path | None = None) -> bool:
@@ -113,10 +134,7 @@ def sweep(place: Path, name: re.Pattern[str], but: Path | None = None) -> bool:
         if descriptor is None:
             held = True
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
         os.close(descriptor)
     return held
 

@@ -137,6 +137,10 @@ class LiteRTEngine:
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
 
 
+def _failed(error: Exception) -> BundleError:
+    return BundleError(f"LiteRT cannot take this step ({' '.join(str(error).split())}); export again")
+
+
 def _operators(interpreter: Any) -> list[str]:
     """The operators of the graph; none in a LiteRT that does not tell them."""
     tell = getattr(interpreter, "_get_ops_details", None)
@@ -186,7 +190,10 @@ class DynamicRunner:
         """Take one time step."""
         for index, array in self._given:
             self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise _failed(error) from None
         for index, array in self._results:
             result = self._interpreter.get_tensor(index)
             if result.shape != array.shape:  # assigned, it would be broadcast
@@ -233,7 +240,10 @@ class LiteRTRunner:
 
     def run(self) -> None:
         """Take one time step."""
-        self._invoke()
+        try:
+            self._invoke()
+        except RuntimeError as error:
+            raise _failed(error) from None
         for state, following in self._pairs:
             state[...] = following
 

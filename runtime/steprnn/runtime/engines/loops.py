@@ -1,7 +1,7 @@
 """Loops, branches and other files of an ONNX file, read from its bytes: a bundle has none.
 
-A loop of a stranger's graph may be one of 2^63 rounds, and an engine that is in it does not come back. Weights
-in another file would be looked for where the process stands.
+A loop of a stranger's graph may be one of 2^63 rounds, and an engine that is in it does not come back.
+Weights in another file would be looked for where the process stands.
 """
 
 from __future__ import annotations

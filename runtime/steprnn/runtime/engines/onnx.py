@@ -144,7 +144,11 @@ class OnnxRunner:
 
     def run(self) -> None:
         """Take one time step."""
-        self._run(self._bindings[self._current])
+        try:
+            self._run(self._bindings[self._current])
+        except Exception as error:  # onnxruntime raises its own classes
+            told = " ".join(str(error).split())
+            raise BundleError(f"onnxruntime cannot take this step ({told}); export again") from None
         self._current = 1 - self._current
 
     def set_state(self, state: Tensors) -> None:

@@ -1,8 +1,8 @@
 """Sessions of millions of steps: `python tests/hostile/steps.py tests/tiny/bundle --steps 5000000`.
 
 In each engine a float32 and an int8 session read the same drawn tokens, step by step. The memory of the
-process must not grow, no state may stop being a number, and int8 must be as far from float32 in the last tenth
-of the steps as in the first.
+process must not grow, no state may stop being a number, and int8 must be as far from float32 in the last
+tenth of the steps as in the first.
 """
 
 from __future__ import annotations

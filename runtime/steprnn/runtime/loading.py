@@ -27,6 +27,7 @@ def load(
     states: Mapping[str, str] | None = None,
     constants: Mapping[str, ArrayLike] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    apart: bool = False,
 ) -> Model:
     """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
 
@@ -36,9 +37,16 @@ def load(
     where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
     `MissingExtra` where the engine is not installed.
 
+    `apart` loads it in another process first, where an engine may crash on a graph that was made to: a
+    third of a second, for a stranger's bundle. It is for bundles; a graph file is not tried.
+
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
+    if apart and states is None:
+        from .apart import try_apart
+
+        try_apart(path, engine, variant)
     model = _loaded(path, engine, variant, threads, states, constants, shapes)
     there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else an installed model
     options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}

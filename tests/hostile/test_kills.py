@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,15 +127,17 @@ def test_temporary_folders_of_killed_processes_go(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["rmtree", "rename"])
+@pytest.mark.parametrize("name", ["rmtree", "rename", "mkdtemp"])
 def test_an_interrupt_while_it_is_made_or_goes(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    of = shutil if name == "rmtree" else os
+    of: Any = {"rmtree": shutil, "rename": os, "mkdtemp": tempfile}[name]
     was = getattr(of, name)
 
     def interrupted(*given: object, **named: object) -> None:
         monkeypatch.setattr(of, name, was)
+        if name == "mkdtemp":
+            was(*given)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(of, name, interrupted)

@@ -88,7 +88,14 @@ def made(
 
     `make` is called with prefix, suffix and place. It has its name, by which it is swept, once it is locked.
     """
-    new = Path(make(prefix, f".{os.getpid()}.new", place))
+    ending = f".{os.getpid()}.new"
+    try:
+        new = Path(make(prefix, ending, place))
+    except KeyboardInterrupt:  # it may be there, under a name that was not told
+        for path in place.iterdir():
+            if path.name.startswith(prefix) and path.name.endswith(ending):
+                _remove(path)
+        raise
     path = new.with_name(NEW.sub("", new.name) + suffix)
     try:
         descriptor = lock(new)

@@ -43,10 +43,15 @@ mutants: $(VENV)/dev ## which changes of the code the nearest tests notice (an h
 	$(BIN)/python tests/mutants.py runtime
 	$(BIN)/python tests/mutants.py step
 
-COUNT ?= 10000
-hostile: $(VENV)/dev ## mutants of all that is read from strangers, and ten times the load (hours; COUNT=mutants of each kind)
-	$(BIN)/python tests/hostile/fuzz.py --count $(COUNT)
-	$(BIN)/python tests/hostile/overload.py tests/tiny/bundle --tokens 1000
+MUTANTS ?= 7000
+KILLS ?= 1000
+STEPS ?= 5000000
+hostile: $(VENV)/dev ## mutants, kills, ten times the load, millions of steps (three hours; MUTANTS= of each kind, KILLS=, STEPS=)
+	$(BIN)/python tests/hostile/fuzz.py --count $(MUTANTS); mutants=$$?; \
+	$(BIN)/python tests/hostile/kill.py --kills $(KILLS); kills=$$?; \
+	$(BIN)/python tests/hostile/steps.py tests/tiny/bundle --steps $(STEPS); steps=$$?; \
+	$(BIN)/python tests/hostile/overload.py tests/tiny/bundle --tokens 1000 --seconds 30; load=$$?; \
+	test $$mutants$$kills$$steps$$load = 0000  # each is run, whatever came of the one before
 
 build/lyrics.bundle: $(VENV)/all
 	rm -rf $@

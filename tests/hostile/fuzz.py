@@ -2,13 +2,14 @@
 
 Each kind runs in a child with a limit on its memory; the child tells before each mutant which it is, so that
 a crash and a hang have a name. A mutant is refused (an error of steprnn, in one line), accepted right (what
-it says is what the unchanged one says, or it was meant to change), wrong, a traceback, a crash or a hang.
+it says is what the unchanged one says, or it was meant to change), wrong, a traceback, a crash or a hang. A
+graph that makes an engine crash is loaded again with `apart=True`; where that refuses it, it counts as apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import gzip
 import io
 import json
 import os
@@ -19,10 +20,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # it is a program, which a test imports too
+
+from changes import mutated_bytes, mutated_json
+from graphs import mutated_onnx, mutated_tflite
+from wire import Wire
 
 from steprnn.runtime import Model, State, SteprnnError, load
 from steprnn.runtime.bundle.manifest import FileRecord
@@ -31,75 +38,9 @@ from steprnn.runtime.package import zip as package_zip
 from steprnn.runtime.parity.reference import Reference
 
 TINY = Path(__file__).parents[1] / "tiny" / "bundle"
-OUTCOMES = ("refused", "right", "wrong", "traceback", "crash", "hang")
-VALUES = [
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2**31,
-    2**63,
-    10**400,
-    1.5,
-    1e308,
-    "",
-    "x",
-    "\ud800",
-    "../x",
-    "con",
-    "a" * 300,
-]
-VALUES += [[], {}, [[]], {"": 0}, "next_h", "float64", "int32", [8], [0], [2**20] * 3]
+OUTCOMES = ("refused", "apart", "right", "wrong", "traceback", "crash", "hang")
 MEMORY = 2**31  # above what the child has when it begins: the address space, not what is used
 SECONDS = 30  # for one mutant
-
-
-def mutated_json(record: Any, chance: random.Random) -> Any:
-    """One to three places of a record changed: another value, one less, one twice, a number beside it."""
-    record = json.loads(json.dumps(record))
-    for _ in range(chance.randint(1, 3)):
-        places: list[tuple[Any, Any]] = []
-        waiting = [record]
-        while waiting:
-            value = waiting.pop()
-            inside = list(value.items() if isinstance(value, dict) else enumerate(value))
-            places += [(value, key) for key, _ in inside]
-            waiting += [inner for _, inner in inside if isinstance(inner, dict | list)]
-        if not places:
-            return record
-        holder, key = chance.choice(places)
-        what = chance.randrange(5)
-        if what == 0:
-            del holder[key]
-        elif what == 1 and type(holder[key]) is int:
-            holder[key] += chance.choice([-1, 1, 7])
-        elif what == 2 and isinstance(holder, list):
-            holder.append(copy.deepcopy(holder[key]))
-        elif what == 3 and isinstance(holder, dict):
-            holder[chance.choice(["x", "NAME", "", "a/b", "a\\b"])] = copy.deepcopy(holder[key])
-        else:
-            holder[key] = copy.deepcopy(chance.choice(VALUES))
-    return record
-
-
-def mutated_bytes(data: bytes, chance: random.Random) -> bytes:
-    """Bits flipped, numbers set to extremes, a part cut out, doubled or lost at the end."""
-    changed = bytearray(data)
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(len(changed) or 1)
-        what = chance.randrange(5)
-        if what == 0:
-            changed[at : at + 1] = bytes([chance.randrange(256)])
-        elif what == 1:
-            changed[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", b"\0\0\0\x80"])
-        elif what == 2:
-            del changed[at : at + chance.randint(1, 40)]
-        elif what == 3:
-            changed[at:at] = changed[at : at + chance.randint(1, 40)]
-        else:
-            del changed[chance.randrange(len(changed) or 1) :]
-    return bytes(changed)
 
 
 def said(model: Model) -> str:
@@ -121,6 +62,8 @@ class Fuzzer:
         self.state = session.state.to_bytes()
         self.expected = {engine: said(load(TINY, engine=engine)) for engine in ("onnx", "litert")}
         self.model = model
+        self.opened_as: Callable[[str], Model] = lambda engine: load(self.folder, engine=engine)
+        self.wire: Wire | None = None  # to a server of its own
         self.try_one: Callable[[random.Random], str] = getattr(self, f"try_{kind.replace('-', '_')}")
 
     def opened(self, engine: str) -> str:
@@ -171,15 +114,22 @@ class Fuzzer:
 
     def try_onnx(self, chance: random.Random) -> str:
         self.put("step.onnx", mutated_bytes((TINY / "step.onnx").read_bytes(), chance))
-        said(load(self.folder, engine="onnx"))
+        said(self.opened_as("onnx"))
         return "right"  # another graph, which says what it says
 
+    def try_onnx_fields(self, chance: random.Random) -> str:
+        self.put("step.onnx", mutated_onnx((TINY / "step.onnx").read_bytes(), chance))
+        said(self.opened_as("onnx"))
+        return "right"
+
     def try_tflite(self, chance: random.Random) -> str:
-        data = bytearray((TINY / "step.tflite").read_bytes())
-        for _ in range(chance.randint(1, 4)):  # in the weights: a flatbuffer is not verified by LiteRT
-            data[chance.randrange(len(data) // 2, len(data) // 2 + 1000)] ^= 1 << chance.randrange(8)
-        self.put("step.tflite", bytes(data))
-        said(load(self.folder, engine="litert"))
+        self.put("step.tflite", mutated_bytes((TINY / "step.tflite").read_bytes(), chance))
+        said(self.opened_as("litert"))
+        return "right"
+
+    def try_tflite_fields(self, chance: random.Random) -> str:
+        self.put("step.tflite", mutated_tflite((TINY / "step.tflite").read_bytes(), chance))
+        said(self.opened_as("litert"))
         return "right"
 
     def try_body(self, chance: random.Random) -> str:
@@ -206,6 +156,52 @@ class Fuzzer:
             return "refused"
         return "right"
 
+    def try_corpus(self, chance: random.Random) -> str:
+        from steprnn.train import corpus
+
+        text = "分开的时候，山外有雨。\r\n" * 30
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("lyrics.txt", text)
+        kinds = {"txt": text.encode(), "gz": gzip.compress(text.encode(), mtime=0), "zip": packed.getvalue()}
+        ending = chance.choice(list(kinds))
+        path = self.folder / f"corpus.{ending}"
+        path.write_bytes(mutated_bytes(kinds[ending], chance))
+        read = corpus.load(path).text
+        fits = ending == "txt" or read == corpus.prepare(text)  # what is packed has a checksum
+        return "right" if fits else "wrong"
+
+    def try_checkpoint(self, chance: random.Random) -> str:
+        from steprnn.train.checkpoint import Training
+        from steprnn.train.resume import Progress, State
+
+        record = {
+            "settings": {"units": 8},
+            "corpus": {"sha256": "0"},
+            "versions": {},
+            "history": [{"epoch": 1}],
+        }
+        Training(**record).write(self.folder)
+        path = self.folder / "training.json"
+        if chance.random() < 0.5:
+            made = json.dumps(mutated_json(json.loads(path.read_bytes()), chance)).encode()
+        else:
+            made = mutated_bytes(path.read_bytes(), chance)
+        path.write_bytes(made)
+        arrays = [self.model.initial_state["h"]] * 2
+        path = self.folder / "resume.npz"
+        State(Progress([], 1.0, 0, 0, 3, 0.5), arrays, arrays, arrays, arrays).write(path)
+        path.write_bytes(mutated_bytes(path.read_bytes(), chance))
+        try:
+            Training.read(self.folder)
+        finally:
+            State.read(path)
+        return "right"
+
+    def try_http(self, chance: random.Random) -> str:
+        self.wire = self.wire or Wire(TINY)
+        return self.wire.tried(mutated_bytes(self.wire.request, chance, most=2), chance)
+
 
 KINDS = [name.removeprefix("try_").replace("_", "-") for name in vars(Fuzzer) if name.startswith("try_")]
 
@@ -228,6 +224,8 @@ def child(kind: str, seed: int, count: int) -> None:
             sys.stdout.write(f"{outcome}\n")
         sys.stdout.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
         sys.stdout.flush()
+        if fuzzer.wire is not None:
+            fuzzer.wire.close()
         os._exit(0)  # an engine that was given damaged graphs may not end well
 
 
@@ -274,10 +272,26 @@ def run(kind: str, seed: int, count: int) -> tuple[Counter[str], list[str], int]
             process.wait()
         if number < seed + count:
             outcome = "hang" if hung else "crash"
+            if outcome == "crash" and kind in ("tflite", "tflite-fields", "onnx", "onnx-fields"):
+                outcome = tried_apart(kind, number)
             outcomes[outcome] += 1
-            bad.append(f"{kind} {number}: {outcome} {process.returncode}")
+            if outcome != "apart":
+                bad.append(f"{kind} {number}: {outcome} {process.returncode}")
         at = max(number, at) + 1
     return outcomes, bad, peak
+
+
+def tried_apart(kind: str, seed: int) -> str:
+    """What comes of a graph that an engine crashed on, where it is loaded as a stranger's should be."""
+    with tempfile.TemporaryDirectory() as place:
+        fuzzer = Fuzzer(kind, Path(place))
+        path = fuzzer.folder
+        fuzzer.opened_as = lambda engine: load(path, engine=engine, apart=True)
+        try:
+            fuzzer.try_one(random.Random(seed))
+        except SteprnnError:
+            return "apart"
+    return "crash"
 
 
 def main() -> int:

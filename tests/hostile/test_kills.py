@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +124,25 @@ def test_temporary_folders_of_killed_processes_go(temporary: Path) -> None:
     assert len(list(temporary.iterdir())) == 1
     with temporary_folder() as mine, temporary_folder() as another:
         assert sorted(temporary.iterdir()) == sorted([mine, another]), "those in use stay"
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rmtree", "rename", "mkdtemp"])
+def test_an_interrupt_while_it_is_made_or_goes(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    of: Any = {"rmtree": shutil, "rename": os, "mkdtemp": tempfile}[name]
+    was = getattr(of, name)
+
+    def interrupted(*given: object, **named: object) -> None:
+        monkeypatch.setattr(of, name, was)
+        if name == "mkdtemp":
+            was(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(of, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), temporary_folder():
+        pass
     assert list(temporary.iterdir()) == []
 
 

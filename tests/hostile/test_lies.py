@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -321,3 +322,22 @@ def test_a_record_of_parity_that_is_damaged_is_told_by_the_packager(tiny_copy: P
     else:
         with pytest.raises(BundleError, match=r"parity\.json is damaged \("):
             card(*shown)
+
+
+def test_a_graph_that_crashes_an_engine_is_refused_apart(
+    tiny_copy: Path, tiny: Path, edit_manifest: Edit
+) -> None:
+    """Split without its options: LiteRT reads them where nothing is, and ends the process."""
+    from .graphs import mutated_tflite
+
+    data = mutated_tflite((tiny / "step.tflite").read_bytes(), random.Random(173))
+    (tiny_copy / "step.tflite").write_bytes(data)
+    record = vars(FileRecord.of(tiny_copy / "step.tflite"))
+    edit_manifest(tiny_copy, lambda manifest: manifest["files"].update({"step.tflite": record}))
+    with pytest.raises(
+        BundleError, match=r"bundle makes the engine crash \(-\d+\); do not trust it, or export"
+    ):
+        load(tiny_copy, engine="litert", apart=True)
+    assert load(tiny, apart=True).generate("分", 4) == load(tiny).generate("分", 4)
+    with pytest.raises(UsageError, match="engine 'x' is unknown"):
+        load(tiny, engine="x", apart=True)

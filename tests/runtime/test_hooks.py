@@ -260,7 +260,7 @@ def test_leaving_an_astream_and_a_cancel_in_it(model: Model) -> None:
         assert pieces == list(model.stream("分开", 4))
 
     asyncio.run(main())
-    assert model._runners.idle < 40, "runners are given back"
+    assert model.runners.idle < 40, "runners are given back"
 
 
 def test_astream_refuses_at_the_call(model: Model) -> None:

@@ -22,14 +22,14 @@ def test_many_batch_sizes_keep_a_bounded_number_of_runners(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load(tiny, engine="litert")
-    weight = model._runners._weight(64)
+    weight = model.runners._weight(64)
     monkeypatch.setattr(pool, "MOST_BYTES", 12 * weight)
     for batch in range(1, 120):
         with model.runner(batch):
             pass
-    assert 3 <= model._runners.idle <= 20
-    assert model._runners._made <= 12 * weight
-    kept = {batch for batch, idle in model._runners._idle.items() if idle}
+    assert 3 <= model.runners.idle <= 20
+    assert model.runners._made <= 12 * weight
+    kept = {batch for batch, idle in model.runners._idle.items() if idle}
     assert 119 in kept, "those that were used last stay"
     assert 1 not in kept
     assert model.generate("分", 5) == load(tiny, engine="litert").generate("分", 5)
@@ -37,7 +37,7 @@ def test_many_batch_sizes_keep_a_bounded_number_of_runners(
 
 def test_a_burst_of_threads_keeps_no_more(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(tiny, engine="onnx")
-    monkeypatch.setattr(pool, "MOST_BYTES", 4 * model._runners._weight(1))
+    monkeypatch.setattr(pool, "MOST_BYTES", 4 * model.runners._weight(1))
     together = threading.Barrier(30, timeout=60)
 
     def step() -> None:
@@ -51,8 +51,8 @@ def test_a_burst_of_threads_keeps_no_more(tiny: Path, monkeypatch: pytest.Monkey
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert 1 <= model._runners.idle <= 4
-    assert model._runners._made == model._runners.idle * model._runners._weight(1)
+    assert 1 <= model.runners.idle <= 4
+    assert model.runners._made == model.runners.idle * model.runners._weight(1)
 
 
 def test_a_runner_is_lent_again(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import threading
 from typing import Any
 
@@ -46,6 +47,40 @@ def test_it_begins_at_zero_and_returns_there(model: Model) -> None:
 def test_a_single_token_needs_no_batch_axis(model: Model) -> None:
     np.testing.assert_array_equal(model.session().step(3), model.session().step([3]))
     assert model.session().step({"x": [3]}).shape == (1, 21)
+
+
+def test_a_runner_of_an_earlier_step_is_not_gone_on_with(model: Model) -> None:
+    """A session leaves its states in a runner; between two steps others come, and runners change places."""
+    session, tokens = model.session(), [3, 5, 7, 5, 3, 9, 2, 4]
+    kept = model.session()
+    alone = [kept.step(token).copy() for token in tokens]
+    moves = [
+        lambda: None,
+        lambda: model.runners.give(1, *model.runners.borrow(1)),
+        lambda: model.generate("分", 3),
+        lambda: model.runners._idle[1].reverse(),
+        lambda: model.session().step(8),
+        lambda: session.state.tensors["h"].fill(9),
+    ]
+    with model.runner(), model.runner():
+        pass  # there are two now
+    assert model.runners.idle == 2
+    for seed in range(30):
+        chance = random.Random(seed)
+        session.reset()
+        for token, expected in zip(tokens, alone, strict=True):
+            np.testing.assert_array_equal(session.step(token), expected)
+            chance.choice(moves)()
+            model.runners._idle[1].reverse()
+
+
+def test_a_token_of_another_type_is_the_same_or_refused(model: Model) -> None:
+    expected = model.session().step(3)
+    for token in (np.int64(3), np.array(3), [3], np.array([3], np.int32)):
+        np.testing.assert_array_equal(model.session().step(token), expected)
+    for token in (-1, 21, 2**70, 3.0, True, "3"):
+        with pytest.raises(UsageError):
+            model.session().step(token)
 
 
 def test_y_and_state_are_copies(model: Model) -> None:

@@ -51,16 +51,20 @@ def test_the_words_for_a_folder_that_is_no_checkpoint(tmp_path: Path, text: str 
 def test_an_unfinished_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     TRAINING.write(tmp_path)
     assert enter(tmp_path, TRAINING, Settings(), overwrite=False) is None
+    (tmp_path / "resume.npz").write_bytes(b"what was learnt")
     other = Settings(learning_rate=0.5)
     words = r"holds an unfinished run with other settings: --learning-rate 0\.01 \(here 0\.5\); give another"
     with pytest.raises(CheckpointError, match=words):
         enter(tmp_path, replace(TRAINING, settings=other.record()), other, overwrite=False)
     assert Training.read(tmp_path) == TRAINING
+    (tmp_path / "resume.npz").unlink()
+    assert enter(tmp_path, replace(TRAINING, settings=other.record()), other, overwrite=False) is None
+    assert list(tmp_path.iterdir()) == [], "nothing was learnt, so nothing is in the way"
 
 
 def test_what_a_killed_run_was_writing_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
     TRAINING.write(tmp_path)
-    for name in (".model.keras.x1y2.tmp", ".resume.npz.abcd.tmp", ".mine.tmp", "notes.tmp"):
+    for name in (".model.keras.x1y2abcd.tmp", ".resume.npz.abcd1234.999999999.new", ".mine.tmp", "notes.tmp"):
         (tmp_path / name).write_bytes(b"half")
     enter(tmp_path, TRAINING, Settings(), overwrite=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", "notes.tmp", "training.json"]

@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,14 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import atomic
-from steprnn.runtime.errors import CheckpointError
+from steprnn.runtime.claims import claimed
+from steprnn.runtime.cli import Terminated
+from steprnn.runtime.errors import CheckpointError, UsageError
 from steprnn.train.checkpoint import Training
-from steprnn.train.resume import Progress, State
+from steprnn.train.fit import train
+from steprnn.train.resume import PARTS, Progress, State
+from steprnn.train.settings import Settings
+from steprnn.train.trainer import Trainer
 
 RUN = Path(__file__).with_name("run.py")
 FILES = ["history.png", "model.keras", "training.json", "vocabulary.json"]
@@ -57,16 +64,17 @@ def test_killed_at_random_moments_and_resumed_is_as_if_nothing_had_been(
     moments = random.Random()  # another moment in every run of the tests; the result is always the same
     reached = 0
     for _ in range(3):
-        process = start([sys.executable, str(RUN), str(killed), str(text_file), "0"])
+        process = start([sys.executable, str(RUN), str(killed), str(text_file), "0.03"])
         number = await_epoch(process, reached + moments.randint(2, 12))
+        time.sleep(moments.random() / 10)  # somewhere within it: of its ten steps many are kept
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert number > reached, "the run ended before it could be killed, or went back"
         reached = number
         assert not Training.read(killed).finished
-    output = finish(start([sys.executable, str(RUN), str(killed), str(text_file), "0"]))
-    assert "going on after epoch" in output
+    output = finish(start([sys.executable, str(RUN), str(killed), str(text_file), "0.03"]))
+    assert "going on after " in output
     finish(undisturbed)
 
     (weights, losses, best), (other_weights, other_losses, other_best) = result(whole), result(killed)
@@ -100,15 +108,92 @@ def test_ctrl_c_keeps_the_best_model_and_the_same_command_goes_on(tmp_path: Path
     assert process.stdout is not None
     said = next(line for line in process.stdout if "going on" in line)
     assert await_epoch(process, 1) >= 4, "the epochs that were over are not repeated"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert said.startswith("going on after epoch ")
-    assert "of 400" in said
+    assert process.returncode == 143
+    assert said.startswith("going on after ")
+    assert "of 400 epochs" in said
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException]) -> None:
+    """An interrupt between a step of the graph and its callbacks, or before the first."""
+    make = Trainer.make_train_function
+
+    def making(self: Any, force: bool = False) -> None:
+        make(self, force)
+        take = self.train_function
+
+        def taking(iterator: Any) -> Any:
+            logs = take(iterator)
+            if int(self.optimizer.iterations.numpy()) == step:
+                raise error
+            return logs
+
+        self.train_function = taking
+        if step == 0:
+            raise error
+
+    monkeypatch.setattr(Trainer, "make_train_function", making)
+
+
+def test_interrupted_within_an_epoch_what_was_learnt_is_kept(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(units=16, batch=4, window=8, epochs=3, dropout=0.1, holdout=0.4)  # of seven steps
+    said: list[str] = []
+
+    def run(name: str, settings: Settings = settings) -> None:
+        train(tmp_path / name, source=text_file, settings=settings, verbose=0, say=said.append)
+
+    run("whole")
+    other = replace(settings, units=17)
+    words = "0 of 3 epochs and 4 of 7 steps", "1 of 3 epochs and 6 of 7 steps"
+    kept = f"{tmp_path / 'cut'} {{}}; the same command goes on from here"
+    for step, error, settings_then, told in [
+        (
+            0,
+            KeyboardInterrupt,
+            other,
+            "interrupted before the first step was over; there is nothing to keep yet",
+        ),
+        (4, KeyboardInterrupt, settings, f"interrupted after {words[0]}; " + kept.format("keeps it")),
+        (
+            13,
+            Terminated,
+            settings,
+            f"interrupted after {words[1]}; " + kept.format("has the best model (epoch 1)"),
+        ),
+    ]:
+        with monkeypatch.context() as patched:
+            interrupt_after(patched, step, error)
+            with pytest.raises(error) as raised:
+                run("cut", settings_then)
+        assert str(raised.value) == told
+    with pytest.raises(CheckpointError, match="holds an unfinished run with other settings: --units 16"):
+        run("cut", other)
+    run("cut")
+    assert said == [f"going on after {w}" for w in words]
+    (weights, losses, best), (other_weights, other_losses, other_best) = map(
+        result, (tmp_path / "whole", tmp_path / "cut")
+    )
+    assert (losses, best) == (other_losses, other_best)
+    assert all(np.array_equal(a, b) for a, b in zip(weights, other_weights, strict=True))
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
+
+
+def test_the_second_that_trains_in_a_folder_is_told(tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "c").mkdir()
+    words = "another steprnn is writing .*c; wait for it, or choose another --out"
+    with claimed(tmp_path / "c"), pytest.raises(UsageError, match=words):
+        train(tmp_path / "c", source=text_file, settings=Settings(batch=4, window=8), verbose=0)
+    assert list((tmp_path / "c").iterdir()) == []
 
 
 def state(value: float) -> State:
     arrays = [np.full((2, 3), value, np.float32), np.array(7, np.int64)]
-    return State(Progress([{"epoch": 1, "loss": value}], value, 0, 0), arrays, arrays[:1], arrays)
+    return State(
+        Progress([{"epoch": 1, "loss": value}], value, 0, 0, 3, 0.5), arrays, arrays[:1], arrays, arrays
+    )
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -118,7 +203,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     back = State.read(path)
     assert back is not None
     assert back.progress == state(0.1).progress
-    for name in ("variables", "optimizer", "best_weights"):
+    for name in PARTS:
         before, after = getattr(state(0.1), name), getattr(back, name)
         assert all(
             np.array_equal(a, b) and a.dtype == b.dtype and a.shape == b.shape

@@ -22,14 +22,23 @@ const JOBS = {
   sha256({ hex }) {
     return Buffer.from(plain(Uint8Array.from(Buffer.from(hex, "hex")))).toString("hex");
   },
-  async npz({ hex }) {
-    const arrays = await readNpz(Uint8Array.from(Buffer.from(hex, "hex")), "file.npz");
+  async npz({ hex, most }) {
+    const arrays = await readNpz(Uint8Array.from(Buffer.from(hex, "hex")), "file.npz", most);
     return Object.fromEntries([...arrays].map(([name, { shape, data }]) => [name, [shape, [...data]]]));
   },
   async manifest({ record }) {
     globalThis.fetch = async () => new Response(JSON.stringify(record));
     const { manifest } = await Bundle.open(new URL("http://page.test/model/"));
     return Object.keys(manifest.files);
+  },
+  async longer({ record, size }) {
+    let sent = 0;
+    const pull = (stream) => stream.enqueue(new Uint8Array((sent += 65536) && 65536));
+    const endless = () => new Response(new ReadableStream({ pull }));
+    globalThis.fetch = async () => endless();
+    const bundle = new Bundle(new URL("http://page.test/model/"), record);
+    await bundle.read("file").catch((error) => error.code === "size" || Promise.reject(error));
+    return sent <= size + 4 * 65536;
   },
   async until({ pieces, stops }) {
     const text = [];

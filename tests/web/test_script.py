@@ -9,6 +9,9 @@ import random
 import re
 import shutil
 import subprocess
+import time
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,7 +187,7 @@ def test_npz(node: Callable[..., list[Any]], save: Callable[..., None]) -> None:
     }
     buffer = io.BytesIO()
     save(buffer, **arrays)
-    (found,) = node([{"job": "npz", "hex": buffer.getvalue().hex()}])
+    (found,) = node([{"job": "npz", "hex": buffer.getvalue().hex(), "most": 8 * 4 + 6 * 4 + 3}])
     assert found == {name: [list(a.shape), a.ravel().tolist()] for name, a in arrays.items()}
 
 
@@ -198,9 +201,33 @@ def test_what_is_no_npz(node: Callable[..., list[Any]], kind: str) -> None:
         "float64": buffer.getvalue(),
         "cut": buffer.getvalue()[:-30],
     }
-    (found,) = node([{"job": "npz", "hex": data[kind].hex()}])
+    (found,) = node([{"job": "npz", "hex": data[kind].hex(), "most": 32}])
     assert found["error"] == "BundleError"
     assert found["message"].startswith("file.npz is not an .npz file that this page reads (")
+
+
+def test_an_npz_that_unpacks_to_more_than_it_could_mean(node: Callable[..., list[Any]]) -> None:
+    """A gigabyte of zeros in a megabyte: it is given up once it is longer than the states are."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file, file.open("h.npy", "w") as entry:
+        for _ in range(2**10):
+            entry.write(bytes(2**20))
+    data = buffer.getvalue().hex()
+    began = time.monotonic()
+    twice = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(twice, "w") as file:
+        warnings.simplefilter("ignore")
+        file.writestr("h.npy", b"1")
+        file.writestr("h.npy", b"1")
+    bomb, double = node([{"job": "npz", "hex": h, "most": 64} for h in (data, twice.getvalue().hex())])
+    assert "it holds more than the 64 bytes of arrays that the manifest tells of" in bomb["message"]
+    assert "it holds h.npy twice" in double["message"]
+    assert time.monotonic() - began < 5, "to unpack it all takes longer"
+
+
+def test_a_file_that_does_not_end_is_given_up(node: Callable[..., list[Any]]) -> None:
+    record = {"files": {"file": {"bytes": 1000, "sha256": "0" * 64}}}
+    assert node([{"job": "longer", "record": record, "size": 1000}]) == [True]
 
 
 def test_stop_strings_end_a_text_where_they_do_in_python(node: Callable[..., list[Any]]) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.heavy import heavy_imports
 from steprnn.runtime.quiet import quiet
 
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.quantize
     variants = None if named is None else ["float32" if name == "none" else name for name in named]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet() as terminal, warnings.catch_warnings():
+    with temporary_files(), quiet() as terminal, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras and the converters warn of what the checks look at
 
         def say(line: str) -> None:

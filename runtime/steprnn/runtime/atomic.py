@@ -73,6 +73,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def tidy(path: Path) -> None:
+    """Remove what a killed process was just writing at `path`; what another is writing stays."""
+    sweep(path.parent, _left_of(path))
+
+
 def recover(path: Path) -> None:
     """Put back what a process moved aside to make room, and was killed before it put the new one there."""
     for old in path.parent.glob(f".{path.name}.*.old"):

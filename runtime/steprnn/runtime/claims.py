@@ -37,12 +37,31 @@ def temporary_folder() -> Iterator[Path]:
     """A folder that only this user can read, and that is gone after the block."""
     place = Path(tempfile.gettempdir())
     folder, descriptor = made(place, PREFIX, "", lambda *name: tempfile.mkdtemp(name[1], name[0], name[2]))
-    try:
+    try:  # nothing stands between, where a signal could come in
         sweep(place, re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}"), but=folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         close(descriptor)
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Within the block all temporary files of this process are made in a folder that is gone after it.
+
+    TensorFlow leaves its own where it is killed, under names that nobody could sweep.
+    """
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    with temporary_folder() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before[0]
+            if before[1] is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before[1]
 
 
 def lock(path: Path) -> int | None:
@@ -69,11 +88,39 @@ def made(
 
     `make` is called with prefix, suffix and place. It has its name, by which it is swept, once it is locked.
     """
-    new = Path(make(prefix, f".{os.getpid()}.new", place))
-    descriptor = lock(new)
+    ending = f".{os.getpid()}.new"
+    try:
+        new = Path(make(prefix, ending, place))
+    except KeyboardInterrupt:  # it may be there, under a name that was not told
+        for path in place.iterdir():
+            if path.name.startswith(prefix) and path.name.endswith(ending):
+                _remove(path)
+        raise
     path = new.with_name(NEW.sub("", new.name) + suffix)
-    os.rename(new, path)  # noqa: PTH104 (tests look at what Path.rename puts in its place)
+    try:
+        descriptor = lock(new)
+        os.rename(new, path)  # noqa: PTH104 (tests look at what Path.rename puts in its place)
+    except BaseException:
+        remove(new)
+        remove(path)
+        raise
     return path, descriptor
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, also where Ctrl-C or SIGTERM comes in the middle of it."""
+    try:
+        _remove(path)
+    except KeyboardInterrupt:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sweep(place: Path, name: re.Pattern[str], but: Path | None = None) -> bool:
@@ -94,10 +141,7 @@ def sweep(place: Path, name: re.Pattern[str], but: Path | None = None) -> bool:
         if descriptor is None:
             held = True
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
         os.close(descriptor)
     return held
 

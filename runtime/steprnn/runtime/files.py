@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bundle.packed import Place
 from .errors import SteprnnError
 
 VOCABULARY = "vocabulary.json"  # in both
@@ -50,7 +51,7 @@ PARITY_FORMAT = Format("steprnn.parity", 1, "a record of parity")
 CHECKPOINT_FORMAT = Format("steprnn.checkpoint", 1, "of a checkpoint")
 
 
-def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str) -> dict[str, Any]:
+def read_record(path: Place, format: Format, error: type[SteprnnError], fix: str) -> dict[str, Any]:
     """The JSON object in a file, without the fields `format` and `version`, which are as they should be.
 
     Raises `error` where the file is missing, damaged, something else or of another version; `fix` is what
@@ -59,9 +60,9 @@ def read_record(path: Path, format: Format, error: type[SteprnnError], fix: str)
     try:
         if path.exists() and not path.is_file():  # a FIFO would be waited for
             raise error(f"{path} is no file; {fix}")
-        if path.stat().st_size > MOST_JSON:
+        if isinstance(path, Path) and path.stat().st_size > MOST_JSON:
             raise error(f"{path} has {path.stat().st_size:,} bytes, expected at most {MOST_JSON:,}; {fix}")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
         record = json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{path} is missing; {fix}") from None

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from . import engines
 from .bundle.manifest import VARIANTS, Artefact, Manifest
-from .bundle.open import open_bundle
+from .bundle.open import read_bundle
+from .bundle.packed import Place
 from .bundle.vocabulary import Vocabulary
 from .errors import BundleError, MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
@@ -26,6 +27,7 @@ def load(
     states: Mapping[str, str] | None = None,
     constants: Mapping[str, ArrayLike] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    apart: bool = False,
 ) -> Model:
     """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
 
@@ -35,9 +37,16 @@ def load(
     where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
     `MissingExtra` where the engine is not installed.
 
+    `apart` loads it in another process first, where an engine may crash on a graph that was made to: a
+    third of a second, for a stranger's bundle. It is for bundles; a graph file is not tried.
+
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
+    if apart and states is None:
+        from .apart import try_apart
+
+        try_apart(path, engine, variant)
     model = _loaded(path, engine, variant, threads, states, constants, shapes)
     there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else an installed model
     options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
@@ -63,49 +72,49 @@ def _loaded(
     constants: Mapping[str, ArrayLike] | None,
     shapes: Mapping[str, Sequence[int]] | None,
 ) -> Model:
-    with open_bundle(path, lambda manifest: _wanted(manifest, engine, variant)) as folder:
-        if folder.is_file() and folder.suffix.lower() in (".onnx", ".tflite"):
-            from . import foreign  # a bundle needs none of it
+    folder = read_bundle(path, lambda manifest: _wanted(manifest, engine, variant))
+    if isinstance(folder, Path) and folder.is_file() and folder.suffix.lower() in (".onnx", ".tflite"):
+        from . import foreign  # a bundle needs none of it
 
-            graph = foreign.load_graph(folder, engine, variant, threads, states, constants, shapes)
-            return Model(
-                manifest=graph.manifest,
-                artefact=graph.artefact,
-                engine=graph.engine,
-                opened=graph.opened,
-                vocabulary=None,
-                initial_state=graph.initial_state,
-            )
-        if not (states is constants is shapes is None):
-            raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
-        manifest = Manifest.read(folder)
-        name, artefact = choose(manifest, engine, variant)
-        vocabulary = None
-        if VOCABULARY in manifest.files:
-            manifest.verify(folder, [VOCABULARY])
-            vocabulary = Vocabulary.read(folder / VOCABULARY)
-            _check_size(folder / VOCABULARY, vocabulary, manifest)
-        manifest.verify(folder, manifest.files_of(artefact))
-        opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
-        start = None
-        if manifest.start is not None:
-            begins = manifest.start.graph(artefact.format)
-            manifest.verify(folder, manifest.files_of(begins))
-            start = engines.open_engine(name, folder / begins.path, manifest.start.spec, threads)
-        model = Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder), start)
-        try:
-            with model.runner() as runner:
-                runner.set_state(model.initial_state)
-                runner.run()
-        except Exception as error:  # each engine raises its own
-            told = " ".join(str(error).split())[:300]
-            raise BundleError(
-                f"{folder / artefact.path} takes no step in {name} ({told}); export again"
-            ) from error
-        return model
+        graph = foreign.load_graph(folder, engine, variant, threads, states, constants, shapes)
+        return Model(
+            manifest=graph.manifest,
+            artefact=graph.artefact,
+            engine=graph.engine,
+            opened=graph.opened,
+            vocabulary=None,
+            initial_state=graph.initial_state,
+        )
+    if not (states is constants is shapes is None):
+        raise UsageError("states, constants and shapes are for a graph file; a bundle tells its own")
+    manifest = Manifest.read(folder)
+    name, artefact = choose(manifest, engine, variant)
+    vocabulary = None
+    if VOCABULARY in manifest.files:
+        manifest.verify(folder, [VOCABULARY])
+        vocabulary = Vocabulary.read(folder / VOCABULARY)
+        _check_size(folder / VOCABULARY, vocabulary, manifest)
+    manifest.verify(folder, manifest.files_of(artefact))
+    opened = engines.open_engine(name, folder / artefact.path, manifest.step, threads)
+    start = None
+    if manifest.start is not None:
+        begins = manifest.start.graph(artefact.format)
+        manifest.verify(folder, manifest.files_of(begins))
+        start = engines.open_engine(name, folder / begins.path, manifest.start.spec, threads)
+    model = Model(manifest, artefact, name, opened, vocabulary, manifest.initial_state(folder), start)
+    try:
+        with model.runner() as runner:
+            runner.set_state(model.initial_state)
+            runner.run()
+    except Exception as error:  # each engine raises its own
+        told = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"{folder / artefact.path} takes no step in {name} ({told}); export again"
+        ) from error
+    return model
 
 
-def _check_size(path: Path, vocabulary: Vocabulary, manifest: Manifest) -> None:
+def _check_size(path: Place, vocabulary: Vocabulary, manifest: Manifest) -> None:
     tokens = manifest.step.inputs[0].tokens if manifest.step.is_language_model else None
     if tokens is not None and len(vocabulary) != tokens:
         raise BundleError(f"{path} has {len(vocabulary):,} tokens and the model {tokens:,}; export again")

@@ -66,7 +66,7 @@ class Model:
         step = manifest.step
         row = sum(t.size for t in (*step.inputs, *step.states, *step.states, *step.outputs))
         graph = manifest.size_of(artefact)  # LiteRT packs the weights for each of its interpreters
-        self._runners = Pool(opened.runner, lambda batch: graph + 8 * batch * row)
+        self.runners = Pool(opened.runner, lambda batch: graph + 8 * batch * row)
 
     def __repr__(self) -> str:
         step = self.manifest.step
@@ -85,7 +85,7 @@ class Model:
 
     def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
-        return self._runners.lend(batch)
+        return self.runners.lend(batch)
 
     def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
         """The states that a stream begins with, `[batch, size...]` by name.

@@ -18,7 +18,7 @@ class Pool:
     def __init__(self, make: Callable[[int], Runner], weight: Callable[[int], int]) -> None:
         self._make = make
         self._weight = weight
-        self._idle: dict[int, list[Runner]] = {}
+        self._idle: dict[int, list[tuple[Runner, object]]] = {}  # each with what `give` was told
         self._used: dict[int, int] = {}  # batch size -> when one was borrowed last
         self._clock = count()
         self._lock = threading.Lock()
@@ -28,19 +28,23 @@ class Pool:
     @contextmanager
     def lend(self, batch: int) -> Iterator[Runner]:
         """A runner for the length of a `with` block; its states are whatever the last borrower left."""
-        self._used[batch] = next(self._clock)
-        try:
-            runner = self._idle[batch].pop()  # one bytecode: two threads never get the same one
-        except (IndexError, KeyError):
-            runner = self._new(batch)
+        runner, _ = self.borrow(batch)
         try:
             yield runner
         finally:
             self.give(batch, runner)
 
-    def give(self, batch: int, runner: Runner) -> None:
-        """Take a runner back."""
-        self._idle.setdefault(batch, []).append(runner)
+    def borrow(self, batch: int) -> tuple[Runner, object]:
+        """A runner that is to be given back, and whose states it has, as whoever gave it back says."""
+        self._used[batch] = next(self._clock)
+        try:
+            return self._idle[batch].pop()  # one bytecode: two threads never get the same one
+        except (IndexError, KeyError):
+            return self._new(batch), None
+
+    def give(self, batch: int, runner: Runner, holder: object = None) -> None:
+        """Take a runner back; `holder` stands for the stream whose states it has."""
+        self._idle.setdefault(batch, []).append((runner, holder))
         if self._made > MOST_BYTES:  # it grows where one is made, in a burst of threads or of sizes
             self._thin(keep=batch)
 

@@ -17,6 +17,7 @@ from .bundle.arrays import read_arrays
 from .bundle.manifest import Manifest
 from .engines import Runner, Tensors
 from .errors import NotFinite, StateError, UsageError
+from .pool import Pool
 from .spec import KINDS, TensorSpec
 
 vdot: Callable[[Any, Any], float] = np.vdot  # looked up once
@@ -27,12 +28,13 @@ class Steppable(Protocol):
 
     manifest: Manifest
     initial_state: Mapping[str, NDArray[np.float32]]  # `[size...]` by name, for one row
-
-    def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
-        """The states that a stream begins with, `[batch, size...]` by name."""
+    runners: Pool  # of the engine
 
     def runner(self, batch: int = 1) -> AbstractContextManager[Runner]:
         """Borrow a runner of the engine; its states are whatever the last borrower left."""
+
+    def begin(self, static: Mapping[str, NDArray[Any]], batch: int = 1) -> dict[str, NDArray[np.float32]]:
+        """The states that a stream begins with, `[batch, size...]` by name."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ class Session:
         self._float_inputs = [t.name for t in model.manifest.step.stepped if np.dtype(t.dtype).kind == "f"]
         self._given = [t.name for t in model.manifest.step.inputs]  # what only begins the states is not
         self._static = self._checked_inputs(static or {}, model.manifest.static)
+        self._token: tuple[str, int] | None = None  # name and bound of the one input, where it is a token
+        if batch == 1 and len(stepped := model.manifest.step.inputs) == 1 and stepped[0].tokens is not None:
+            self._token = (stepped[0].name, stepped[0].tokens) if stepped[0].shape == () else None
         self.reset()
         if state is not None:
             self.state = state
@@ -138,12 +143,12 @@ class Session:
         if got != expected:
             raise StateError(f"this state has {got}, expected {expected}")
         self._tensors = {n: np.array(t) for n, t in state.tensors.items()}
-        self._steps = 0
+        self._steps, self._mark = 0, object()
 
     def reset(self) -> None:
         """Back to the beginning: zero, or what the model was made with, or makes of its static inputs."""
         self._tensors = self._model.begin(self._static, self._batch)
-        self._steps = 0
+        self._steps, self._mark = 0, object()  # of the runner that has these states
 
     def fork(self) -> Session:
         """A session that goes on from here on its own."""
@@ -162,19 +167,30 @@ class Session:
         output is NaN, or where an input is NaN or infinite and a next state becomes so. The state is then
         what it was before the step: the stream goes on with the next input, or begins again with `reset`.
         """
-        spec = self._model.manifest.step
-        given = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
-        arrays = self._static | self._checked_inputs(given, spec.stepped)
-        with self._model.runner(self._batch) as runner:
-            runner.set_state(self._tensors)
+        if self._token is not None and type(x) is int and 0 <= x < self._token[1]:
+            arrays: dict[str, Any] = {self._token[0]: x}
+        else:
+            spec = self._model.manifest.step
+            given = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
+            arrays = self._static | self._checked_inputs(given, spec.stepped)
+        pool = self._model.runners
+        runner, holder = pool.borrow(self._batch)
+        try:
+            if holder is not self._mark:  # another has stepped it since, or it is new
+                runner.set_state(self._tensors)
+            holder = None
             for name in self._given:
                 runner.inputs[name][...] = arrays[name]
             runner.run()
             tensors = runner.get_state()
             outputs = {name: array.copy() for name, array in runner.outputs.items()}
-        self._check_finite(arrays, tensors, outputs)
+            self._check_finite(arrays, tensors, outputs)
+            holder = self._mark = object()  # a new one: a runner of an earlier step is not taken for it
+        finally:
+            pool.give(self._batch, runner, holder)
         self._tensors = tensors
         if not outputs:  # a graph of another maker whose output is its next state
+            spec = self._model.manifest.step
             outputs = {spec.next_of(t): self._tensors[t.name].copy() for t in spec.states}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 

@@ -156,6 +156,18 @@ def test_the_connection_that_is_idle_for_longest_makes_room(service: Service) ->
             assert busy.recv(1)
 
 
+def test_who_hangs_up_within_a_body_is_no_traceback(tiny: Path) -> None:
+    """Some hundred of them filled the pipe of a server whose log nobody reads, and it stood still."""
+    server = Server(tiny, "--engine", "onnx")
+    with stopping(server):
+        for _ in range(20):
+            with contextlib.closing(opened(server.port)) as client:
+                client.sendall(posted()[:-5])
+        until_true(lambda: 'code="400"} 20' in server.request("GET", "/metrics")[2].decode())
+        code, told = server.stop()
+    assert (code, told) == (0, "")
+
+
 def test_who_does_not_read_is_hung_up_on(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
     with Inside(service) as inside, opened(inside.port) as client:

@@ -1,4 +1,4 @@
-"""Keras callbacks of a run: what is remembered, kept, shown and written at the end of an epoch."""
+"""Keras callbacks of a run: what is remembered, kept, shown and written, within an epoch and at its end."""
 
 from __future__ import annotations
 
@@ -19,32 +19,47 @@ Logs = dict[str, float] | None
 
 
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
-    """Begins every epoch at zero states, and remembers how it went."""
+    """Begins every epoch at zero states, or where `state` stopped within it, and remembers how it went."""
 
-    def __init__(self, characters: int, history: list[Epoch]) -> None:
+    def __init__(self, characters: int, state: State | None) -> None:
         super().__init__()
-        self.history = list(history)
+        self.history: list[Epoch] = list(state.progress.history) if state else []
+        self.under_way = False  # whether steps are being taken, so that the variables are those of a step
+        self._state = state if state and state.progress.step else None
         self._characters = characters
         self._began = self._ended = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """What the last or the present epoch has taken so far, of training alone."""
+        return self._ended - self._began
+
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self.model.reset_states()
-        self._began = time.perf_counter()
+        self._began = self._ended = time.perf_counter()
+        if self._state is None:
+            self.model.reset_states()
+        else:
+            for variable, array in zip(self.model.metrics_variables, self._state.metrics, strict=True):
+                variable.assign(array)  # Keras has just reset them
+            self._began -= self._state.progress.seconds
+            self._state = None
+        self.under_way = True
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._ended = time.perf_counter()
 
     def on_test_begin(self, logs: Logs = None) -> None:
+        self.under_way = False
         self.model.reset_states()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.under_way = False
         logs = logs or {}
         if not math.isfinite(logs["loss"]):
             raise SteprnnError(
                 f"the loss became {logs['loss']} in epoch {epoch + 1}; expected a number: "
                 "lower --learning-rate or --clip"
             )
-        seconds = self._ended - self._began
         held_out = {
             f"held_out_{name}": float(logs[f"val_{name}"])
             for name in ("loss", "perplexity")
@@ -56,8 +71,8 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
                 "loss": float(logs["loss"]),
                 "perplexity": float(logs["perplexity"]),
                 **held_out,
-                "seconds": round(seconds, 4),
-                "characters_per_second": round(self._characters / seconds),
+                "seconds": round(self.seconds, 4),
+                "characters_per_second": round(self._characters / self.seconds),
             }
         )
 
@@ -65,23 +80,33 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
 class Best(keras.callbacks.EarlyStopping):  # type: ignore[misc] # Keras ships no types
     """Keras's early stopping, which holds the best weights in memory; goes on where `state` left it.
 
-    Without patience it never stops and holds the best weights alone.
+    Without patience it never stops and holds the best weights alone. It leaves the model as it is: a run
+    that goes on within an epoch calls `fit` twice.
     """
 
     def __init__(self, monitor: str, patience: int, state: State | None) -> None:
         super().__init__(monitor, mode="min", patience=patience or 2**31, restore_best_weights=True)
-        self._state = state
-        self._go_on()
+        super().on_train_begin()
+        if state is not None:
+            progress = state.progress
+            self.best, self.best_epoch, self.wait = progress.best, progress.best_epoch, progress.wait
+            self.best_weights = state.best_weights or None
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        super().on_train_begin(logs)
-        self._go_on()
+        pass
 
-    def _go_on(self) -> None:
-        if self._state is not None:
-            progress = self._state.progress
-            self.best, self.best_epoch, self.wait = progress.best, progress.best_epoch, progress.wait
-            self.best_weights = self._state.best_weights
+    def on_train_end(self, logs: Logs = None) -> None:
+        pass
+
+
+class Once(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
+    """Ends `fit` after one epoch, of fewer steps than others; `over` tells whether another did so."""
+
+    over = False
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.over = self.model.stop_training
+        self.model.stop_training = True
 
 
 class Samples(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
@@ -100,40 +125,83 @@ class Samples(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no 
 
 
 class Backup(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
-    """Keeps the state at the end of the last epoch, from which a stopped run goes on.
+    """Keeps the state from which a stopped run goes on: that after a step, or at the end of the last epoch.
 
-    Writing it and the best model takes about half an epoch of a small model, so it is done when `every`
-    seconds have gone by since the last time: `write` then calls `keep`, which writes the model. A killed
-    run repeats the epochs since then, with the same result.
+    Writing it takes about as long as some steps, so it is done when `every` seconds have gone by since the
+    last time, within an epoch as at its end: `write` then calls `keep`, which writes the best model. A killed
+    run repeats the steps since then, with the same result.
     """
 
     def __init__(
-        self, path: Path, epochs: Epochs, best: Best, keep: Callable[[], None], *, every: float
+        self,
+        path: Path,
+        epochs: Epochs,
+        best: Best,
+        keep: Callable[[], None],
+        state: State | None,
+        *,
+        steps: int,
+        every: float,
     ) -> None:
         super().__init__()
         self._path, self._epochs, self._best, self._keep, self._every = path, epochs, best, keep, every
-        self._state: State | None = None
+        self._steps = steps  # of an epoch
+        self._state = state
         self._written = time.monotonic()
+        self._writing = False
+
+    @property
+    def step(self) -> int:
+        """Steps of the epoch that is under way in what `write` writes."""
+        return self._state.progress.step if self._state else 0
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if time.monotonic() - self._written >= self._every:
+            self.look()
+            self.write()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         # From the state after the last epoch there would be nothing to go on to: the one before is kept.
         if self.model.stop_training or epoch + 1 == self.params["epochs"]:
             return
-        progress = Progress(
-            list(self._epochs.history), float(self._best.best), int(self._best.best_epoch), self._best.wait
-        )
-        self._state = State(
-            progress,
-            [variable.numpy() for variable in self.model.variables],
-            [variable.numpy() for variable in self.model.optimizer.variables],
-            self._best.best_weights,
-        )
+        self._state = self._now(0)
         if time.monotonic() - self._written >= self._every:
             self.write()
 
+    def look(self) -> None:
+        """Take the state of now, where that is one between two steps of an epoch.
+
+        It may be called at any moment: the optimizer counts its steps in the same graph that changes the
+        weights, so that the count belongs to them wherever an interrupt came.
+        """
+        if self.model is None or self._writing or not self._epochs.under_way:
+            return
+        epoch, step = divmod(int(self.model.optimizer.iterations.numpy()), self._steps)
+        if step and epoch == len(self._epochs.history):
+            self._state = self._now(step)
+
     def write(self) -> None:
         """Write the best model, then the state; what was written before stays until each is complete."""
+        self._writing = True  # the model has other weights for a while
         self._keep()
         if self._state is not None:
             self._state.write(self._path)
         self._written = time.monotonic()
+        self._writing = False
+
+    def _now(self, step: int) -> State:
+        best = self._best
+        return State(
+            Progress(
+                list(self._epochs.history),
+                None if best.best is None else float(best.best),
+                int(best.best_epoch),
+                best.wait,
+                step,
+                self._epochs.seconds if step else 0.0,
+            ),
+            [variable.numpy() for variable in self.model.variables],
+            [variable.numpy() for variable in self.model.optimizer.variables],
+            [variable.numpy() for variable in self.model.metrics_variables],
+            best.best_weights or [],
+        )

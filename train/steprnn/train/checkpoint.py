@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from steprnn.runtime.atomic import write_bytes
+from steprnn.runtime.atomic import tidy, write_bytes
 from steprnn.runtime.errors import CheckpointError
 from steprnn.runtime.files import (
     CHECKPOINT_FORMAT,
@@ -22,6 +22,8 @@ from steprnn.runtime.files import (
 
 from .corpus import Corpus
 from .settings import Settings
+
+FILES = (TRAINING, RESUME, MODEL, VOCABULARY, HISTORY)
 
 Epoch = dict[str, Any]  # epoch, loss, perplexity, seconds, characters_per_second, and held_out_* on request
 
@@ -80,11 +82,11 @@ def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bo
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a folder: give another --out")
     if folder.is_dir():
-        _sweep(folder)
+        for name in FILES:
+            tidy(folder / name)
         if (folder / TRAINING).exists():
             if overwrite:
-                for name in (TRAINING, RESUME, MODEL, VOCABULARY, HISTORY):
-                    (folder / name).unlink(missing_ok=True)
+                _clear(folder)
             else:
                 return _continue(folder, training, settings)
         elif not _is_beginning(folder):
@@ -93,15 +95,25 @@ def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bo
     return None
 
 
-def store(folder: Path, training: Training, model: bytes) -> None:
-    """Write the model and the record that names its hash."""
+def store(folder: Path, training: Training, model: bytes) -> str:
+    """Write the model and the record that names its hash, which is returned."""
+    digest = hashlib.sha256(model).hexdigest()
     write_bytes(folder / MODEL, model)
-    replace(training, model_sha256=hashlib.sha256(model).hexdigest()).write(folder)
+    replace(training, model_sha256=digest).write(folder)
+    return digest
+
+
+def _clear(folder: Path) -> None:
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _continue(folder: Path, training: Training, settings: Settings) -> Training | None:
     there = Training.read(folder)
     if difference := there.difference(training, settings):
+        if not there.finished and not any((folder / name).exists() for name in (RESUME, MODEL)):
+            _clear(folder)  # it ended before anything was learnt
+            return None
         state = "a finished run" if there.finished else "an unfinished run"
         raise CheckpointError(
             f"{folder} holds {state} with other settings: {difference}; "
@@ -120,10 +132,3 @@ def _is_beginning(folder: Path) -> bool:
     """Whether a folder is empty, or holds what a run that ended before its first record leaves."""
     names = {path.name for path in folder.iterdir()}
     return not names or (VOCABULARY in names and names <= {VOCABULARY, MODEL, RESUME, HISTORY})
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed run was just writing."""
-    for name in (MODEL, VOCABULARY, TRAINING, HISTORY, RESUME):
-        for leftover in folder.glob(f".{name}.*.tmp"):
-            leftover.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
+from steprnn.runtime.claims import temporary_files
+from steprnn.runtime.cli import Terminated
 from steprnn.runtime.heavy import heavy_imports
 
 from .settings import CELLS, Settings
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train; progress and samples go to stderr."""
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
-    with redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
+    with temporary_files(), redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
         with heavy_imports(), _without_greetings():
             from .fit import train
         try:
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not str(interrupt):
                 raise
             sys.stderr.write(f"\nsteprnn: {interrupt}\n")
-            return 130
+            return 143 if isinstance(interrupt, Terminated) else 130
     best = training.history[(training.best_epoch or 1) - 1]
     beside = f", held out {best['held_out_perplexity']:.2f}" if "held_out_perplexity" in best else ""
     sys.stderr.write(

@@ -152,7 +152,8 @@ def _unzip(data: bytes, name: str) -> bytes:
                 )
             with archive.open(texts[0]) as file:
                 return _bounded(file.read(MOST_TEXT + 1), name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    # ValueError: where the directory begins before the file does. RuntimeError: encrypted, or unknown.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
         raise CorpusError(f"{name} is not a whole zip file ({error}); get the file again") from None
 
 

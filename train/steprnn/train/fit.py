@@ -22,7 +22,7 @@ from steprnn.runtime.errors import UsageError
 from steprnn.runtime.files import HISTORY, RESUME, VOCABULARY
 
 from . import checkpoint, corpus, history
-from .callbacks import Backup, Best, Epochs, Samples
+from .callbacks import Backup, Best, Epochs, Once, Samples
 from .checkpoint import Training
 from .model import build
 from .resume import State
@@ -101,7 +101,7 @@ def train(
         state = State.read(folder / RESUME)
         run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
         if state is not None:
-            say(f"going on after epoch {len(state.progress.history)} of {settings.epochs}")
+            say(f"going on after {run.reached()}")
         vocabulary.write(folder / VOCABULARY)
 
         # Before the samples, so that its line ends first.
@@ -112,8 +112,8 @@ def train(
             shown.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
         try:
             run.fit(validation, shown, verbose)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(run.interrupted()) from None
+        except KeyboardInterrupt as interrupt:
+            raise type(interrupt)(run.interrupted()) from None
         return run.finish()
 
 
@@ -134,55 +134,84 @@ class _Run:
         keras.utils.set_random_seed(settings.seed)
         self.model = build(vocabulary, settings)
         self.trainer = Trainer(self.model, settings)
-        self.first = 0
+        self.first = self.step = 0
         if state is not None:
             self._restore(state)
-        self.epochs = Epochs(windows.characters, state.progress.history if state else [])
+        self.epochs = Epochs(windows.characters, state)
         self.best = Best("val_loss" if settings.holdout else "loss", settings.patience, state)
-        self.backup = Backup(folder / RESUME, self.epochs, self.best, self._keep, every=backup_every)
+        self.backup = Backup(
+            folder / RESUME,
+            self.epochs,
+            self.best,
+            self._keep,
+            state,
+            steps=len(windows),
+            every=backup_every,
+        )
+        self._kept: tuple[int | None, str | None] = (None, None)  # the epoch of the model in the folder
         self._record().write(folder)
 
     def fit(self, validation: Any, shown: list[Any], verbose: int) -> None:
-        """Run Keras's fit from the first epoch that is not over."""
+        """Run Keras's fit: once, or first for what is left of an epoch and then for the others."""
+        if self.step:
+            once = Once()
+            self._fit(validation, [*shown, self.best, self.backup, once], verbose)
+            self.first, self.step = self.first + 1, 0
+            if once.over or self.first == self.settings.epochs:
+                return
+        self._fit(validation, [*shown, self.best, self.backup], verbose)
+
+    def _fit(self, validation: Any, callbacks: list[Any], verbose: int) -> None:
         rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: self.settings.rate(epoch))
         self.trainer.fit(
-            self.windows.dataset(range(self.first, self.settings.epochs)),
-            steps_per_epoch=len(self.windows),
+            self.windows.dataset(range(self.first, self.settings.epochs), skip=self.step),
+            steps_per_epoch=len(self.windows) - self.step,
             initial_epoch=self.first,
             epochs=self.settings.epochs,
             validation_data=validation,
-            callbacks=[self.epochs, rate, *shown, self.best, self.backup],
+            callbacks=[self.epochs, rate, *callbacks],
             shuffle=False,
             verbose=verbose,
         )
 
     def finish(self) -> Training:
         """Write the best model, the picture and the record; then nothing is left to go on from."""
+        self.trainer.set_weights(self.best.best_weights)
         write_bytes(self.folder / HISTORY, self._picture())
         checkpoint.store(self.folder, replace(self._record(), finished=True), to_bytes(self.model))
         (self.folder / RESUME).unlink(missing_ok=True)
         return Training.read(self.folder)
 
     def interrupted(self) -> str:
-        """Keep the best model so far; returns what to tell the user."""
-        if self.best.best_weights is None:
-            return "interrupted in the first epoch; there is nothing to keep yet"
-        write_bytes(self.folder / HISTORY, self._picture())
+        """Keep what was learnt; returns what to tell the user."""
+        self.backup.look()
+        if self.epochs.history:
+            write_bytes(self.folder / HISTORY, self._picture())
+        elif not self.backup.step:
+            return "interrupted before the first step was over; there is nothing to keep yet"
         self.backup.write()
-        return (
-            f"interrupted after {len(self.epochs.history)} of {self.settings.epochs} epochs; {self.folder}"
-            f" has the best model (epoch {self.best.best_epoch + 1}); the same command goes on from here"
-        )
+        kept = f"has the best model (epoch {self.best.best_epoch + 1})" if self.epochs.history else "keeps it"
+        return f"interrupted after {self.reached()}; {self.folder} {kept}; the same command goes on from here"
+
+    def reached(self) -> str:
+        """How far the run has come, in words."""
+        step = f" and {self.backup.step} of {len(self.windows)} steps" if self.backup.step else ""
+        return f"{len(self.epochs.history)} of {self.settings.epochs} epochs{step}"
 
     def _keep(self) -> None:
+        """Write the record, and the best model where it is another than the one in the folder."""
+        record = self._record()
+        if record.best_epoch == self._kept[0]:
+            replace(record, model_sha256=self._kept[1]).write(self.folder)
+            return
         now = self.trainer.get_weights()
         self.trainer.set_weights(self.best.best_weights)
         model = to_bytes(self.model)
         self.trainer.set_weights(now)
-        checkpoint.store(self.folder, self._record(), model)
+        self._kept = record.best_epoch, checkpoint.store(self.folder, record, model)
 
     def _restore(self, state: State) -> None:
-        self.first = len(state.progress.history)
+        self.first, self.step = len(state.progress.history), state.progress.step
         variables = [*self.trainer.variables, *self.trainer.optimizer.variables]
         arrays = [*state.variables, *state.optimizer]
         for variable, array in zip(variables, arrays, strict=True):

@@ -17,6 +17,7 @@ from pathlib import Path
 from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.files import GOLDEN, GOLDEN_START
 from steprnn.runtime.heavy import heavy_imports
@@ -85,7 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name = arguments.candidate.name
-    with quiet() as terminal, warnings.catch_warnings(), open_bundle(arguments.candidate) as path:
+    with (
+        temporary_files(),
+        quiet() as terminal,
+        warnings.catch_warnings(),
+        open_bundle(arguments.candidate) as path,
+    ):
         warnings.simplefilter("ignore")
 
         def say(line: str) -> None:

@@ -6,11 +6,13 @@ docs/bundle-format.md, "In one file", is the specification; this file follows it
 from __future__ import annotations
 
 import hashlib
+import io
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,7 @@ from ..errors import BundleError
 from ..files import MANIFEST
 from .checked import is_inside
 from .manifest import FileRecord, Manifest
+from .packed import Packed
 
 SUFFIX = ".zip"
 # A bundle of the book's model has 10 files and 22 MB; these are what a machine can bear, not what is usual.
@@ -31,6 +34,21 @@ CHUNK = 2**20
 Choice = Callable[[Manifest], Iterable[str]]
 
 
+def read(path: Path, choice: Choice | None = None) -> Packed:
+    """The files of the bundle at `path` in memory, each compared with the manifest; raises as `unpack` does.
+
+    `choice` gives the names of the files that are wanted, beside manifest.json; without it, all.
+    """
+    files: dict[str, bytes] = {}
+    with _opened(path) as (archive, entries):
+        files[MANIFEST] = _data(path, archive, entries[MANIFEST], None)
+        manifest = Manifest.read(Packed(path, files))
+        _check_listed(path, entries, manifest)
+        for name in manifest.files if choice is None else choice(manifest):
+            files[name] = _data(path, archive, entries[name], manifest.files[name])
+    return Packed(path, files)
+
+
 def unpack(path: Path, folder: Path, choice: Choice | None = None) -> None:
     """Write the files of the bundle at `path` into the empty `folder`, each compared with the manifest.
 
@@ -39,19 +57,26 @@ def unpack(path: Path, folder: Path, choice: Choice | None = None) -> None:
     list, a name that would leave the folder, a link, a name twice, something encrypted, or more than the
     limits above; and where a file is not what the manifest says.
     """
+    with _opened(path) as (archive, entries):
+        with (folder / MANIFEST).open("xb") as file:
+            _copy(path, archive, entries[MANIFEST], file, None)
+        manifest = Manifest.read(folder)
+        _check_listed(path, entries, manifest)
+        for name in manifest.files if choice is None else choice(manifest):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                _copy(path, archive, entries[name], file, manifest.files[name])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """The archive and its entries by name, which are fit to be read."""
     try:
         with path.open("rb") as file:
             _check_end(path, file)
             with zipfile.ZipFile(file) as archive:
-                entries = _checked(path, archive)
-                _write(path, archive, entries[MANIFEST], folder / MANIFEST, None)
-                manifest = Manifest.read(folder)
-                _check_listed(path, entries, manifest)
-                names = manifest.files if choice is None else choice(manifest)
-                for name in names:
-                    target = folder / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _write(path, archive, entries[name], target, manifest.files[name])
+                yield archive, _checked(path, archive)
     # zipfile has NotImplementedError for a compression that it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is a damaged zip ({error}); copy it again") from None
@@ -131,12 +156,18 @@ def _check_listed(path: Path, entries: dict[str, zipfile.ZipInfo], manifest: Man
             raise _refuse(path, "holds a SavedModel, which is a program for TensorFlow")
 
 
-def _write(
-    path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, record: FileRecord | None
+def _data(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, record: FileRecord | None) -> bytes:
+    buffer = io.BytesIO()
+    _copy(path, archive, entry, buffer, record)
+    return buffer.getvalue()
+
+
+def _copy(
+    path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: BinaryIO, record: FileRecord | None
 ) -> None:
-    """Unpack one entry: at most its declared size, and only what has the recorded hash stays."""
+    """Unpack one entry: at most its declared size, and only what has the recorded hash is taken."""
     digest = hashlib.sha256()
-    with archive.open(entry) as source, target.open("xb") as file:
+    with archive.open(entry) as source:
         while chunk := source.read(CHUNK):  # zipfile ends at the declared size, and checks the CRC
             digest.update(chunk)
             file.write(chunk)

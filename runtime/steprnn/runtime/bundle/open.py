@@ -11,6 +11,7 @@ from ..errors import BundleError
 
 if TYPE_CHECKING:
     from .archive import Choice
+    from .packed import Place
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def open_bundle(bundle: str | Path, choice: Choice | None = None) -> Iterator[Pa
     Raises `BundleError` where a zip file is not a sound bundle, or an installed model cannot be found.
     """
     path = Path(bundle)
-    if path.suffix.lower() == ".zip" and path.is_file():
+    if _is_zip(path):
         from ..claims import temporary_folder  # a folder needs neither
         from . import archive
 
@@ -32,10 +33,29 @@ def open_bundle(bundle: str | Path, choice: Choice | None = None) -> Iterator[Pa
             folder.mkdir()
             archive.unpack(path, folder, choice)
             yield folder
-    elif path.name == str(bundle) and not path.suffix and not path.exists():
-        yield _installed(path)
     else:
-        yield path
+        yield _found(bundle)
+
+
+def read_bundle(bundle: str | Path, choice: Choice | None = None) -> Place:
+    """The files of a bundle, to be read: of a `.zip` in memory; raises as `open_bundle` does."""
+    path = Path(bundle)
+    if not _is_zip(path):
+        return _found(bundle)
+    from . import archive
+
+    return archive.read(path, choice)
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def _found(bundle: str | Path) -> Path:
+    path = Path(bundle)
+    if path.name == str(bundle) and not path.suffix and not path.exists():
+        return _installed(path)
+    return path
 
 
 def _installed(name: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import BundleError, UnknownToken, UsageError
 from ..files import VOCABULARY_FORMAT, read_record, write_record
+from .packed import Place
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Vocabulary:
         write_record(path, VOCABULARY_FORMAT, record, indent=0)
 
     @classmethod
-    def read(cls, path: Path) -> Vocabulary:
+    def read(cls, path: Place) -> Vocabulary:
         """Read `vocabulary.json`; raises `BundleError` where it is not one."""
         record = read_record(path, VOCABULARY_FORMAT, BundleError, "copy the whole folder again")
         tokens = record.get("tokens")

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.packed import Place
 from ..errors import MissingExtra, UsageError
 from ..pairing import Declared
 from ..spec import StepSpec
@@ -77,7 +78,7 @@ def installed() -> list[str]:
     return [name for name in ENGINES if importlib.util.find_spec(MODULES[name])]
 
 
-def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+def open_engine(name: str, path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load the graph at `path` in the engine `name`.
 
     Raises `MissingExtra` where it is not installed, and `BundleError` where it refuses the file.

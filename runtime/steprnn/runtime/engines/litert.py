@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from ..bundle.packed import Place
 from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import SIGNATURES, StepSpec
@@ -20,7 +21,7 @@ CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_WHILE", "WHILE"})
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 
 
-def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
     return LiteRTEngine(path, spec, threads, plain=True)
 
@@ -105,7 +106,7 @@ def _indices(interpreter: Any) -> Indices:
 class LiteRTEngine:
     """A flatbuffer. An interpreter serves one thread, so every runner has its own."""
 
-    def __init__(self, path: Path, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
+    def __init__(self, path: Place, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
         self._path = path
         self._plain = plain  # of a bundle, whose steps have no loop
         self._flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
@@ -134,6 +135,10 @@ class LiteRTEngine:
         except (ValueError, RuntimeError, KeyError) as error:
             told = " ".join(str(error).split())
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
+
+
+def _failed(error: Exception) -> BundleError:
+    return BundleError(f"LiteRT cannot take this step ({' '.join(str(error).split())}); export again")
 
 
 def _operators(interpreter: Any) -> list[str]:
@@ -185,7 +190,10 @@ class DynamicRunner:
         """Take one time step."""
         for index, array in self._given:
             self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise _failed(error) from None
         for index, array in self._results:
             result = self._interpreter.get_tensor(index)
             if result.shape != array.shape:  # assigned, it would be broadcast
@@ -232,7 +240,10 @@ class LiteRTRunner:
 
     def run(self) -> None:
         """Take one time step."""
-        self._invoke()
+        try:
+            self._invoke()
+        except RuntimeError as error:
+            raise _failed(error) from None
         for state, following in self._pairs:
             state[...] = following
 

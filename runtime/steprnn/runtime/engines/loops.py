@@ -1,6 +1,7 @@
-"""Loops and branches in an ONNX file, read from its bytes: a step of a bundle has none, however it is asked.
+"""Loops, branches and other files of an ONNX file, read from its bytes: a bundle has none.
 
 A loop of a stranger's graph may be one of 2^63 rounds, and an engine that is in it does not come back.
+Weights in another file would be looked for where the process stands.
 """
 
 from __future__ import annotations
@@ -8,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+EXTERNAL = "in another file"  # no operator has spaces in its name that an engine knows
 # Message -> the fields that are walked into, and what they hold (onnx.proto).
 MODEL: dict[int, str] = {7: "graph", 25: "function"}
 FIELDS = {
     "model": MODEL,
-    "graph": {1: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node"},
     "node": {4: "operator", 5: "attribute"},
-    "attribute": {6: "graph", 11: "graph"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external"},
 }
 
 
 def operators(data: bytes) -> Iterator[str]:
-    """The operator of every node, of nested graphs and of functions; `ValueError` where it is no protobuf."""
+    """The operator of every node, of nested graphs and of functions, and `EXTERNAL` for each tensor that is.
+
+    Raises `ValueError` where it is no protobuf.
+    """
     parts = [("model", 0, len(data))]
     while parts:
         kind, at, end = parts.pop()
@@ -37,6 +44,8 @@ def operators(data: bytes) -> Iterator[str]:
                 inner = FIELDS[kind].get(field)
                 if inner == "operator":
                     yield data[at : at + size].decode("utf-8", "replace")
+                elif inner == "external":
+                    yield EXTERNAL
                 elif inner is not None:
                     parts.append((inner, at, at + size))
             else:

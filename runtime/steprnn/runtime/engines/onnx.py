@@ -10,19 +10,21 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from ..bundle.packed import Place
 from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import StepSpec
 from . import Engine, Graph, Runner, Tensors
-from .loops import CONTROL, operators
+from .loops import CONTROL, EXTERNAL, operators
 
 LONGEST = 20  # seconds that the first step of a file of another maker may take
 
 
-def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load an ONNX step graph on the CPU; raises `BundleError` where onnxruntime refuses it."""
-    _check_control(path)
-    session = _open(path, threads)
+    data = path.read_bytes()
+    _check_control(path, data)
+    session = _open(path, threads, data)
     expected = {t.name for t in (*spec.inputs, *spec.states)}
     if strangers := sorted(expected ^ {t.name for t in session.get_inputs()}):
         raise BundleError(
@@ -33,13 +35,15 @@ def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
     return OnnxEngine(session, spec)
 
 
-def _check_control(path: Path) -> None:
+def _check_control(path: Place, data: bytes) -> None:
     try:
-        found = sorted(CONTROL.intersection(operators(path.read_bytes())))
+        found = set(operators(data))
     except ValueError as error:
         raise BundleError(f"onnxruntime refuses {path}: it is no ONNX file ({error})") from None
-    if found:
-        raise BundleError(f"{path} holds {found[0]}, and a step has no loop and no branch; do not trust it")
+    if EXTERNAL in found:
+        raise BundleError(f"{path} has weights in another file, where a bundle has none; do not trust it")
+    if control := sorted(CONTROL & found):
+        raise BundleError(f"{path} holds {control[0]}, and a step has no loop and no branch; do not trust it")
 
 
 def open_graph(path: Path, threads: int = 1) -> Graph:
@@ -47,7 +51,7 @@ def open_graph(path: Path, threads: int = 1) -> Graph:
     return OnnxGraph(_open(path, threads))
 
 
-def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _open(path: Place, threads: int, data: bytes | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -55,7 +59,10 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         # With its fallback it would print to stdout and try the same again.
         return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            str(path) if data is None else data,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,
         )
     except Exception as error:  # onnxruntime raises its own classes, which share no base of their own
         told = " ".join(str(error).split())
@@ -137,7 +144,11 @@ class OnnxRunner:
 
     def run(self) -> None:
         """Take one time step."""
-        self._run(self._bindings[self._current])
+        try:
+            self._run(self._bindings[self._current])
+        except Exception as error:  # onnxruntime raises its own classes
+            told = " ".join(str(error).split())
+            raise BundleError(f"onnxruntime cannot take this step ({told}); export again") from None
         self._current = 1 - self._current
 
     def set_state(self, state: Tensors) -> None:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -203,6 +203,8 @@ async def _body(request: Request, most: int) -> bytes:
         raise ApiError(
             408, f"the body did not come within {BODY_SECONDS:g} s", headers={"Connection": "close"}
         ) from None
+    except ClientDisconnect:  # nobody reads the answer, and the log needs no traceback of it
+        raise ApiError(400, "the client hung up within the body") from None
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -2,11 +2,12 @@
 // its record before it is used.
 
 import { BundleError, UsageError } from "./errors.js";
-import { readNpz } from "./npz.js";
+import { joined, readNpz } from "./npz.js";
 import { sha256 } from "./sha256.js";
 
 const FORMAT = "steprnn.bundle";
 const VERSION = 1;
+const MOST_MANIFEST = 2 ** 22; // bytes, as the Python side has it
 
 /** A bundle's manifest, and its files once they are asked for. */
 export class Bundle {
@@ -26,7 +27,7 @@ export class Bundle {
    */
   static async open(base, signal) {
     const name = "manifest.json";
-    const manifest = parse(await get(address(name, base), name, { signal }), name);
+    const manifest = parse(await get(address(name, base), name, { signal, most: MOST_MANIFEST }), name);
     checkVersion(manifest, name, FORMAT);
     try {
       checkManifest(manifest);
@@ -63,7 +64,7 @@ export class Bundle {
   async read(name, progress) {
     const expected = this.manifest.files[name];
     const of = expected.bytes;
-    const bytes = await get(address(name, this.#base), name, { signal: this.#signal, progress, of });
+    const bytes = await get(address(name, this.#base), name, { signal: this.#signal, progress, of, most: of });
     if (bytes.length !== of) {
       const message = `${name} has ${bytes.length} bytes, expected ${of}; copy the folder again`;
       throw new BundleError("size", message, { file: name, got: bytes.length, expected: of });
@@ -98,7 +99,8 @@ export class Bundle {
   /** What a stream begins with, by state: zero, but for what initial.npz holds. */
   async initialState() {
     const name = "initial.npz";
-    const arrays = this.has(name) ? await readNpz(await this.read(name), name) : new Map();
+    const most = 4 * this.manifest.step.states.reduce((sum, state) => sum + product(state.shape), 0);
+    const arrays = this.has(name) ? await readNpz(await this.read(name), name, most) : new Map();
     const states = {};
     for (const state of this.manifest.step.states) {
       const size = state.shape.reduce((a, b) => a * b, 1);
@@ -119,9 +121,11 @@ function checkManifest(manifest) {
   for (const state of step.states) {
     if (state.next !== `next_${state.name}`) throw new Error(`${state.name} does not pair with its next`);
   }
+  let numbers = 0;
   for (const tensor of [...step.inputs, ...step.states, ...step.outputs]) {
     const fits = Array.isArray(tensor.shape) && tensor.shape.every((n) => Number.isInteger(n) && n > 0);
-    if (!fits || product(tensor.shape) > 2 ** 28) throw new Error(`${tensor.name} has no shape`);
+    numbers += fits ? product(tensor.shape) : 0;
+    if (!fits || numbers > 2 ** 28) throw new Error(`${tensor.name} has no shape`);
     if (tensor.dtype !== "float32" && tensor.dtype !== "int32") throw new Error(`${tensor.name} has no dtype`);
   }
   for (const [name, { bytes, sha256: digest }] of Object.entries(files)) {
@@ -181,8 +185,8 @@ function address(name, base) {
   return new URL(name.split("/").map(encodeURIComponent).join("/"), base);
 }
 
-/** The bytes at an address, in words where there are none. */
-async function get(url, name, { signal, progress, of }) {
+/** The bytes at an address, in words where there are none; of more than `most`, the first so many and some. */
+async function get(url, name, { signal, progress, of, most }) {
   let response;
   const chunks = [];
   let length = 0;
@@ -195,6 +199,10 @@ async function get(url, name, { signal, progress, of }) {
         if (done) break;
         chunks.push(value);
         length += value.length;
+        if (length > most) {
+          reader.cancel().catch(() => {});
+          break;
+        }
         progress?.(length, of);
       }
     }
@@ -207,11 +215,5 @@ async function get(url, name, { signal, progress, of }) {
     const message = `${name} is missing (HTTP status ${response.status}); copy the whole folder`;
     throw new BundleError("missing", message, { file: name, status: response.status });
   }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.length;
-  }
-  return bytes;
+  return joined(chunks, length);
 }

@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 MOST_STEPS, MOST_GOLDEN = 2**16, 2**29
 SINGLES = 128  # of them, before those of every token
 LEAST_SHARE = 1e-3  # of the largest unit of a tensor, below which that of a channel is not taken
-USUAL = 0.9  # quantile of the channels
+MOST_USUAL = 4.0  # times what the median channel is off
 CHAOS = 1e-5  # of the largest value: a hundred roundings
 
 
@@ -132,8 +132,9 @@ def units_of(
     """What rounding costs: of each channel, `[size...]`, the largest error over a run `[steps, batch, ...]`.
 
     Which last digits happen to be right is chance, and of one channel in hundreds it is so at every step. So
-    a unit is never less than what is usual: as many half spacings of the channel's largest value as the
-    median channel is off, and a thousandth of what the worst one is. `reached` are the largest values of
+    a unit is never less than what is usual: as many half spacings of the channel's largest value as all but a
+    hundredth of the channels are off, but no more than four times the median, and a thousandth of what the
+    worst one is. `reached` are the largest values of
     another run, where a value near zero is a difference of what was rounded, and an input that stays the same
     gives one such value for all its steps.
     """
@@ -142,7 +143,8 @@ def units_of(
         error = errors[name].max(axis=(0, 1))
         scale = np.maximum(largest[name], (reached or largest)[name])
         spacing = np.spacing(scale.astype(np.float32)).astype(np.float64) / 2
-        usual = max(1.0, float(np.quantile(error / spacing, USUAL)))
+        usual, median = np.quantile(error / spacing, (0.99, 0.5), method="lower")
+        usual = max(1.0, min(usual, MOST_USUAL * median))
         units[name] = np.maximum(np.maximum(error, usual * spacing), LEAST_SHARE * error.max(initial=0.0))
     return units
 

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         type=lambda value: value.split(","),
         default="saved_model,tflite,onnx",
-        help="which formats, with commas between",
+        help="which formats, with commas between: saved_model, tflite, onnx and, for the engine native, "
+        "program (default: the first three)",
     )
     parser.add_argument(
         "--quantize",

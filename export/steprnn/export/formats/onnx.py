@@ -39,7 +39,7 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
 
     Raises `ExportError` where an operator is not on the list.
     """
-    model = _convert(step)
+    model = convert(step)
     if variant == "int8":
         model = _quantize(model)
     elif variant == "int8-weights":
@@ -73,7 +73,8 @@ def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
 HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, [])}
 
 
-def _convert(step: Step) -> onnx.ModelProto:
+def convert(step: Step) -> onnx.ModelProto:
+    """The step in ONNX, float32, for any batch size."""
     frozen = freeze(step)
     signature = step.signature()
 

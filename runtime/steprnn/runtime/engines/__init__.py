@@ -24,7 +24,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 Tensors = Mapping[str, NDArray[np.generic]]
 
 # In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
-ENGINES = {"native": "program", "litert": "tflite", "onnx": "onnx"}  # engine -> the format that it runs
+ENGINES = {"litert": "tflite", "onnx": "onnx", "native": "program"}  # engine -> the format that it runs
 ENGINE_OF = {format: engine for engine, format in ENGINES.items()}
 MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}  # of an engine that is not our own
 
@@ -80,9 +80,7 @@ def installed() -> list[str]:
 def _is_installed(name: str) -> bool:
     if name in MODULES:
         return importlib.util.find_spec(MODULES[name]) is not None
-    from .native import available
-
-    return available()
+    return bool(importlib.import_module(f".{name}", __package__).available())
 
 
 def open_engine(name: str, path: Path, spec: StepSpec, threads: int = 1) -> Engine:

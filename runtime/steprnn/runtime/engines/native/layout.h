@@ -13,6 +13,7 @@ enum {
     MOST_RANK = 6,
     MOST_INNER = 4,
     MOST_INDICES = 1 << 28,
+    MOST_TEST = 4096, /* steps of the self-test */
     MOST_DEPTH = 131072 /* of an int8 product: 131,072 * 127 * 127 is below 2^31 */
 };
 enum { IN_BLOCK = 0x7fffffff }; /* of a place without its bit 31 */
@@ -224,6 +225,7 @@ static int check_header(const uint32_t *h, size_t bytes) {
     if (h[1] != STEPRNN_VERSION) return STEPRNN_NEWER;
     if (h[H_BYTES] % 4 || h[H_BYTES] < 4 * HEADER || h[H_BYTES] > INT32_MAX) return STEPRNN_HEADER;
     if (h[H_BYTES] > bytes) return STEPRNN_SHORT;
+    if (h[H_TEST_STEPS] > MOST_TEST) return STEPRNN_HEADER;
     if (h[H_VARIANT] > 2 || h[H_ARENA] > MOST_INDICES || h[H_SCRATCH] > INT32_MAX) return STEPRNN_HEADER;
     for (i = H_FREE; i < HEADER; i++)
         if (h[i]) return STEPRNN_HEADER;

@@ -170,41 +170,46 @@ FOR_AVX512 static void panel_int8_avx512(const int8_t *w, const real *x, uint32_
     }
 }
 
-/* VPDPBUSD takes unsigned activations: q + 128. What that adds, 128 times the column's sum, is taken off. */
-#define VNNI_STEP(sum, weights, at) _mm512_dpbusd_epi32(sum, x, _mm512_loadu_si512((weights) + (at)))
-FOR_VNNI static void blocks_int8_vnni(const int8_t *w, const int8_t *q, uint32_t k, uint32_t blocks, int32_t *sums,
+/* VPDPBUSD takes unsigned activations: u is q + 128. What that adds, 128 times the column's sum, is taken off. */
+#define VNNI_STEP(sum, x, weights, at) sum = _mm512_dpbusd_epi32(sum, x, _mm512_loadu_si512((weights) + (at)))
+FOR_VNNI static void blocks_int8_vnni(const int8_t *w, const int8_t *u, uint32_t k, uint32_t blocks, int32_t *sums,
                                       const int32_t *shifts) {
-    const int8_t *w1 = w + 16 * (size_t)k, *w2 = w1 + 16 * (size_t)k, *w3 = w2 + 16 * (size_t)k;
-    __m512i z = _mm512_setzero_si512(), a[8], flip = _mm512_set1_epi32((int32_t)0x80808080u);
-    uint32_t r, i;
-    for (i = 0; i < 8; i++) a[i] = z;
+    const size_t next = 16 * (size_t)k;
+    const int8_t *w1 = w + next, *w2 = w1 + next, *w3 = w2 + next;
+    __m512i z = _mm512_setzero_si512(), a0 = z, a1 = z, a2 = z, a3 = z, b0 = z, b1 = z, b2 = z, b3 = z;
+    const whole *fours = (const whole *)(const void *)u;
+    uint32_t r = 0, i;
     if (blocks == 4) {
-        for (r = 0; r < k; r += 4) {
-            int32_t four;
-            __m512i x;
-            memcpy(&four, q + r, 4);
-            x = _mm512_xor_si512(_mm512_set1_epi32(four), flip);
-            i = r & 4;
-            if (!i) {
-                a[0] = VNNI_STEP(a[0], w, 16 * (size_t)r), a[1] = VNNI_STEP(a[1], w1, 16 * (size_t)r);
-                a[2] = VNNI_STEP(a[2], w2, 16 * (size_t)r), a[3] = VNNI_STEP(a[3], w3, 16 * (size_t)r);
-            } else {
-                a[4] = VNNI_STEP(a[4], w, 16 * (size_t)r), a[5] = VNNI_STEP(a[5], w1, 16 * (size_t)r);
-                a[6] = VNNI_STEP(a[6], w2, 16 * (size_t)r), a[7] = VNNI_STEP(a[7], w3, 16 * (size_t)r);
-            }
+        for (; r + 8 <= k; r += 8) {
+            __m512i x = _mm512_set1_epi32(fours[r / 4]), y = _mm512_set1_epi32(fours[r / 4 + 1]);
+            size_t at = 16 * (size_t)r;
+            VNNI_STEP(a0, x, w, at), VNNI_STEP(b0, y, w, at + 64);
+            VNNI_STEP(a1, x, w1, at), VNNI_STEP(b1, y, w1, at + 64);
+            VNNI_STEP(a2, x, w2, at), VNNI_STEP(b2, y, w2, at + 64);
+            VNNI_STEP(a3, x, w3, at), VNNI_STEP(b3, y, w3, at + 64);
         }
-        for (i = 0; i < 4; i++) a[i] = _mm512_add_epi32(a[i], a[4 + i]);
-    } else {
-        for (r = 0; r < k; r += 4) {
-            int32_t four;
-            __m512i x;
-            memcpy(&four, q + r, 4);
-            x = _mm512_xor_si512(_mm512_set1_epi32(four), flip);
-            for (i = 0; i < blocks; i++) a[i] = VNNI_STEP(a[i], w + 16 * (size_t)k * i, 16 * (size_t)r);
+        if (r < k) {
+            __m512i x = _mm512_set1_epi32(fours[r / 4]);
+            size_t at = 16 * (size_t)r;
+            VNNI_STEP(a0, x, w, at), VNNI_STEP(a1, x, w1, at), VNNI_STEP(a2, x, w2, at), VNNI_STEP(a3, x, w3, at);
         }
+        a0 = _mm512_add_epi32(a0, b0), a1 = _mm512_add_epi32(a1, b1);
+        a2 = _mm512_add_epi32(a2, b2), a3 = _mm512_add_epi32(a3, b3);
+        _mm512_storeu_si512(sums, _mm512_sub_epi32(a0, _mm512_loadu_si512(shifts)));
+        _mm512_storeu_si512(sums + 16, _mm512_sub_epi32(a1, _mm512_loadu_si512(shifts + 16)));
+        _mm512_storeu_si512(sums + 32, _mm512_sub_epi32(a2, _mm512_loadu_si512(shifts + 32)));
+        _mm512_storeu_si512(sums + 48, _mm512_sub_epi32(a3, _mm512_loadu_si512(shifts + 48)));
+        return;
     }
-    for (i = 0; i < blocks; i++)
-        _mm512_storeu_si512(sums + 16 * i, _mm512_sub_epi32(a[i], _mm512_loadu_si512(shifts + 16 * i)));
+    for (i = 0; i < blocks; i++, w += next) {
+        for (r = 0, a0 = b0 = z; r + 8 <= k; r += 8) {
+            VNNI_STEP(a0, _mm512_set1_epi32(fours[r / 4]), w, 16 * (size_t)r);
+            VNNI_STEP(b0, _mm512_set1_epi32(fours[r / 4 + 1]), w, 16 * (size_t)r + 64);
+        }
+        if (r < k) VNNI_STEP(a0, _mm512_set1_epi32(fours[r / 4]), w, 16 * (size_t)r);
+        a0 = _mm512_sub_epi32(_mm512_add_epi32(a0, b0), _mm512_loadu_si512(shifts + 16 * i));
+        _mm512_storeu_si512(sums + 16 * i, a0);
+    }
 }
 #endif
 
@@ -295,7 +300,11 @@ STEPRNN_INLINE void run_product(const memory *m, const uint32_t *op) {
             load((steprnn_word *)(void *)gathered + done, x_at + from, by, last);
             advance(k_index, ks, a - 1, k_strides, &from, 1);
         }
-        if (type == PRODUCT_INT8) unit = round_to_int8(gathered, q, k);
+        if (type == PRODUCT_INT8) {
+            unit = round_to_int8(gathered, q, k);
+            if (m->kernels >= STEPRNN_VNNI)
+                for (i = 0; i < up_to(k, 4); i++) q[i] = (int8_t)(uint8_t)((uint8_t)q[i] ^ 0x80u);
+        }
         for (column = 0; column < n; column += GROUP) {
             float sums[GROUP], added[GROUP];
             uint32_t count = n - column < GROUP ? n - column : GROUP;

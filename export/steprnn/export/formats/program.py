@@ -10,6 +10,7 @@ from ..program.encoding import program
 from ..program.fusing import fused
 from ..program.lowering import lower
 from ..program.selftest import with_selftest
+from ..program.simplifying import simplified
 from ..program.source import read
 from ..step.contract import Step
 from . import onnx
@@ -27,6 +28,6 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
     Raises `ExportError` with the operator's name where one is not in the format.
     """
     lowering = lower(read(onnx.convert(step)), step.spec)
-    operations = fused(lowering.operations)
+    operations = fused(simplified(lowering, step.spec))
     block = program(lowering, operations, step.spec, variant, METHODS[variant], step.initial or {})
     write_bytes(path, with_selftest(block))

@@ -11,6 +11,9 @@ import pytest
 from steprnn.runtime import BundleError, UsageError, load
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import open_engine, open_graph
+from steprnn.runtime.engines.native.library import Streams, aligned
+from steprnn.runtime.engines.native.text import NativeSampler, write
+from steprnn.runtime.sampling import Sampling
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tf2onnx")
@@ -124,3 +127,15 @@ def test_what_a_program_has_not_is_left_out_by_its_name(tmp_path: Path) -> None:
     )
     assert [a.name for a in manifest.artefacts] == ["onnx-float32"]
     assert "holds Cos, which a step program has not" in manifest.about["left_out"]["program-float32"]
+
+
+def test_a_text_in_one_call_is_the_same(bundle: Path) -> None:
+    words = np.fromfile(bundle / "step.program", np.uint32)
+    model, vocabulary = load(bundle, engine="native"), [chr(97 + i) for i in range(TOKENS)]
+    for options in ({}, {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "repeat_penalty": 1.2}):
+        sampler = NativeSampler(Sampling(**options), 7, [0, 1], TOKENS)
+        program = aligned(len(words))
+        program[:] = words
+        written = write(Streams(program), [0, 1], 300, sampler, lambda token: False)
+        expected = model.generate("ab", 300, seed=7, **options)
+        assert "ab" + "".join(vocabulary[token] for token in written) == expected

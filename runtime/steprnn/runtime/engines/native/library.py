@@ -168,6 +168,13 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def call(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
+    """Call a function of steprnn.h whose arguments are ctypes values."""
+    function = _library()[name]  # a new object each time, so that its result type is its own
+    function.restype = result
+    return function(*arguments)
+
+
 def _compiler() -> list[str] | None:
     """How to call a C compiler."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):

@@ -210,3 +210,5 @@ int steprnn_kernels(steprnn *s, int most) {
     s->kernels = most < best ? most : best;
     return s->kernels;
 }
+
+#include "sampler.h"

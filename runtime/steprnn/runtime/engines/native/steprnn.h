@@ -89,6 +89,37 @@ int steprnn_selftest(steprnn *s);
 /* The hash of the self-test over so many steps, whatever the program says; begins again. */
 uint64_t steprnn_hash(steprnn *s, uint32_t steps);
 
+/* How a token is chosen: docs/sampling.md has each setting, its range and what switches it off. */
+typedef struct {
+    double temperature, top_p, min_p, repeat_penalty; /* off: 0, 1, 0, 1 */
+    uint32_t top_k, repeat_last_n;                    /* off: 0, 0 */
+} steprnn_settings;
+
+/* The sampler of one text; its fields are private. */
+typedef struct {
+    steprnn_settings settings;
+    double most_behind, *values;
+    uint64_t seen;
+    uint32_t *order, *recent, vocabulary, room, sorted, at, twister[624];
+} steprnn_sampler;
+
+/* The bytes that a sampler needs beside itself. */
+size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n);
+/* Begin with a seed; the memory, aligned to 8 bytes, stays the caller's. */
+int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed, uint32_t vocabulary,
+                         void *memory, size_t bytes);
+/* A token of the prompt, for the repetition penalty. */
+void steprnn_sampler_read(steprnn_sampler *s, uint32_t token);
+/* The next token for logits [vocabulary]. */
+int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token);
+
+/* Step a language model through tokens, such as a prompt's. */
+int steprnn_read(steprnn *s, const uint32_t *tokens, size_t count);
+/* Is given each token; the text ends where it returns what is not 0. */
+typedef int (*steprnn_write)(void *context, uint32_t token);
+/* Write at most `length` tokens after what was read last. */
+int steprnn_generate(steprnn *s, steprnn_sampler *sampler, size_t length, steprnn_write write, void *context);
+
 /* The operations of one step: indices of all its loops. */
 uint64_t steprnn_work(const steprnn *s);
 /* Use at most these kernels; returns those in use. */

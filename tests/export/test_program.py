@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import open_engine, open_graph
 from steprnn.runtime.engines.native.library import Streams, aligned
 from steprnn.runtime.engines.native.text import NativeSampler, write
+from steprnn.runtime.package import c
 from steprnn.runtime.sampling import Sampling
 
 keras = pytest.importorskip("keras")
@@ -127,6 +129,24 @@ def test_what_a_program_has_not_is_left_out_by_its_name(tmp_path: Path) -> None:
     )
     assert [a.name for a in manifest.artefacts] == ["onnx-float32"]
     assert "holds Cos, which a step program has not" in manifest.about["left_out"]["program-float32"]
+
+
+def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    out = c.write(bundle, tmp_path / "c", variant="int8")
+    build = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-ffp-contract=off"]
+    for name in ("main", "selftest"):
+        sources = [f"{name}.c", "model.c", "steprnn.c"]
+        subprocess.run([*build, "-o", name, *sources], cwd=out, check=True)
+    assert subprocess.check_output([out / "selftest"], text=True) == "every bit is right\n"
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (
+        ([], {}),
+        (["11", "0.9", "12", "0.95"], {"seed": 11, "temperature": 0.9, "top_k": 12, "top_p": 0.95}),
+    ):
+        text = subprocess.check_output([out / "main", "ab", "120", *arguments], text=True)
+        assert text == model.generate("ab", 120, **options) + "\n"
+    with pytest.raises(UsageError, match="has no float16 program; it holds onnx-float32"):
+        c.write(bundle, tmp_path / "d", variant="float16")
 
 
 def test_a_text_in_one_call_is_the_same(bundle: Path) -> None:

@@ -140,6 +140,11 @@ class Streams:
         return max(int(self._library.steprnn_kernels(stream, most)) for stream in self._streams)
 
     @property
+    def arena_bytes(self) -> int:
+        """The memory that one row needs."""
+        return int(self._library.steprnn_arena(self._program.ctypes.data, self._program.nbytes))
+
+    @property
     def work(self) -> int:
         """The operations of one step of a row."""
         return int(self._streams[0].work)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo lint types test alone zoo mutants hostile bench clean
+.PHONY: help install demo lint types test alone zoo mutants hostile fuzz bits bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -53,6 +53,17 @@ hostile: $(VENV)/dev ## mutants, kills, ten times the load, millions of steps (t
 	$(BIN)/python tests/hostile/overload.py tests/tiny/bundle --tokens 1000 --seconds 30; load=$$?; \
 	test $$mutants$$kills$$steps$$load = 0000  # each is run, whatever came of the one before
 
+PROGRAMS ?= 10000000
+fuzz: $(VENV)/dev ## damaged step programs against the interpreter, under sanitizers (minutes; PROGRAMS=how many)
+	$(BIN)/python tests/hostile/programs.py --count $(PROGRAMS)
+
+bits: $(VENV)/dev ## step programs give the same bits with each compiler, kernel and processor that is here
+	STEPRNN_BITS=all $(BIN)/pytest -rs tests/export/program/test_bits.py
+
+build/program-errors: benchmarks/program_errors.c runtime/steprnn/runtime/engines/native/functions.h
+	mkdir -p build
+	cc -O3 -ffp-contract=off -march=native -I runtime/steprnn/runtime/engines/native -o $@ $< -lm
+
 build/lyrics.bundle: $(VENV)/all
 	rm -rf $@
 	$(BIN)/steprnn train --out build/checkpoint --overwrite --quiet
@@ -65,6 +76,7 @@ bench: build/lyrics.bundle ## the README's figures, tables and picture (12 minut
 	$(BIN)/python benchmarks/sizes.py --readme README.md --picture docs/cost.svg
 	$(BIN)/python benchmarks/serve.py build/lyrics.bundle
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/program.py
 
 clean: ## remove the virtual environment and what demo wrote
 	rm -rf $(VENV) build demo

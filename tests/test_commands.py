@@ -437,7 +437,10 @@ def test_check_without_anything_to_check_is_no_success(
     edit_manifest(tiny_copy, lambda record: record.update(artefacts=record["artefacts"][1:2]))
     result = steprnn("check", tiny_copy, environment=without("onnxruntime"))
     assert (result.returncode, result.stdout) == (2, "")
-    assert told(result.stderr) == f"nothing to check: {tiny_copy} holds onnx-float32, and installed is litert"
+    assert (
+        told(result.stderr)
+        == f"nothing to check: {tiny_copy} holds onnx-float32, and installed is litert, native"
+    )
 
 
 # export

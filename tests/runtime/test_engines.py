@@ -30,8 +30,8 @@ def engine(request: pytest.FixtureRequest, opened: dict[tuple[str, str], Engine]
     return opened[request.param]
 
 
-def test_both_engines_are_installed_here() -> None:
-    assert engines.installed() == ["litert", "onnx"]
+def test_all_engines_are_installed_here() -> None:
+    assert engines.installed() == ["litert", "onnx", "native"]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -158,7 +158,7 @@ def test_an_unknown_engine_and_no_threads_are_refused(tiny: Path) -> None:
 
 def test_an_engine_that_is_not_installed_names_its_extra(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    assert engines.installed() == ["litert"]
+    assert engines.installed() == ["litert", "native"]
     with pytest.raises(MissingExtra) as raised:
         open_engine("onnx", tiny / "step.onnx", Manifest.read(tiny).step)
     assert str(raised.value) == "the engine 'onnx' is not installed; run: pip install 'steprnn[onnx]'"

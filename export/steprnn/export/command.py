@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         type=lambda value: value.split(","),
         default="saved_model,tflite,onnx",
-        help="which formats, with commas between",
+        help="which formats, with commas between; program, which the engine native runs, is another",
     )
     parser.add_argument(
         "--quantize",

@@ -684,7 +684,7 @@ def test_strict_counts_hazards_and_not_cautions(steprnn: Run, tiny: Path, tmp_pa
         ("g.tflite", b"\xff\xff\xff\x00TFL3" + b"\xff" * 40, BundleError, "FILE is damaged ("),
         ("g.keras", b"broken", CheckpointError, "cannot open FILE"),
         ("g.h5", b"broken", CheckpointError, "cannot open FILE"),
-        ("g.pt", b"", BundleError, "FILE is none of .onnx, .tflite, .keras, .h5, .hdf5; expected a model"),
+        ("g.pt", b"", BundleError, "FILE is none of .onnx, .tflite, .program, .keras, .h5, .hdf5; expected"),
     ],
 )
 def test_a_file_that_cannot_be_read(

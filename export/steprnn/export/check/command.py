@@ -136,8 +136,6 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
         recorded[manifest.start.spec] = _recorded(folder / GOLDEN_START, manifest.start.spec)
         artefacts += [(a, manifest.start.spec) for a in manifest.start.artefacts]
     installed = engines.installed()
-    if not installed:
-        raise MissingExtra("an engine", "onnx")
     candidates = [
         artefact_in(name, folder, artefact, spec, arguments.profile)
         for name in installed
@@ -145,6 +143,8 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
         if artefact.format == engines.ENGINES[name]
     ]
     if not candidates:
+        if not engines.MODULES.keys() & {*installed}:  # native alone, which runs programs
+            raise MissingExtra("an engine", "onnx")
         held = ", ".join(a.name for a in manifest.artefacts)
         raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
     findings = [Finding(Level.STRUCTURE, BUNDLE, True, f"{len(manifest.files)} files as listed")]

@@ -31,8 +31,8 @@ class Constant:
 
 
 def constants_of(path: Path) -> list[Constant]:
-    """Those of an `.onnx` or `.tflite` file, or of a SavedModel folder."""
-    readers = {"onnx": _onnx, "litert": _tflite}
+    """Those of an `.onnx`, `.tflite` or `.program` file, or of a SavedModel folder."""
+    readers = {"onnx": _onnx, "litert": _tflite, "native": _program}
     reader = readers.get(ENGINE_OF.get(path.suffix[1:].lower(), ""), _saved_model)
     return [constant for constant in reader(path) if constant.values.size >= LEAST]
 
@@ -113,6 +113,13 @@ def _dequantized(node: Any, arrays: dict[str, NDArray[Any]]) -> Constant:
         shape[axis] = -1
     step = np.broadcast_to(scale.reshape(shape), stored.shape)
     return Constant(node.input[0], (stored.astype(np.float32) - zero.reshape(shape)) * step, step)
+
+
+def _program(path: Path) -> Iterator[Constant]:
+    from ..program.reading import Program
+
+    for held in Program(path).constants():
+        yield Constant(held.name, held.values, held.step)
 
 
 def _tflite(path: Path) -> Iterator[Constant]:

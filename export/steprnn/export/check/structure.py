@@ -24,6 +24,8 @@ def strange_file(engine: str, path: Path, spec: StepSpec) -> list[str]:
     problems = strange_tensors(graph.inputs, graph.outputs, spec)
     if engine == "onnx":
         return problems + _onnx(path, spec)
+    if engine == "native":
+        return problems + _program(path, spec)
     return problems + _operators(lambda: operators.check_tflite(path.read_bytes()))
 
 
@@ -88,6 +90,17 @@ def _onnx(path: Path, spec: StepSpec) -> list[str]:
     import onnx
 
     return problems + _operators(lambda: operators.check_onnx(onnx.load(path, load_external_data=False)))
+
+
+def _program(path: Path, spec: StepSpec) -> list[str]:
+    from steprnn.runtime.engines import native
+
+    from ..program.reading import Program
+
+    told = Program(path).meta.get("step")
+    problems = [] if told == spec.to_record() else [f"its metadata tells another step: {str(told)[:200]}"]
+    failure = native.selftest(path)
+    return [*problems, failure] if failure else problems
 
 
 def _json(text: str) -> Any:

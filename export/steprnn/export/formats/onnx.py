@@ -39,8 +39,7 @@ def write(step: Step, path: Path, variant: str = "float32") -> None:
 
     Raises `ExportError` where an operator is not on the list.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(made_once(step, "onnx", lambda: _convert(step)))
+    model = convert(step)
     if variant == "int8":
         model = _quantize(model)
     elif variant == "int8-weights":
@@ -82,6 +81,13 @@ def _reverse(context: Any, node: Any, name: str, arguments: Any) -> None:
 
 
 HANDLERS: dict[str, Any] = {"Expm1": (_expm1, []), "Erfc": (_erfc, []), "ReverseV2": (_reverse, [])}
+
+
+def convert(step: Step) -> onnx.ModelProto:
+    """The step in ONNX, float32, for any batch size; the caller's own to change."""
+    model = onnx.ModelProto()
+    model.CopyFrom(made_once(step, "onnx", lambda: _convert(step)))
+    return model
 
 
 def _convert(step: Step) -> onnx.ModelProto:

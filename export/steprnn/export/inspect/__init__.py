@@ -20,7 +20,14 @@ from .report import Hazard, Inspection, Weights
 
 __all__ = ["Hazard", "Inspection", "Weights", "inspect"]
 
-SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".h5": "keras", ".hdf5": "keras"}
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".tflite": "tflite",
+    ".program": "program",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+}
 # A file in a folder -> what the folder is; the first that is there decides.
 FOLDERS = {MANIFEST: "bundle", "saved_model.pb": "saved_model", MODEL: "keras"}
 # What reads each kind, and the extra that brings it; a bundle's manifest needs nothing.

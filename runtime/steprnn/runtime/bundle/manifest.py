@@ -31,7 +31,7 @@ class Artefact:
     """One graph of a bundle: a file, or a folder for a SavedModel."""
 
     name: str  # "<format>-<variant>", unique in the bundle
-    format: str  # "onnx", "tflite" or "saved_model"
+    format: str  # "onnx", "tflite", "program" or "saved_model"
     variant: str  # one of VARIANTS
     method: str  # how the weights are kept, in the vendor's own terms
     path: str  # relative to the bundle

@@ -12,7 +12,7 @@ from ..bundle.open import open_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
 
-HELP = "make one file, a wheel or a web page of a bundle"
+HELP = "make one file, a wheel, a web page or C sources of a bundle"
 EXAMPLE = """  steprnn package lyrics.bundle --as zip
   steprnn package lyrics.bundle --as wheel --name lyrics-lstm --version 1.0.0 --license CC-BY-4.0
   steprnn package lyrics.bundle --as web --out site"""
@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "zip": (),
     "wheel": ("name", "version", "license", "engine"),
     "web": ("variant", "ort"),
+    "c": ("variant",),
 }
 
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the file, or the folder of a wheel or page (default: NAME.zip, dist, site)",
+        help="the file, or the folder of a wheel or page (default: NAME.zip, dist, site, c)",
     )
     wheel = parser.add_argument_group("wheel")
     wheel.add_argument("--name", help="name of the package, such as lyrics-lstm")
@@ -43,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wheel.add_argument(
         "--engine", choices=tuple(ENGINES), help="what it depends on (default: the first it has a graph for)"
     )
-    web = parser.add_argument_group("web")
+    web = parser.add_argument_group("web and c")
     web.add_argument("--variant", choices=VARIANTS, help="which weights (default: float32)")
     web.add_argument(
         "--ort",
         type=Path,
         metavar="FOLDER",
-        help="node_modules with onnxruntime-web (default: npm fetches it)",
+        help="of web: node_modules with onnxruntime-web (default: npm fetches it)",
     )
 
 

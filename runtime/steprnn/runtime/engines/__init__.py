@@ -25,9 +25,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 Tensors = Mapping[str, NDArray[np.generic]]
 
 # In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
-ENGINES = {"litert": "tflite", "onnx": "onnx"}  # engine -> the format that it runs
+ENGINES = {"litert": "tflite", "onnx": "onnx", "native": "program"}  # engine -> the format that it runs
 ENGINE_OF = {format: engine for engine, format in ENGINES.items()}
-MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}
+MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}  # of an engine that is not our own
 
 
 class Runner(Protocol):
@@ -75,7 +75,13 @@ class Graph(Protocol):
 
 def installed() -> list[str]:
     """Names of the engines that can be imported here, in the order of preference."""
-    return [name for name in ENGINES if importlib.util.find_spec(MODULES[name])]
+    return [name for name in ENGINES if _is_installed(name)]
+
+
+def _is_installed(name: str) -> bool:
+    if name in MODULES:
+        return importlib.util.find_spec(MODULES[name]) is not None
+    return bool(importlib.import_module(f".{name}", __package__).available())
 
 
 def open_engine(name: str, path: Place, spec: StepSpec, threads: int = 1) -> Engine:
@@ -94,7 +100,7 @@ def open_graph(name: str, path: Path, threads: int = 1) -> Graph:
 def _module(name: str, threads: int) -> ModuleType:
     if name not in ENGINES:
         raise UsageError(f"engine {name!r} is unknown; expected one of: {', '.join(ENGINES)}")
-    if name not in installed():
+    if name in MODULES and name not in installed():
         raise MissingExtra(f"the engine {name!r}", name)
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1")

@@ -1,0 +1,196 @@
+/* Functions of one float32: sequences of + - * / that are normative for their bits.
+
+   Errors are measured over all floats by benchmarks/program_errors.c. Each is total: what a NaN or an
+   infinity gives is defined, and nothing is converted to an integer that may not hold it. */
+#ifndef STEPRNN_FUNCTIONS_H
+#define STEPRNN_FUNCTIONS_H
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define STEPRNN_INLINE static inline __attribute__((always_inline, unused)) /* into functions of each target */
+#else
+#define STEPRNN_INLINE static inline
+#endif
+
+typedef union {
+    float f;
+    uint32_t u;
+    int32_t i;
+} steprnn_word;
+
+STEPRNN_INLINE float float_of(uint32_t bits) {
+    steprnn_word w;
+    w.u = bits;
+    return w.f;
+}
+
+STEPRNN_INLINE uint32_t bits_of(float x) {
+    steprnn_word w;
+    w.f = x;
+    return w.u;
+}
+
+STEPRNN_INLINE float absolute(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
+
+/* e^x: 2^n * e^f with n whole and |f| <= ln(2) / 2; ln(2) in two parts, of which the first times n is exact.
+   2^n in two factors, so that subnormal results are rounded once and too large ones become infinity. */
+STEPRNN_INLINE float exponential(float x) {
+    float c = x > 89.0f ? 89.0f : x;
+    float t, n, f, p;
+    uint32_t k, half;
+    c = c < -104.0f ? -104.0f : c;
+    t = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
+    n = t - 12582912.0f;
+    k = bits_of(t) - 0x4b400000u;
+    f = (c - n * 0.693359375f) - n * -2.12194440e-4f;
+    p = 1.9875691500e-4f;
+    p = p * f + 1.3981999507e-3f;
+    p = p * f + 8.3334519073e-3f;
+    p = p * f + 4.1665795894e-2f;
+    p = p * f + 1.6666665459e-1f;
+    p = p * f + 5.0000001201e-1f;
+    p = (p * (f * f) + f) + 1.0f;
+    half = (uint32_t)((int32_t)(k + 256u) >> 1); /* k + 256 is not negative, so this rounds down */
+    p = p * float_of((half - 1u) << 23);         /* half - 128 + 127 */
+    p = p * float_of((k + 256u - half - 1u) << 23);
+    return x != x ? x : p;
+}
+
+/* 1 / (1 + e^-x), from e^-|x| so that neither side loses digits. */
+STEPRNN_INLINE float sigmoid(float x) {
+    float e = exponential(-absolute(x)), d = 1.0f + e;
+    float lost = e - (d - 1.0f); /* what rounding took from d, exactly */
+    float y = (x < 0.0f ? e : 1.0f) / d;
+    float part = x < 0.0f ? 1.0f - y : y; /* 1 / d */
+    return y - y * (lost * part);
+}
+
+STEPRNN_INLINE float tangent(float x) {
+    float a = absolute(x), s = x * x;
+    float p = -5.70498872745e-3f, near, far;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    near = (p * s) * x + x;
+    far = 1.0f - 2.0f / (exponential(a + a) + 1.0f);
+    far = x < 0.0f ? -far : far;
+    return a < 0.625f ? near : far;
+}
+
+/* ln x: x = m * 2^n with m from sqrt(1/2) to sqrt(2). */
+STEPRNN_INLINE float logarithm(float x) {
+    int small = x < 1.17549435e-38f; /* subnormal: scaled up */
+    float v = small ? x * 8388608.0f : x;
+    uint32_t bits = bits_of(v), up;
+    float n, m, z, p, y;
+    up = (bits & 0x007fffffu) > 0x003504f3u; /* above sqrt(2): halve it */
+    m = float_of((bits & 0x007fffffu) | (up ? 0x3f000000u : 0x3f800000u));
+    n = (float)((int32_t)(bits >> 23 & 0xffu) - 127 + (int32_t)up - (small ? 23 : 0));
+    m = m - 1.0f;
+    z = m * m;
+    p = 7.0376836292e-2f;
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    y = (p * m) * z;
+    y = y + n * -2.12194440e-4f;
+    y = y - 0.5f * z;
+    y = (m + y) + n * 0.693359375f;
+    y = x > 3.40282347e38f ? x : y;
+    y = x == 0.0f ? float_of(0xff800000u) : y;
+    return x < 0.0f || x != x ? float_of(0x7fc00000u) : y;
+}
+
+/* Newton's steps from half the exponent. */
+STEPRNN_INLINE float root(float x) {
+    int small = x < 1.17549435e-38f;
+    float v = small ? x * 16777216.0f : x;
+    float y = float_of((bits_of(v) >> 1) + 0x1fbd1df5u);
+    y = 0.5f * (y + v / y);
+    y = 0.5f * (y + v / y);
+    y = 0.5f * (y + v / y);
+    y = small ? y * 2.44140625e-4f : y;
+    y = x > 3.40282347e38f || x == 0.0f ? x : y;
+    return x < 0.0f || x != x ? float_of(0x7fc00000u) : y;
+}
+
+/* max(x, 0) + ln(1 + e^-|x|); of u = 1 + e as it is rounded, ln(u) * e / (u - 1) is as exact as e. */
+STEPRNN_INLINE float soft_plus(float x) {
+    float e = exponential(-absolute(x)), u = 1.0f + e, d = u - 1.0f;
+    float l = d == 0.0f ? e : logarithm(u) * (e / (d == 0.0f ? 1.0f : d));
+    return (x < 0.0f ? 0.0f : x) + l;
+}
+
+/* A quotient of polynomials, odd over even, up to 4, where it is 1. */
+STEPRNN_INLINE float error_function(float x) {
+    float c = x > 4.0f ? 4.0f : x, s, p, q;
+    c = c < -4.0f ? -4.0f : c;
+    s = c * c;
+    p = -2.72614225801306e-10f;
+    p = p * s + 2.77068142495902e-08f;
+    p = p * s - 2.10102402082508e-06f;
+    p = p * s - 5.69250639462346e-05f;
+    p = p * s - 7.34990630326855e-04f;
+    p = p * s - 2.95459980854025e-03f;
+    p = p * s - 1.60960333262415e-02f;
+    q = -1.45660718464996e-05f;
+    q = q * s - 2.13374055278905e-04f;
+    q = q * s - 1.68282697438203e-03f;
+    q = q * s - 7.37332916720468e-03f;
+    q = q * s - 1.42647390514189e-02f;
+    return c * (p / q); /* so that a subnormal x keeps its digits */
+}
+
+/* The nearest whole number, half to even. From 2^23 on all floats are whole. */
+STEPRNN_INLINE float nearest(float x) {
+    float a = absolute(x), r = (a + 8388608.0f) - 8388608.0f;
+    r = x < 0.0f ? -r : r;
+    return a < 8388608.0f ? r : x;
+}
+
+STEPRNN_INLINE float floor_of(float x) {
+    float r = nearest(x);
+    return r > x ? r - 1.0f : r;
+}
+
+STEPRNN_INLINE float ceiling_of(float x) {
+    float r = nearest(x);
+    return r < x ? r + 1.0f : r;
+}
+
+STEPRNN_INLINE float sign_of(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : (x == 0.0f ? 0.0f : x)); }
+
+STEPRNN_INLINE float larger(float a, float b) {
+    float m = a > b ? a : b; /* b where it is NaN */
+    return a != a ? a : m;
+}
+
+STEPRNN_INLINE float smaller(float a, float b) {
+    float m = a < b ? a : b;
+    return a != a ? a : m;
+}
+
+STEPRNN_INLINE int32_t int_of(float x) {
+    if (!(x < 2147483648.0f)) return x != x ? 0 : INT32_MAX;
+    return x < -2147483648.0f ? INT32_MIN : (int32_t)x;
+}
+
+/* Towards minus infinity; 0 for what has no quotient. */
+STEPRNN_INLINE int32_t quotient(int32_t a, int32_t b) {
+    int32_t q;
+    if (b == 0) return 0;
+    if (b == -1) return (int32_t)(0u - (uint32_t)a);
+    q = a / b;
+    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
+}
+
+STEPRNN_INLINE int32_t rest(int32_t a, int32_t b) {
+    return b == 0 ? 0 : (int32_t)((uint32_t)a - (uint32_t)quotient(a, b) * (uint32_t)b);
+}
+#endif

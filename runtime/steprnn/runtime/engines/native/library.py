@@ -1,0 +1,239 @@
+"""The interpreter as a shared library, built once for a user from the C sources beside this file."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+
+HERE = Path(__file__).parent
+SOURCE = "steprnn.c"
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+BUILT = HERE / f"libsteprnn{SUFFIX}"  # of a wheel
+FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra")
+LINE = 64  # bytes that an arena and a program are aligned to
+KINDS = ("inputs", "states", "outputs")
+
+
+class _Stream(ctypes.Structure):
+    """`steprnn` of steprnn.h."""
+
+    _fields_ = (
+        ("program", ctypes.c_void_p),
+        ("arena", ctypes.c_void_p),
+        ("work", ctypes.c_uint64),
+        ("kernels", ctypes.c_int32),
+    )
+
+
+class _Tensor(ctypes.Structure):
+    """`steprnn_tensor` of steprnn.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_bytes", ctypes.c_size_t),
+        ("dtype", ctypes.c_int),
+        ("elements", ctypes.c_size_t),
+        ("tokens", ctypes.c_uint32),
+        ("is_static", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+        ("rank", ctypes.c_size_t),
+        ("shape", ctypes.c_uint32 * 8),
+    )
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of one row, and where in its arena it lies, in words."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    tokens: int | None
+    place: int
+
+
+def available() -> bool:
+    """Whether there is a library, or a compiler to build it with."""
+    return BUILT.is_file() or _compiler() is not None or _cached().is_file()
+
+
+def aligned(words: int) -> NDArray[np.uint32]:
+    """Zeroed words that begin at an address which `LINE` divides."""
+    room = np.zeros(words + LINE // 4, np.uint32)
+    start = -room.ctypes.data % LINE // 4
+    return room[start : start + words]
+
+
+class Streams:
+    """A program opened for some rows, each a stream with an arena of its own. `ValueError` where refused."""
+
+    def __init__(self, program: NDArray[np.uint32], rows: int = 1) -> None:
+        self._library = _library()
+        self._program = program
+        size = self._library.steprnn_arena(program.ctypes.data, program.nbytes)
+        self._pitch = -(-max(size, 4) // LINE) * LINE // 4  # words from one arena to the next
+        if self._pitch * rows > 2**33:
+            raise ValueError(f"{rows} rows would need {4 * self._pitch * rows:,} bytes")
+        self._arenas = aligned(self._pitch * rows)
+        self._streams = (_Stream * rows)()
+        for row, stream in enumerate(self._streams):
+            arena = self._arenas.ctypes.data + 4 * row * self._pitch
+            error = self._library.steprnn_open(stream, program.ctypes.data, program.nbytes, arena, size)
+            if error:
+                raise ValueError(self.words(error))
+        self.inputs, self.states, self.outputs = (self._tensors(kind) for kind in range(3))
+        self.tensors = (*self.inputs, *self.states, *self.outputs)
+        self.call: tuple[Callable[..., int], tuple[Any, ...]]
+        self.call = self._library.steprnn_step_all, (ctypes.addressof(self._streams), rows)
+
+    def _tensors(self, kind: int) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        record = _Tensor()
+        while self._library.steprnn_tensor_at(self._streams[0], kind, len(found), record):
+            name = ctypes.string_at(record.name, record.name_bytes).decode("utf-8", "replace")
+            place = (record.data - self._arenas.ctypes.data) // 4
+            dtype = ("float32", "int32")[record.dtype]
+            found.append(
+                Tensor(name, dtype, tuple(record.shape[: record.rank]), record.tokens or None, place)
+            )
+        return tuple(found)
+
+    def array(self, tensor: Tensor) -> NDArray[Any]:
+        """A tensor of all rows, `[rows, ...]`, in place."""
+        part = self._arenas.view(tensor.dtype)[tensor.place :]
+        strides = (4 * self._pitch, *np.zeros(tensor.shape, tensor.dtype).strides)
+        return np.lib.stride_tricks.as_strided(part, (len(self._streams), *tensor.shape), strides)
+
+    def step(self) -> None:
+        """Take one time step in every row; `ValueError` where one has an impossible token."""
+        step, arguments = self.call
+        if error := step(*arguments):
+            raise ValueError(self.words(error))
+
+    def hash(self, steps: int) -> int:
+        """The hash of the self-test over so many steps of the first row."""
+        return int(self._library.steprnn_hash(self._streams[0], steps))
+
+    def selftest(self) -> str:
+        """What the self-test finds, in words; empty where every bit is right."""
+        error = self._library.steprnn_selftest(self._streams[0])
+        return self.words(error) if error else ""
+
+    def kernels(self, most: int) -> int:
+        """Use at most these kernels in every row; those in use."""
+        return max(int(self._library.steprnn_kernels(stream, most)) for stream in self._streams)
+
+    @property
+    def arena_bytes(self) -> int:
+        """The memory that one row needs."""
+        return int(self._library.steprnn_arena(self._program.ctypes.data, self._program.nbytes))
+
+    @property
+    def work(self) -> int:
+        """The operations of one step of a row."""
+        return int(self._streams[0].work)
+
+    def words(self, error: int) -> str:
+        """An error of the interpreter."""
+        return str(self._library.steprnn_error(error).decode())
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(BUILT if BUILT.is_file() else _build()))
+    stream, pointer, size = ctypes.POINTER(_Stream), ctypes.c_void_p, ctypes.c_size_t
+    for name, result, arguments in (
+        ("steprnn_arena", size, (pointer, size)),
+        ("steprnn_open", ctypes.c_int, (stream, pointer, size, pointer, size)),
+        ("steprnn_error", ctypes.c_char_p, (ctypes.c_int,)),
+        ("steprnn_tensor_at", ctypes.c_int, (stream, ctypes.c_int, size, ctypes.POINTER(_Tensor))),
+        ("steprnn_step_all", ctypes.c_int, (pointer, size)),
+        ("steprnn_hash", ctypes.c_uint64, (stream, ctypes.c_uint32)),
+        ("steprnn_selftest", ctypes.c_int, (stream,)),
+        ("steprnn_kernels", ctypes.c_int, (stream, ctypes.c_int)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def call(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
+    """Call a function of steprnn.h whose arguments are ctypes values."""
+    function = _library()[name]  # a new object each time, so that its result type is its own
+    function.restype = result
+    return function(*arguments)
+
+
+def _compiler() -> list[str] | None:
+    """How to call a C compiler."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and shutil.which(name.split()[0]):
+            return name.split()
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    return None
+
+
+def _cached() -> Path:
+    """Where this user's library of these sources is kept."""
+    digest = hashlib.sha256(" ".join((*FLAGS, sys.platform, platform.machine())).encode())
+    for source in sorted((*HERE.glob("*.h"), *HERE.glob("*.c"))):
+        digest.update(source.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "steprnn" / f"native-{digest.hexdigest()[:24]}{SUFFIX}"
+
+
+def _build() -> Path:
+    """The library in the cache, compiled where it is not there yet; it appears whole or not at all."""
+    import subprocess  # a built library needs neither
+    import tempfile
+
+    path = _cached()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(path.parent)
+    if path.is_file():
+        return path
+    compiler = _compiler()
+    if compiler is None:
+        raise UsageError(
+            "the engine 'native' needs a C compiler once, and none is here; install one (apt install gcc, or "
+            "pip install ziglang), or choose another --engine"
+        )
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [*compiler, *FLAGS, "-o", str(made), str(HERE / SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            told = " ".join(done.stderr.split())[:300]
+            raise UsageError(
+                f"{compiler[0]} does not compile the engine 'native' ({told}); set CC to another"
+            )
+        made.replace(path)
+    return path
+
+
+def _check_private(folder: Path) -> None:
+    """A library is run as this user, so nobody else may have put it there."""
+    if not hasattr(os, "getuid"):
+        return
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(
+            f"{folder} can be written by others; run: chmod go-w {folder}, or set XDG_CACHE_HOME"
+        )

@@ -1,0 +1,263 @@
+/* Maps, reductions, gathers and gates: loops over operands, in blocks that compilers vectorise. */
+#ifndef STEPRNN_LOOPS_H
+#define STEPRNN_LOOPS_H
+#include "layout.h"
+
+/* Words of the arena and the block, whatever they were declared as. */
+#if defined(__GNUC__)
+typedef float __attribute__((may_alias)) real;
+typedef int32_t __attribute__((may_alias)) whole;
+#else
+typedef float real;
+typedef int32_t whole;
+#endif
+
+#define BLOCK 64u /* a multiple of the 16 partial sums */
+
+typedef struct {
+    const uint32_t *block;
+    uint32_t *arena;
+    void *scratch;
+    int kernels;
+} memory;
+
+STEPRNN_INLINE const uint32_t *read_at(const memory *m, uint32_t place) {
+    return (place >> 31 ? m->block : m->arena) + (place & IN_BLOCK);
+}
+
+#define EACH(expression) \
+    for (i = 0; i < n; i++) { t[i].f = (expression); } \
+    break
+#define EACH_INT(expression) \
+    for (i = 0; i < n; i++) { t[i].i = (expression); } \
+    break
+#define A (a[i].f)
+#define B (b[i].f)
+#define AI (a[i].i)
+#define BI (b[i].i)
+#define AU (a[i].u)
+#define BU (b[i].u)
+
+/* t[i] = function(a[i], b[i], c[i]) for n elements, at most BLOCK; t overlaps none of them. */
+STEPRNN_INLINE void map_block(uint32_t function, steprnn_word *t, const steprnn_word *a, const steprnn_word *b,
+                              const steprnn_word *c, uint32_t n) {
+    uint32_t i;
+    switch (function) {
+        case NEGATE: EACH(-A);
+        case ABSOLUTE: EACH(absolute(A));
+        case RECIPROCAL: EACH(1.0f / A);
+        case ROOT: EACH(root(A));
+        case EXP: EACH(exponential(A));
+        case LOG: EACH(logarithm(A));
+        case TANH: EACH(tangent(A));
+        case SIGMOID: EACH(sigmoid(A));
+        case SOFTPLUS: EACH(soft_plus(A));
+        case ERF: EACH(error_function(A));
+        case FLOOR: EACH(floor_of(A));
+        case CEILING: EACH(ceiling_of(A));
+        case ROUND: EACH(nearest(A));
+        case SIGN: EACH(sign_of(A));
+        case RELU: EACH(A < 0.0f ? 0.0f : A);
+        case FLOAT_OF_INT: EACH((float)AI);
+        case INT_OF_FLOAT: EACH_INT(int_of(A));
+        case NOT: EACH_INT(AI == 0);
+        case ADD: EACH(A + B);
+        case SUBTRACT: EACH(A - B);
+        case MULTIPLY: EACH(A * B);
+        case DIVIDE: EACH(A / B);
+        case MAXIMUM: EACH(larger(A, B));
+        case MINIMUM: EACH(smaller(A, B));
+        case EQUAL: EACH_INT(A == B);
+        case LESS: EACH_INT(A < B);
+        case AT_MOST: EACH_INT(A <= B);
+        case ADD_INT: EACH_INT((int32_t)(AU + BU));
+        case SUBTRACT_INT: EACH_INT((int32_t)(AU - BU));
+        case MULTIPLY_INT: EACH_INT((int32_t)(AU * BU));
+        case QUOTIENT: EACH_INT(quotient(AI, BI));
+        case REST: EACH_INT(rest(AI, BI));
+        case MAXIMUM_INT: EACH_INT(AI > BI ? AI : BI);
+        case MINIMUM_INT: EACH_INT(AI < BI ? AI : BI);
+        case EQUAL_INT: EACH_INT(AI == BI);
+        case LESS_INT: EACH_INT(AI < BI);
+        case AT_MOST_INT: EACH_INT(AI <= BI);
+        case AND: EACH_INT(AI != 0 && BI != 0);
+        case OR: EACH_INT(AI != 0 || BI != 0);
+        case SELECT: EACH_INT(AI != 0 ? BI : c[i].i);
+        default: /* COPY */ EACH_INT(AI);
+    }
+}
+#undef EACH
+#undef EACH_INT
+#undef A
+#undef B
+#undef AI
+#undef BI
+#undef AU
+#undef BU
+
+STEPRNN_INLINE void load(steprnn_word *t, const uint32_t *from, int64_t stride, uint32_t n) {
+    uint32_t i;
+    if (stride == 1) memcpy(t, from, 4 * (size_t)n);
+    else
+        for (i = 0; i < n; i++) t[i].u = from[stride * (int64_t)i];
+}
+
+/* The next index of loops, and how far each of some operands moves; 0 where all are done. */
+STEPRNN_INLINE int advance(uint32_t *index, const uint32_t *sizes, uint32_t rank, const uint32_t *const *strides,
+                           int64_t *at, uint32_t operands) {
+    uint32_t o;
+    while (rank--) {
+        index[rank]++;
+        for (o = 0; o < operands; o++) at[o] += (int32_t)strides[o][rank];
+        if (index[rank] < sizes[rank]) return 1;
+        for (o = 0; o < operands; o++) at[o] -= (int64_t)sizes[rank] * (int32_t)strides[o][rank];
+        index[rank] = 0;
+    }
+    return 0;
+}
+
+STEPRNN_INLINE void run_map(const memory *m, const uint32_t *op) {
+    steprnn_word t[BLOCK], held[3][BLOCK];
+    uint32_t function = op[1] & 255, rank = op[1] >> 8 & 255, operands = op[1] >> 16, o, i;
+    uint32_t n = op[1 + rank], index[MOST_RANK] = {0};
+    const uint32_t *base[4] = {0}, *strides[4] = {0};
+    uint32_t *result;
+    int64_t at[4] = {0};
+    for (o = 0; o < operands; o++) {
+        const uint32_t *record = op + 2 + rank + o * (1 + rank);
+        base[o] = read_at(m, record[0]);
+        strides[o] = record + 1;
+    }
+    result = m->arena + (op[2 + rank] & IN_BLOCK);
+    do {
+        uint32_t done, count;
+        for (done = 0; done < n; done += count) {
+            int64_t step = (int32_t)strides[0][rank - 1], to = at[0] + step * (int64_t)done;
+            count = n - done < BLOCK ? n - done : BLOCK;
+            for (o = 1; o < operands; o++) {
+                int64_t by = (int32_t)strides[o][rank - 1];
+                load(held[o - 1], base[o] + at[o] + by * (int64_t)done, by, count);
+            }
+            map_block(function, t, held[0], held[1], held[2], count);
+            if (step == 1) memcpy(result + to, t, 4 * (size_t)count);
+            else
+                for (i = 0; i < count; i++) result[to + step * (int64_t)i] = t[i].u;
+        }
+    } while (advance(index, op + 2, rank - 1, strides, at, operands));
+}
+
+/* The partial sums, or products, of a block that begins at a multiple of 16. */
+STEPRNN_INLINE void take(float *lanes, const steprnn_word *a, uint32_t n, int product) {
+    uint32_t i, j;
+    for (i = 0; i < n; i += 16)
+        for (j = 0; j < 16 && i + j < n; j++) lanes[j] = product ? lanes[j] * a[i + j].f : lanes[j] + a[i + j].f;
+}
+
+STEPRNN_INLINE void run_reduce(const memory *m, const uint32_t *op) {
+    steprnn_word held[2][BLOCK];
+    float lanes[16];
+    uint32_t function = op[1] & 255, outer = op[1] >> 8 & 255, inner = op[1] >> 16, rank = outer + inner, i, j, o;
+    uint32_t operands = function == DOT ? 2 : 1, index[MOST_RANK] = {0}, within_index[MOST_INNER];
+    const uint32_t *sizes = op + 2, *result = sizes + rank, *record = result + 1 + outer;
+    const uint32_t *base[2], *strides[3], *last = sizes + rank - 1;
+    uint32_t *to = m->arena + (result[0] & IN_BLOCK);
+    int64_t at[3] = {0}, inside[2];
+    uint32_t total = 1;
+    for (o = 0; o < operands; o++) {
+        base[o] = read_at(m, record[o * (1 + rank)]);
+        strides[1 + o] = record + o * (1 + rank) + 1;
+    }
+    strides[0] = result + 1;
+    for (i = outer; i < rank; i++) total *= sizes[i];
+    do {
+        const uint32_t *inner_strides[2];
+        uint32_t done = 0, count, best_at = 0;
+        float best = 0.0f;
+        for (i = 0; i < inner; i++) within_index[i] = 0;
+        for (o = 0; o < operands; o++) inside[o] = at[1 + o], inner_strides[o] = strides[1 + o] + outer;
+        for (i = 0; i < 16; i++) lanes[i] = function == PROD ? 1.0f : 0.0f;
+        while (done < total) {
+            count = 0;
+            while (count < BLOCK && done + count < total) { /* as much of the last loop as fits */
+                uint32_t left = *last - within_index[inner - 1], n = left < BLOCK - count ? left : BLOCK - count;
+                for (o = 0; o < operands; o++) {
+                    int64_t by = (int32_t)inner_strides[o][inner - 1];
+                    load(held[o] + count, base[o] + inside[o], by, n);
+                    inside[o] += by * (int64_t)(n - 1);
+                }
+                within_index[inner - 1] += n - 1;
+                advance(within_index, sizes + outer, inner, inner_strides, inside, operands);
+                count += n;
+            }
+            if (function == DOT)
+                for (i = 0; i < count; i++) held[0][i].f = held[0][i].f * held[1][i].f;
+            if (function <= PROD || function == DOT) take(lanes, held[0], count, function == PROD);
+            else
+                for (i = 0; i < count; i++) {
+                    float e = held[0][i].f;
+                    if (done + i == 0) best = e;
+                    else if (function == LARGEST) best = larger(best, e);
+                    else if (function == LEAST) best = smaller(best, e);
+                    else if (function == WHERE_LARGEST ? e > best : e < best) best = e, best_at = done + i;
+                }
+            done += count;
+        }
+        if (function <= PROD || function == DOT) {
+            for (i = 8; i; i /= 2)
+                for (j = 0; j < i; j++)
+                    lanes[j] = function == PROD ? lanes[j] * lanes[j + i] : lanes[j] + lanes[j + i];
+            best = lanes[0];
+        }
+        to[at[0]] = function >= WHERE_LARGEST ? best_at : bits_of(best);
+    } while (advance(index, sizes, outer, strides, at, 1 + operands));
+}
+
+STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
+    const uint32_t *indices_at = read_at(m, op[G_INDEX]), *data = read_at(m, op[G_DATA]);
+    uint32_t rows = op[G_ROWS], inner = op[G_INNER], count = op[G_COUNT], o, i, j;
+    uint32_t *result = m->arena + (op[G_RESULT] & IN_BLOCK);
+    for (o = 0; o < op[G_OUTER]; o++)
+        for (i = 0; i < count; i++, result += inner) {
+            int64_t v = (int32_t)indices_at[(int64_t)i * (int32_t)op[G_STRIDE]];
+            v = v < 0 ? v + rows : v;
+            v = v < 0 ? 0 : (v >= rows ? (int64_t)rows - 1 : v);
+            if (op[G_TYPE] == 0) {
+                memmove(result, data + ((uint64_t)o * rows + (uint64_t)v) * inner, 4 * (size_t)inner);
+            } else {
+                const int8_t *row = (const int8_t *)data + (uint64_t)v * inner;
+                float scale = float_of(m->block[op[G_SCALES] + (uint32_t)v]);
+                for (j = 0; j < inner; j++) result[j] = bits_of((float)row[j] * scale);
+            }
+        }
+}
+
+STEPRNN_INLINE void run_lstm(const memory *m, const uint32_t *op) {
+    uint32_t n = op[1], done, count, i;
+    for (done = 0; done < n; done += count) {
+        steprnn_word v[5][BLOCK], c[BLOCK], h[BLOCK];
+        count = n - done < BLOCK ? n - done : BLOCK;
+        for (i = 0; i < 5; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
+        for (i = 0; i < count; i++) {
+            c[i].f = sigmoid(v[1][i].f) * v[4][i].f + sigmoid(v[0][i].f) * tangent(v[2][i].f);
+            h[i].f = sigmoid(v[3][i].f) * tangent(c[i].f);
+        }
+        memcpy(m->arena + (op[7] & IN_BLOCK) + done, c, 4 * (size_t)count);
+        memcpy(m->arena + (op[8] & IN_BLOCK) + done, h, 4 * (size_t)count);
+    }
+}
+
+STEPRNN_INLINE void run_gru(const memory *m, const uint32_t *op) {
+    uint32_t n = op[1], done, count, i;
+    for (done = 0; done < n; done += count) {
+        steprnn_word v[7][BLOCK], h[BLOCK];
+        count = n - done < BLOCK ? n - done : BLOCK;
+        for (i = 0; i < 7; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
+        for (i = 0; i < count; i++) {
+            float z = sigmoid(v[0][i].f + v[3][i].f), r = sigmoid(v[1][i].f + v[4][i].f);
+            float g = tangent(v[2][i].f + r * v[5][i].f);
+            h[i].f = z * v[6][i].f + (1.0f - z) * g;
+        }
+        memcpy(m->arena + (op[9] & IN_BLOCK) + done, h, 4 * (size_t)count);
+    }
+}
+#endif

@@ -1,0 +1,214 @@
+/* The interpreter of step programs: see steprnn.h for how to use it, docs/program-format.md for what it does. */
+#include "steprnn.h"
+#include "products.h"
+#include <float.h>
+
+#if defined(__FAST_MATH__)
+#error "compile without -ffast-math: it changes float32 results"
+#endif
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+#error "float32 must be computed in float32: on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#endif
+
+STEPRNN_INLINE void run_all(const memory *m) {
+    const uint32_t *op = m->block + m->block[H_OPERATIONS_AT];
+    uint32_t left = m->block[H_OPERATIONS];
+    for (; left--; op += op[0] >> 8) {
+        switch (op[0] & 255) {
+            case MAP: run_map(m, op); break;
+            case REDUCE: run_reduce(m, op); break;
+            case PRODUCT: run_product(m, op); break;
+            case GATHER: run_gather(m, op); break;
+            case LSTM: run_lstm(m, op); break;
+            default: run_gru(m, op); break;
+        }
+    }
+}
+
+/* Whether a * b + c is rounded twice, in code of the same target as the kernels. */
+STEPRNN_INLINE int is_contracted(void) {
+    volatile float a = 1.000244140625f, c = -1.00048828125f; /* (1 + 2^-12)^2 - (1 + 2^-11) = 2^-24, or 0 */
+    float x = a, y = a, z = c;
+    return x * y + z != 0.0f;
+}
+
+static void run_portable(const memory *m) { run_all(m); }
+static int contracted_portable(void) { return is_contracted(); }
+#ifdef STEPRNN_X86
+FOR_AVX2 static void run_avx2(const memory *m) { run_all(m); }
+FOR_AVX512 static void run_avx512(const memory *m) { run_all(m); }
+FOR_AVX512 static int contracted_avx512(void) { return is_contracted(); }
+#endif
+
+/* The fastest kernels that the processor has. */
+static int best_kernels(void) {
+#ifdef STEPRNN_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return __builtin_cpu_supports("avx512vnni") ? STEPRNN_VNNI : STEPRNN_AVX512;
+    if (__builtin_cpu_supports("avx2")) return STEPRNN_AVX2;
+#endif
+    return STEPRNN_PORTABLE;
+}
+
+size_t steprnn_arena(const void *program, size_t bytes) {
+    const uint32_t *h = (const uint32_t *)program;
+    if ((uintptr_t)program % 4 || check_header(h, bytes)) return 0;
+    return 4 * (size_t)h[H_ARENA] + h[H_SCRATCH];
+}
+
+int steprnn_open(steprnn *s, const void *program, size_t bytes, void *arena, size_t arena_bytes) {
+    const uint32_t *h = (const uint32_t *)program;
+    uint64_t work;
+    int error;
+    if ((uintptr_t)program % 4 || (uintptr_t)arena % 4) return STEPRNN_ALIGNMENT;
+    if ((error = check_program(h, bytes, &work)) != 0) return error;
+    if ((uint64_t)h[H_ARENA] * 4 + h[H_SCRATCH] > arena_bytes) return STEPRNN_ARENA;
+    s->program = h;
+    s->arena = (uint32_t *)arena;
+    s->work = work;
+    s->kernels = best_kernels();
+    if (contracted_portable()) return STEPRNN_ARITHMETIC;
+#ifdef STEPRNN_X86
+    if (s->kernels >= STEPRNN_AVX512 && contracted_avx512()) return STEPRNN_ARITHMETIC;
+#endif
+    memset(arena, 0, 4 * (size_t)h[H_ARENA] + h[H_SCRATCH]);
+    steprnn_reset(s);
+    return STEPRNN_OK;
+}
+
+const char *steprnn_error(int error) {
+    static const char *const words[STEPRNN_ERRORS] = {
+        "no error",
+        "the program is shorter than it says",
+        "this is no step program",
+        "the program is of another version of the format",
+        "program and arena must begin at addresses that 4 divides",
+        "the program's header is impossible",
+        "an input, a state or an output of the program is impossible",
+        "the arena is smaller than the program needs",
+        "the program holds an operation that is unknown or malformed",
+        "an operation of the program reads or writes outside",
+        "an operation of the program has no or too many elements",
+        "compiled in a way that changes float32 results: use -ffp-contract=off",
+        "a token is outside the vocabulary",
+        "the self-test gives other bits",
+        "the program has no self-test",
+        "the program is no language model",
+        "the largest logit is not finite",
+        "a setting of the sampler is outside its range",
+    };
+    return error >= 0 && error < STEPRNN_ERRORS ? words[error] : "unknown error";
+}
+
+static const uint32_t *record_of(const steprnn *s, int kind, size_t index) {
+    static const uint32_t heads[3] = {H_INPUTS, H_STATES, H_OUTPUTS};
+    if (kind < 0 || kind > 2 || index >= s->program[heads[kind]]) return NULL;
+    return s->program + s->program[heads[kind] + 1] + index * RECORD;
+}
+
+int steprnn_tensor_at(const steprnn *s, int kind, size_t index, steprnn_tensor *t) {
+    const uint32_t *r = record_of(s, kind, index);
+    if (!r) return 0;
+    t->name = (const char *)s->program + r[R_NAME];
+    t->name_bytes = r[R_NAME_BYTES];
+    t->dtype = (int)r[R_DTYPE];
+    t->elements = r[R_ELEMENTS];
+    t->tokens = r[R_TOKENS];
+    t->is_static = (int)r[R_STATIC];
+    t->data = s->arena + r[R_PLACE];
+    t->rank = r[R_RANK];
+    memcpy(t->shape, r + R_SHAPE, sizeof t->shape);
+    return 1;
+}
+
+float *steprnn_state(const steprnn *s, size_t index) {
+    const uint32_t *r = record_of(s, STEPRNN_STATE, index);
+    return r ? (float *)(void *)(s->arena + r[R_PLACE]) : NULL;
+}
+
+int steprnn_step(steprnn *s) {
+    const uint32_t *h = s->program, *r = h + h[H_INPUTS + 1];
+    memory m;
+    uint32_t i, j;
+    for (i = 0; i < h[H_INPUTS]; i++, r += RECORD)
+        for (j = 0; r[R_TOKENS] && j < r[R_ELEMENTS]; j++)
+            if (s->arena[r[R_PLACE] + j] >= r[R_TOKENS]) return STEPRNN_TOKEN;
+    m.block = h;
+    m.arena = s->arena;
+    m.scratch = s->arena + h[H_ARENA];
+    m.kernels = s->kernels;
+#ifdef STEPRNN_X86
+    if (m.kernels >= STEPRNN_AVX512) run_avx512(&m);
+    else if (m.kernels >= STEPRNN_AVX2) run_avx2(&m);
+    else
+#endif
+        run_portable(&m);
+    r = h + h[H_STATES + 1];
+    for (i = 0; i < h[H_STATES]; i++, r += RECORD)
+        memmove(s->arena + r[R_PLACE], s->arena + r[R_NEXT], 4 * (size_t)r[R_ELEMENTS]);
+    return STEPRNN_OK;
+}
+
+int steprnn_step_all(steprnn *streams, size_t count) {
+    size_t i;
+    int error;
+    for (i = 0; i < count; i++)
+        if ((error = steprnn_step(streams + i)) != 0) return error;
+    return STEPRNN_OK;
+}
+
+void steprnn_reset(steprnn *s) {
+    const uint32_t *h = s->program, *r = h + h[H_STATES + 1];
+    uint32_t i;
+    for (i = 0; i < h[H_STATES]; i++, r += RECORD) {
+        uint32_t *to = s->arena + r[R_PLACE];
+        if (r[R_FIRST]) memcpy(to, h + r[R_FIRST], 4 * (size_t)r[R_ELEMENTS]);
+        else memset(to, 0, 4 * (size_t)r[R_ELEMENTS]);
+    }
+}
+
+uint64_t steprnn_hash(steprnn *s, uint32_t steps) {
+    uint64_t hash = 14695981039346656037u;
+    uint32_t draw = 12345, t;
+    steprnn_tensor tensor;
+    size_t i, j;
+    int kind;
+    steprnn_reset(s);
+    for (t = 0; t < steps; t++) {
+        for (i = 0; steprnn_tensor_at(s, STEPRNN_INPUT, i, &tensor); i++)
+            for (j = 0; j < tensor.elements && (t == 0 || !tensor.is_static); j++) {
+                uint32_t *to = (uint32_t *)tensor.data + j;
+                draw = draw * 1664525u + 1013904223u;
+                if (tensor.dtype == STEPRNN_INT32) *to = (draw >> 8) % (tensor.tokens ? tensor.tokens : 2);
+                else *to = bits_of(((float)((draw >> 8) & 65535u) - 32768.0f) / 32768.0f);
+            }
+        steprnn_step(s);
+        for (kind = STEPRNN_OUTPUT; kind >= STEPRNN_STATE; kind--)
+            for (i = 0; steprnn_tensor_at(s, kind, i, &tensor); i++)
+                for (j = 0; j < tensor.elements; j++) {
+                    uint32_t bits = ((const uint32_t *)tensor.data)[j];
+                    if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fc00000u; /* the bits of a NaN are free */
+                    hash = (hash ^ bits) * 1099511628211u;
+                }
+    }
+    steprnn_reset(s);
+    return hash;
+}
+
+int steprnn_selftest(steprnn *s) {
+    const uint32_t *h = s->program;
+    uint64_t expected = (uint64_t)h[H_TEST_HASH + 1] << 32 | h[H_TEST_HASH];
+    if (!h[H_TEST_STEPS]) return STEPRNN_NO_SELFTEST;
+    return steprnn_hash(s, h[H_TEST_STEPS]) == expected ? STEPRNN_OK : STEPRNN_SELFTEST;
+}
+
+uint64_t steprnn_work(const steprnn *s) { return s->work; }
+
+int steprnn_kernels(steprnn *s, int most) {
+    int best = best_kernels();
+    s->kernels = most < best ? most : best;
+    return s->kernels;
+}
+
+#include "sampler.h"

@@ -1,0 +1,118 @@
+"""A bundle as C: the interpreter, the program as data, and a main that writes text or steps a signal."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import new_folder
+from ..bundle.manifest import Manifest
+from ..bundle.vocabulary import Vocabulary
+from ..engines import open_graph
+from ..engines.native.library import HERE, SOURCE, Streams, aligned
+from ..errors import UsageError
+from ..files import VOCABULARY
+
+SOURCES = Path(__file__).parent / "c_sources"
+INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.M)
+README = """\
+# A model in C
+
+`steprnn.h` and `steprnn.c` are the interpreter (Apache-2.0), `model.c` holds the program of model {model}.
+
+    cmake -B build && cmake --build build && ctest --test-dir build
+    build/main {usage}
+
+or `cc -O2 -ffp-contract=off main.c model.c steprnn.c`. A step of variant {variant}: {flash:,} bytes of
+constant data, {arena:,} bytes of memory for each stream, {work:,} operations. `selftest` tells whether
+every bit is as on the machine that wrote it.
+"""
+
+
+def default_out(bundle: Path) -> Path:
+    """Where the sources go if nobody says."""
+    return Path("c")
+
+
+def write(bundle: Path, out: Path, *, variant: str = "float32") -> Path:
+    """Write the sources of a bundle folder to `out`, whole or not at all; such a folder is replaced.
+
+    Raises `UsageError` where the bundle has no program of this variant, begins from a start graph, or
+    something else is at `out`; `BundleError` where a file is damaged.
+    """
+    if out.exists() and not (out.is_dir() and ((out / "model.c").is_file() or not any(out.iterdir()))):
+        raise UsageError(f"{out} exists and has no model.c; choose another --out, nothing was changed")
+    manifest = Manifest.read(bundle)
+    artefact = manifest.artefact("program", variant)
+    if artefact is None or manifest.start is not None:
+        held = ", ".join(a.name for a in manifest.artefacts)
+        what = "begins from a start graph" if artefact else f"has no {variant} program; it holds {held}"
+        raise UsageError(f"{bundle} {what}; export with --formats program, or choose another --variant")
+    manifest.verify(bundle, manifest.files_of(artefact))
+    open_graph("native", bundle / artefact.path)  # refuses what is damaged
+    data = np.fromfile(bundle / artefact.path, np.uint32)
+    words = aligned(len(data))
+    words[:] = data
+    streams = Streams(words)
+    tokens: list[str] = []
+    if manifest.writes_text and VOCABULARY in manifest.files:
+        manifest.verify(bundle, [VOCABULARY])
+        tokens = list(Vocabulary.read(bundle / VOCABULARY).tokens)
+    arena = streams.arena_bytes
+    with new_folder(out) as folder:
+        shutil.copyfile(HERE / "steprnn.h", folder / "steprnn.h")
+        (folder / "steprnn.c").write_text(_whole(SOURCE, {"steprnn.h"}), encoding="utf-8")
+        (folder / "model.h").write_text(_header(len(words), arena, len(tokens)), encoding="utf-8")
+        (folder / "model.c").write_text(_data(words, tokens), encoding="utf-8")
+        shutil.copyfile(SOURCES / ("text.c" if tokens else "signal.c"), folder / "main.c")
+        for name in ("selftest.c", "CMakeLists.txt"):
+            shutil.copyfile(SOURCES / name, folder / name)
+        usage = "PROMPT 100 [SEED [TEMPERATURE [TOP_K [TOP_P]]]]" if tokens else "< frames"
+        told = README.format(
+            model=manifest.model[:12],
+            usage=usage,
+            variant=variant,
+            flash=words.nbytes,
+            arena=arena,
+            work=streams.work,
+        )
+        (folder / "README.md").write_text(told, encoding="utf-8")
+    return out
+
+
+def _whole(name: str, seen: set[str]) -> str:
+    """A source with the headers beside it in it, each once; steprnn.h is a file of its own."""
+
+    def header(match: re.Match[str]) -> str:
+        if match[1] == "steprnn.h":
+            return match[0]
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        return _whole(match[1], seen)
+
+    return INCLUDE.sub(header, (HERE / name).read_text(encoding="utf-8"))
+
+
+def _header(words: int, arena: int, tokens: int) -> str:
+    lines = [
+        "#include <stdint.h>",
+        f"#define MODEL_ARENA_WORDS {-(-arena // 4)}",
+        f"extern const uint32_t model_program[{words}];",
+    ]
+    if tokens:
+        lines += [f"#define MODEL_TOKENS {tokens}", f"extern const char *const model_vocabulary[{tokens}];"]
+    return "\n".join(lines) + "\n"
+
+
+def _data(words: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], tokens: list[str]) -> str:
+    rows = [",".join(f"{n:#x}" for n in words[i : i + 16].tolist()) for i in range(0, len(words), 16)]
+    body = ",\n".join(rows)
+    text = f'#include "model.h"\nconst uint32_t model_program[{len(words)}] = {{\n{body}}};\n'
+    if tokens:
+        quoted = ('"' + "".join(f"\\{b:03o}" for b in token.encode()) + '"' for token in tokens)
+        text += f"const char *const model_vocabulary[{len(tokens)}] = {{\n" + ",\n".join(quoted) + "};\n"
+    return text

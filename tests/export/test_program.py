@@ -1,0 +1,161 @@
+"""Programs in a bundle: judged like the other formats, run by the engine native, refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from steprnn.runtime import BundleError, UsageError, load
+from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.engines import open_engine, open_graph
+from steprnn.runtime.engines.native.library import Streams, aligned
+from steprnn.runtime.engines.native.text import NativeSampler, write
+from steprnn.runtime.package import c
+from steprnn.runtime.sampling import Sampling
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tf2onnx")
+
+from steprnn.export.bundle import export  # noqa: E402
+from steprnn.export.inspect import inspect  # noqa: E402
+from steprnn.runtime import Vocabulary  # noqa: E402
+
+TOKENS, UNITS = 40, 24
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model with a program of each variant, and its ONNX graph to compare with."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None,), dtype="int32")
+    h = keras.layers.GRU(UNITS, return_sequences=True)(keras.layers.Embedding(TOKENS, 16)(x))
+    model = keras.Model(x, keras.layers.Dense(TOKENS)(h))
+    out = tmp_path_factory.mktemp("program") / "b.bundle"
+    vocabulary = Vocabulary([chr(97 + i) for i in range(TOKENS)])
+    variants = ("float32", "int8", "int8-weights")
+    export(
+        model, out, formats=("onnx", "program"), variants=variants, vocabulary=vocabulary, chained_steps=256
+    )
+    return out
+
+
+def test_each_variant_passes_and_says_what_it_is(bundle: Path) -> None:
+    held = {a.name: a.path for a in Manifest.read(bundle).artefacts if a.format == "program"}
+    assert held == {
+        "program-float32": "step.program",
+        "program-int8": "step.int8.program",
+        "program-int8-weights": "step.int8-weights.program",
+    }
+    found = {name: inspect(bundle / path) for name, path in held.items()}
+    assert [t.name for t in found["program-float32"].inputs] == ["x", "h"]
+    assert found["program-float32"].operators == {"gather": 1, "product": 3, "GRU": 1}
+    weights = [f.weights.bytes for f in found.values() if f.weights]
+    assert weights[1]["int8"] == 16 * 72 + 24 * 72 + 24 * 40 + 40 * 16
+    assert "int8" not in weights[0]
+    assert not any(f.hazards for f in found.values())
+
+
+def test_the_engine_native_writes_the_same_text(bundle: Path) -> None:
+    for sampled in ({}, {"temperature": 0.8, "seed": 5, "top_k": 9}):
+        texts = {e: load(bundle, engine=e).generate("ab", 200, **sampled) for e in ("onnx", "native")}
+        assert texts["onnx"] == texts["native"]
+    many = load(bundle, engine="native").generate(["ab", "c"], 50, n=3, temperature=1.0, seed=1)
+    assert many[2] == load(bundle, engine="native").generate("ab", 50, temperature=1.0, seed=3)
+
+
+def test_rows_are_streams_of_their_own_to_the_bit(bundle: Path) -> None:
+    engine = open_engine("native", bundle / "step.int8.program", Manifest.read(bundle).step)
+    tokens = np.random.default_rng(0).integers(0, TOKENS, (50, 5)).astype(np.int32)
+
+    def run(columns: Any) -> Any:
+        runner = engine.runner(len(columns))
+        for row in tokens[:, columns]:
+            runner.inputs["x"][...] = row
+            runner.run()
+        return runner.outputs["y"].copy(), runner.get_state()["h"]
+
+    together, alone = run([0, 1, 2, 3, 4]), run([3])
+    assert np.array_equal(together[0][3], alone[0][0])
+    assert np.array_equal(together[1][3], alone[1][0])
+
+
+def test_a_token_outside_is_refused_and_no_step_is_taken(bundle: Path) -> None:
+    runner = open_engine("native", bundle / "step.program", Manifest.read(bundle).step).runner(1)
+    runner.inputs["x"][...] = TOKENS
+    with pytest.raises(UsageError, match="a token is outside the vocabulary"):
+        runner.run()
+    assert not runner.get_state()["h"].any()
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "said"),
+    [
+        (0, 1, "this is no step program"),
+        (1, 2, "of another version"),
+        (2, 2**30, "shorter than it says"),
+        (3, 9, "header is impossible"),
+        (4, 1, "an input, a state or an output of the program is impossible"),
+        (5, 0, "no or too many elements"),
+        (25, 1, "header is impossible"),
+        (35, 2**20, "an input, a state or an output of the program is impossible"),
+    ],
+)
+def test_a_damaged_program_is_refused_by_name(
+    bundle: Path, tmp_path: Path, word: int, value: int, said: str
+) -> None:
+    words = np.frombuffer((bundle / "step.program").read_bytes(), np.uint32).copy()
+    words[word] = value
+    path = tmp_path / "damaged.program"
+    path.write_bytes(words.tobytes())
+    with pytest.raises(BundleError, match=said):
+        open_graph("native", path)
+
+
+def test_of_another_step_is_refused(bundle: Path, tiny: Path) -> None:
+    with pytest.raises(BundleError, match="not the same input in the program and in the manifest"):
+        open_engine("native", bundle / "step.program", Manifest.read(tiny).step)
+
+
+def test_what_a_program_has_not_is_left_out_by_its_name(tmp_path: Path) -> None:
+    x = keras.Input((None, 4))
+    h = keras.layers.GRU(5, return_sequences=True)(x)
+    model = keras.Model(x, keras.layers.Lambda(lambda t: keras.ops.cos(t))(h))
+    manifest = export(
+        model, tmp_path / "b", formats=("onnx", "program"), variants=("float32",), chained_steps=64
+    )
+    assert [a.name for a in manifest.artefacts] == ["onnx-float32"]
+    assert "holds Cos, which a step program has not" in manifest.about["left_out"]["program-float32"]
+
+
+def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    out = c.write(bundle, tmp_path / "c", variant="int8")
+    build = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-ffp-contract=off"]
+    for name in ("main", "selftest"):
+        sources = [f"{name}.c", "model.c", "steprnn.c"]
+        subprocess.run([*build, "-o", name, *sources], cwd=out, check=True)
+    assert subprocess.check_output([out / "selftest"], text=True) == "every bit is right\n"
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (
+        ([], {}),
+        (["11", "0.9", "12", "0.95"], {"seed": 11, "temperature": 0.9, "top_k": 12, "top_p": 0.95}),
+    ):
+        text = subprocess.check_output([out / "main", "ab", "120", *arguments], text=True)
+        assert text == model.generate("ab", 120, **options) + "\n"
+    with pytest.raises(UsageError, match="has no float16 program; it holds onnx-float32"):
+        c.write(bundle, tmp_path / "d", variant="float16")
+
+
+def test_a_text_in_one_call_is_the_same(bundle: Path) -> None:
+    words = np.fromfile(bundle / "step.program", np.uint32)
+    model, vocabulary = load(bundle, engine="native"), [chr(97 + i) for i in range(TOKENS)]
+    for options in ({}, {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "repeat_penalty": 1.2}):
+        sampler = NativeSampler(Sampling(**options), 7, [0, 1], TOKENS)
+        program = aligned(len(words))
+        program[:] = words
+        written = write(Streams(program), [0, 1], 300, sampler, lambda token: False)
+        expected = model.generate("ab", 300, seed=7, **options)
+        assert "ab" + "".join(vocabulary[token] for token in written) == expected

@@ -70,7 +70,7 @@ class Tensor:
 
 def available() -> bool:
     """Whether there is a library, or a compiler to build it with."""
-    return BUILT.is_file() or _compiler() is not None or _cached().is_file()
+    return BUILT.is_file() or compiler() is not None or _cached().is_file()
 
 
 def aligned(words: int) -> NDArray[np.uint32]:
@@ -180,7 +180,7 @@ def call(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
     return function(*arguments)
 
 
-def _compiler() -> list[str] | None:
+def compiler() -> list[str] | None:
     """How to call a C compiler."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and shutil.which(name.split()[0]):
@@ -209,20 +209,20 @@ def _build() -> Path:
     _check_private(path.parent)
     if path.is_file():
         return path
-    compiler = _compiler()
-    if compiler is None:
+    found = compiler()
+    if found is None:
         raise UsageError(
             "the engine 'native' needs a C compiler once, and none is here; install one (apt install gcc, or "
             "pip install ziglang), or choose another --engine"
         )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [*compiler, *FLAGS, "-o", str(made), str(HERE / SOURCE)]
+        command = [*found, *FLAGS, "-o", str(made), str(HERE / SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             told = " ".join(done.stderr.split())[:300]
             raise UsageError(
-                f"{compiler[0]} does not compile the engine 'native' ({told}); set CC to another"
+                f"{found[0]} does not compile the engine 'native' ({told}); set CC to another"
             )
         made.replace(path)
     return path

@@ -22,7 +22,7 @@ from steprnn.export.check.reference import input_run  # noqa: E402
 from steprnn.export.step.contract import Reading, Step  # noqa: E402
 from steprnn.export.step.derive import derive  # noqa: E402
 from steprnn.runtime.errors import ExportError  # noqa: E402
-from steprnn.runtime.parity.reference import Arrays, units_of  # noqa: E402
+from steprnn.runtime.parity.reference import Arrays, errors_of, units_of  # noqa: E402
 from steprnn.runtime.spec import StepSpec, TensorSpec  # noqa: E402
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "parity.md").read_text(encoding="utf-8")
@@ -65,7 +65,8 @@ def test_a_right_step() -> None:
 def test_how_far_it_is_off_is_told() -> None:
     """The unit is what float32 is off, here by the same arithmetic in NumPy."""
     x = np.moveaxis(input_run(step_of(), 256, 3)["x"], 0, 1)
-    unit = units_of({"y": leaky(x)}, {"y": leaky(x, np.float32)})["y"]
+    exact = {"y": leaky(x)}
+    unit = units_of(exact, errors_of(exact, {"y": leaky(x, np.float32)}))["y"]
     step = step_of()
     assert step.on_sequences is not None
     whole = step.on_sequences

@@ -519,7 +519,7 @@ def narrow_state(graph: Any) -> None:
 
 def test_a_wrong_shape_is_refused_and_not_broadcast(tiny: Path, tmp_path: Path, spec: StepSpec) -> None:
     candidate = candidate_of(changed(tiny / "step.onnx", tmp_path, narrow_state), "onnx", spec)
-    with pytest.raises(RuntimeError, match="next_h"):
+    with pytest.raises(BundleError, match="next_h"):
         levels.structure(candidate)
     finding = attempt(Level.STRUCTURE, candidate.label, partial(levels.structure, candidate))
     assert not finding.passed

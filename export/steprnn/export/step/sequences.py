@@ -17,7 +17,7 @@ from steprnn.runtime.parity.reference import Arrays
 
 from ..formats.frozen import PRECISIONS, retype
 from .analysis import Analysis
-from .graph import walk
+from .graph import operations, walk
 
 LONG = 64  # time steps in one call, from which on tracing it is the quicker
 
@@ -45,6 +45,10 @@ class SequenceModel:
         self._runs_longer = length == 1 and not self._calls_by_step and not states and self._takes(4)
         # A time step takes Keras some 5 ms where it runs eagerly, and 0.2 ms as a graph once that is traced.
         self._one_call = tf.function(self._outputs_of, autograph=False)
+        # Of `TimeDistributed` Keras traces every time step by itself.
+        self._is_quick_to_trace = not any(
+            isinstance(op, keras.layers.TimeDistributed) for op in operations(analysis.graph)
+        )
         self.fixed_steps = None if self._calls_by_step or self._runs_longer else length
 
     def __call__(self, inputs: Arrays) -> Arrays:
@@ -119,7 +123,8 @@ class SequenceModel:
             if self._runs_longer:
                 yield walk(self._analysis.graph, given, lambda call: call.run())
                 continue
-            outputs = self._called(given, traced=self._calls_by_step or self.steps_of(inputs) > LONG)
+            long = self._is_quick_to_trace and self.steps_of(inputs) > LONG
+            outputs = self._called(given, traced=self._calls_by_step or long)
             back = {i: outputs[j] for i, j in self._analysis.carried.items()}
             yield outputs
 

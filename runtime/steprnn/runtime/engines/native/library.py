@@ -221,9 +221,7 @@ def _build() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             told = " ".join(done.stderr.split())[:300]
-            raise UsageError(
-                f"{found[0]} does not compile the engine 'native' ({told}); set CC to another"
-            )
+            raise UsageError(f"{found[0]} does not compile the engine 'native' ({told}); set CC to another")
         made.replace(path)
     return path
 

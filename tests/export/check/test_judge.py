@@ -20,6 +20,7 @@ from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import judged_part
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Reference, chain
+from steprnn.runtime.spec import StepSpec, TensorSpec
 
 keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
@@ -34,6 +35,7 @@ from steprnn.export.check.mistakes import mutated  # noqa: E402
 from steprnn.export.check.reference import FunctionEngine, Oracle  # noqa: E402
 from steprnn.export.check.runs import Runs, reference_runs  # noqa: E402
 from steprnn.export.formats import onnx as onnx_format  # noqa: E402
+from steprnn.export.formats import saved_model  # noqa: E402
 from steprnn.export.step.contract import Step  # noqa: E402
 from steprnn.export.step.derive import derive  # noqa: E402
 
@@ -384,3 +386,25 @@ def test_a_chaotic_model_is_judged_step_by_step(tmp_path: Path) -> None:
     off = Candidate("off", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
     found = {f.level: f for f in judge_candidate(off, runs, mistakes=False)}
     assert found[Level.ONE_STEP].verdict is Verdict.FAILED
+
+
+def test_a_function_that_branches_is_called_as_it_is(tmp_path: Path) -> None:
+    """A graph of others may have branches, which the quick way to call a graph has not."""
+
+    def step(x: Any, h: Any) -> dict[str, Any]:
+        after = tf.cond(tf.reduce_sum(x) > 0.0, lambda: h + x, lambda: h - x)
+        return {"y": after * 2.0, "next_h": after}
+
+    shape = tf.TensorSpec([None, 3], tf.float32)
+    module = tf.Module()
+    function = tf.function(step, autograph=False).get_concrete_function(x=shape, h=shape)
+    tf.saved_model.save(module, str(tmp_path / "s"), signatures={"step": function})
+    signature = saved_model.signature(tmp_path / "s")
+    state, x = (TensorSpec(name, "float32", (3,)) for name in ("h", "x"))
+    spec = StepSpec((x,), (state,), (TensorSpec("y", "float32", (3,)),))
+    for called in (function, signature):
+        runner = FunctionEngine(called, spec).runner(2)
+        for value, total in ((1.0, 1.0), (-2.0, 3.0)):
+            runner.inputs["x"][...] = value
+            runner.run()
+            assert runner.outputs["y"].tolist() == [[2 * total] * 3] * 2

@@ -41,8 +41,7 @@ class FunctionEngine:
     """An engine whose step is a TensorFlow function of the step's names: Keras's own, or a SavedModel's."""
 
     def __init__(self, function: Any, spec: StepSpec, dtype: str = "float32") -> None:
-        bare = isinstance(function, ConcreteFunction) and not function.captured_inputs
-        self._function = _called_by_name(function) if bare else function
+        self._function = _called_by_name(function) or function
         self._spec = spec
         self._dtype = dtype
 
@@ -51,24 +50,32 @@ class FunctionEngine:
         return FunctionRunner(self._function, self._spec, self._dtype, batch)
 
 
-def _called_by_name(function: ConcreteFunction) -> Callable[..., Arrays]:
-    """The graph of a function without variables, run by a session.
+def _called_by_name(function: Any) -> Callable[..., Arrays] | None:
+    """The graph of a function without variables, run by a session; None where that cannot run it.
 
     A call of the function is some 300 us of Python around the same kernels, a session's own callable a tenth.
     Nothing is optimized, which takes longer than a few hundred steps do, and the operators run one after the
     other: handing them to threads costs as much as a step of a small model.
     """
-    names = sorted(function.structured_outputs)  # the order of the flat outputs
-    given = list(function.structured_input_signature[1])
+    if not isinstance(function, ConcreteFunction):
+        return None
+    named = function.structured_input_signature[1]
+    if len(named) != len(function.inputs):  # it has variables, or takes tensors by position
+        return None
+    # The order of the flat tensors. A tool of others may have given them names of their own.
+    names, given = sorted(function.structured_outputs), sorted(named)
     options = CallableOptions(
-        feed=[f"{name}:0" for name in given],
+        feed=[tensor.name for tensor in function.inputs],
         fetch=[tensor.name for tensor in function.outputs],
     )
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
     session = tf.compat.v1.Session(graph=function.graph, config=config)
-    call = session._make_callable_from_options(options)
+    try:
+        call = session._make_callable_from_options(options)
+    except tf.errors.OpError:  # that executor has no branches and no loops
+        return None
 
     def called(**tensors: Any) -> Arrays:
         return dict(zip(names, call(*(np.asarray(tensors[name]) for name in given)), strict=True))
@@ -136,8 +143,8 @@ class Oracle:
 
         It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins; `tensorflow`
         is that float32 run, where it was made already. A chain is cut where it becomes chaotic; what is
-        `single` steps is none. Raises `ExportError` where either is not finite:
-        nothing could be judged by it.
+        `single` steps is none. Raises `ExportError` where either is not finite: nothing could be judged by
+        it.
         """
         batch = next(iter(inputs.values())).shape[1]
         state = self.first_state(batch, inputs) if state is None else state
@@ -149,7 +156,7 @@ class Oracle:
             _refuse_infinite(precision, run)
         steps = len(next(iter(exact.values())))
         errors = errors_of(exact, tensorflow)
-        if not single:
+        if state and not single:
             errors = {n: np.maximum(e, errors[n]) for n, e in self._moved(exact, inputs, state).items()}
         reached = self._reached = self._reached or largest_of(exact)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
@@ -158,6 +165,9 @@ class Oracle:
             return whole
         whole = replace(whole, singles=self._singles(whole))
         kept = max(LEAST_CHAIN, chaotic_from(exact, errors))
+        _refuse_infinite(
+            "float64 with its states moved by a spacing", {n: a[:kept] for n, a in errors.items()}
+        )
         if kept >= steps:
             return whole
         exact, errors = ({n: a[:kept] for n, a in run.items()} for run in (exact, errors))

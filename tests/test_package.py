@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import importlib.metadata
 import json
 import re
 import shutil
@@ -138,6 +139,12 @@ def test_a_damaged_bundle_is_not_packed(tiny_copy: Path, capfd: Capture, tmp_pat
 
 
 # wheel
+
+
+def test_every_engine_has_an_extra_that_a_wheel_may_ask_for() -> None:
+    from steprnn.runtime.engines import ENGINES
+
+    assert set(ENGINES) <= set(importlib.metadata.metadata("steprnn").get_all("Provides-Extra"))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "litert"])

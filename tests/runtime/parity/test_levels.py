@@ -56,7 +56,7 @@ def greedy(lstm: Any) -> Greedy:
         gaps[t] = best[:, 1] - best[:, 0]
         if t + 1 < len(tokens):
             tokens[t + 1] = y.argmax(axis=-1)
-    return Greedy(tokens, gaps, 1)
+    return Greedy(tokens, gaps, 1e-5 / 8, 1)
 
 
 def candidate_of(
@@ -82,7 +82,7 @@ def all_levels(candidate: Candidate, reference: Reference, greedy: Greedy) -> li
         levels.one_step(candidate, engine, reference, saturated),
         levels.chained(candidate, engine, reference),
         levels.batch(candidate, engine, reference),
-        levels.free_run(candidate, engine, greedy, 1e-5),
+        levels.free_run(candidate, engine, greedy),
         semantics(candidate, engine, reference),
         *sensitivity(candidate, engine, reference),
     ]
@@ -441,7 +441,7 @@ def test_a_judgement_has_all_figures_and_all_that_is_beyond(
         results = {name: array.copy() for name, array in part.results.items()}
         results["y"] = -results["y"]
         found = levels.judge(Level.CHAINED, candidate, part, results, ["one", "other"], "noise")
-        expected = measure(spec, part, results, profile.for_decisions(2 * steps), ["one", "other"])
+        expected = measure(spec, part, results, profile.for_decisions(steps, 2), ["one", "other"])
         assert len(expected.failures) == told
         assert found.failure == "; ".join(expected.failures)
         assert (found.figures, found.measures) == (expected.to_record(), expected)
@@ -610,16 +610,16 @@ def test_an_engine_that_raises_is_a_finding_and_no_traceback(
 # Free run.
 
 
-def test_a_departure_is_excused_only_by_the_error_of_the_chained_run(
+def test_a_departure_is_excused_only_by_what_a_logit_may_be_off(
     tiny: Path, spec: StepSpec, greedy: Greedy
 ) -> None:
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
     engine = candidate.open(1)
-    assert levels.free_run(candidate, engine, greedy, 0.0).summary == "same"
+    assert levels.free_run(candidate, engine, greedy).summary == "same"
     other = greedy.tokens.copy()
     other[60, 1] = (other[60, 1] + 1) % 21
     departed = replace(greedy, tokens=other)
-    found = levels.free_run(candidate, engine, departed, 1e-5)
+    found = levels.free_run(candidate, engine, departed)
     assert not found.passed
     assert found.summary == "leaves at 59"
     assert found.failure.startswith(
@@ -627,10 +627,10 @@ def test_a_departure_is_excused_only_by_the_error_of_the_chained_run(
     )
     close = greedy.gaps.copy()
     close[59, 1] = 1.9e-5
-    assert levels.free_run(candidate, engine, replace(departed, gaps=close), 1e-5).passed
-    assert not levels.free_run(candidate, engine, replace(departed, gaps=close), 0.9e-5).passed
+    assert levels.free_run(candidate, engine, replace(departed, gaps=close)).passed
+    assert not levels.free_run(candidate, engine, replace(departed, gaps=close, unit=0.9e-5 / 8)).passed
     quantized = replace(candidate, profile=PROFILES["int8"])
-    told = levels.free_run(quantized, engine, departed, 1e-5)
+    told = levels.free_run(quantized, engine, departed)
     assert (told.passed, told.summary) == (True, "leaves at 59"), "told, and judged by same-top-1"
 
 
@@ -640,16 +640,16 @@ def test_what_is_told_of_a_free_run(tiny: Path, spec: StepSpec, greedy: Greedy) 
     other = greedy.tokens.copy()
     other[90, 0] = (other[90, 0] + 1) % 21
     other[60, 1] = (other[60, 1] + 1) % 21
-    found = levels.free_run(candidate, engine, replace(greedy, tokens=other), 0.25)
+    greedy = replace(greedy, unit=0.25 / 8)
+    found = levels.free_run(candidate, engine, replace(greedy, tokens=other))
     assert (found.level, found.candidate, found.case) == ("free run", candidate.label, "")
     assert found.summary == "leaves at 59"
     assert found.figures == {"departures": [89, 59], "steps": 120, "error": 0.25}
     assert found.failure == (
         f"the greedy text departs at step 89 of seed 0 (expected token {other[90, 0]}), where the "
-        f"reference's best is {greedy.gaps[89, 0]:.3g} before its second, and the largest error of a logit "
-        "is 0.25"
+        f"reference's best is {greedy.gaps[89, 0]:.3g} before its second, and a logit may be 0.25 off"
     ), "the first seed that departs"
-    same = levels.free_run(candidate, engine, greedy, 0.25)
+    same = levels.free_run(candidate, engine, greedy)
     assert same == Finding(
         Level.FREE_RUN,
         candidate.label,
@@ -664,9 +664,9 @@ def test_a_gap_of_twice_the_error_excuses_nothing(tiny: Path, spec: StepSpec, gr
     other, gaps = greedy.tokens.copy(), greedy.gaps.copy()
     other[60, 1] = (other[60, 1] + 1) % 21
     gaps[59, 1] = 0.5
-    departed = replace(greedy, tokens=other, gaps=gaps)
-    assert not levels.free_run(candidate, candidate.open(1), departed, 0.25).passed
-    assert levels.free_run(candidate, candidate.open(1), departed, 0.250001).passed
+    departed = replace(greedy, tokens=other, gaps=gaps, unit=0.25 / 8)
+    assert not levels.free_run(candidate, candidate.open(1), departed).passed
+    assert levels.free_run(candidate, candidate.open(1), replace(departed, unit=0.250001 / 8)).passed
 
 
 def test_the_tokens_of_the_prompt_are_given_and_all_behind_them_judged(
@@ -688,14 +688,14 @@ def test_the_tokens_of_the_prompt_are_given_and_all_behind_them_judged(
     for at in range(1, 8):
         tokens = text([4, 17, 9], 8)
         tokens[at] = (tokens[at] + 1) % 21
-        greedy = Greedy(tokens, np.ones((8, 1), np.float32), 3, state)
-        (step,) = levels.free_run(candidate, candidate.open(1), greedy, 0.0).figures["departures"]
+        greedy = Greedy(tokens, np.ones((8, 1), np.float32), 0.0, 3, state)
+        (step,) = levels.free_run(candidate, candidate.open(1), greedy).figures["departures"]
         left.append(step)
     assert left[2:] == [2, 3, 4, 5, 6], "from the token after the prompt to the last"
     assert left[:2] != [0, 1], "what is given is not asked"
-    right = Greedy(text([4, 17, 9], 8), np.ones((8, 1), np.float32), 3, state)
-    assert levels.free_run(candidate, candidate.open(1), right, 0.0).summary == "same"
-    assert levels.free_run(candidate, candidate.open(1), replace(right, state=None), 0.0).summary != "same"
+    right = Greedy(text([4, 17, 9], 8), np.ones((8, 1), np.float32), 0.0, 3, state)
+    assert levels.free_run(candidate, candidate.open(1), right).summary == "same"
+    assert levels.free_run(candidate, candidate.open(1), replace(right, state=None)).summary != "same"
 
 
 # Semantics.
@@ -736,6 +736,51 @@ def test_streams_that_touch_each_other(
     finding = semantics(candidate, Leaking(candidate.open(1), rows), reference)
     assert not finding.passed
     assert f"{words} not bit for bit the same" in finding.failure
+
+
+# Step by step.
+
+
+def with_oracle(reference: Reference, lstm: Any, chained: float, single: float) -> Reference:
+    """With the textbook as its oracle, and one unit for all of the chain and another for single steps."""
+
+    def stepped(inputs: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        y, h, c = lstm.step(inputs["x"], state["h"], state["c"])
+        return {"y": y, "next_h": h, "next_c": c}
+
+    units = {n: np.full(a.shape[2:], chained) for n, a in reference.results.items()}
+    singles = replace(reference, units={n: np.full(u.shape, single) for n, u in units.items()})
+    return replace(reference, units=units, singles=singles, stepped=stepped)
+
+
+def test_a_chain_that_magnifies_what_is_right_at_every_step_passes(
+    tiny: Path, spec: StepSpec, reference: Reference, lstm: Any
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    engine = candidate.open(1)
+    sharp = with_oracle(reference, lstm, 1e-9, 2e-6)
+    found = levels.chained(candidate, engine, sharp, "text")
+    assert found.passed
+    assert re.fullmatch(r"\S+ u, each step 0\.\d+ u", found.summary)
+    assert found.measures is not None
+    assert found.measures.largest > 8, "the chain itself is beyond its limit"
+    assert levels.batch(candidate, engine, sharp).passed
+    assert semantics(candidate, engine, sharp).passed
+    assert not levels.chained(candidate, engine, replace(sharp, stepped=None)).passed, "no oracle to ask"
+    assert not levels.chained(candidate, engine, with_oracle(reference, lstm, 1e-9, 1e-10)).passed
+    assert all(f.passed for f in sensitivity(candidate, engine, sharp)), "each mistake is one at every step"
+
+
+def test_one_wrong_step_of_a_chain_is_no_magnified_rounding(
+    tiny: Path, spec: StepSpec, reference: Reference, lstm: Any
+) -> None:
+    sharp = with_oracle(reference, lstm, 1e-9, 2e-6)
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    results = chain(candidate.open(1).runner(SEEDS), sharp.inputs, sharp.state)
+    assert levels.judge(Level.CHAINED, candidate, sharp, results).passed
+    results["next_c"][100, 1, 3] += 1e-4
+    found = levels.judge(Level.CHAINED, candidate, sharp, results)
+    assert not found.passed
 
 
 # Sensitivity.

@@ -210,7 +210,7 @@ def judged(name: str, profile: Profile, size: float) -> Measures:
         reference.results["y"][..., 3] = 1.0
     candidate = {n: a.astype(np.float64) for n, a in reference.results.items()}
     FAULTS[name][0](candidate, size)
-    return measure(spec, reference, candidate, profile.for_decisions(STEPS))
+    return measure(spec, reference, candidate, profile.for_decisions(STEPS, 1))
 
 
 @pytest.mark.parametrize(("variant", "name"), LIMITS)
@@ -281,5 +281,7 @@ def test_logits_are_judged_by_what_they_decide_and_not_by_their_rms() -> None:
 
 def test_shares_and_trends_need_two_hundred_steps() -> None:
     for variant, profile in PROFILES.items():
-        assert profile.for_decisions(200) is profile, variant
-        assert profile.for_decisions(199) == replace(profile, agreement=None, perplexity=None, growth=None)
+        assert profile.for_decisions(200, 1) is profile, variant
+        assert profile.for_decisions(100, 2) == replace(profile, growth=None), "a trend is over time"
+        short = replace(profile, agreement=None, perplexity=None, growth=None)
+        assert profile.for_decisions(199, 1) == profile.for_decisions(66, 3) == short

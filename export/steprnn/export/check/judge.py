@@ -54,7 +54,6 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     found = attempt(Level.ONE_STEP, label, one_step)
     diagnosed = not found.passed
     yield _diagnosed(found, candidate, engine, runs) if diagnosed else found
-    error = 0.0
     for kind, reference in runs.chained.items():
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
         # there they must stay finite, and what they cost is label.
@@ -64,15 +63,12 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         found = _unless_chaotic(found, one, reference)
         if reference is runs.main and found.verdict is Verdict.FAILED and not diagnosed:
             found = _diagnosed(found, candidate, engine, runs)
-        if reference is runs.main and found.measures:
-            y = candidate.spec.outputs[0].name
-            error = found.measures.errors.get(y, 0.0)
         yield found
     if candidate.batched:
         found = attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))
         yield _unless_chaotic(found, candidate, runs.main)
     if runs.greedy is not None:
-        free_run = partial(levels.free_run, candidate, engine, runs.greedy, error)
+        free_run = partial(levels.free_run, candidate, engine, runs.greedy)
         yield attempt(Level.FREE_RUN, label, free_run)
     found = attempt(Level.SEMANTICS, label, partial(semantics, candidate, engine, runs.main))
     yield _unless_chaotic(found, candidate, runs.main)

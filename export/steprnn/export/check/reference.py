@@ -34,6 +34,7 @@ from ..step.contract import Step
 
 LEAST_CHAIN = 16  # time steps of a chain, however chaotic
 MOVED = 3  # runs of the oracle whose states are moved
+AT_ONCE = 256  # rows of single steps
 MOST_SINGLES = 2**24  # numbers in the results of all single steps
 
 
@@ -131,48 +132,58 @@ class Oracle:
         state = initial_state(self.step, batch, inputs)
         return {name: array.astype(np.float32) for name, array in state.items()}
 
-    def run(
-        self,
-        inputs: Arrays,
-        state: Arrays | None = None,
-        tensorflow: Arrays | None = None,
-        *,
-        single: bool = False,
-    ) -> Reference:
-        """The chained run over inputs `[steps, batch, ...]`; TensorFlow's float32 error is the unit.
+    def run(self, inputs: Arrays, state: Arrays | None = None, tensorflow: Arrays | None = None) -> Reference:
+        """The chained run over inputs `[steps, batch, ...]`, with single steps from the states it reached.
 
         It begins at `state`, `[batch, size...]` by name, or where a stream of the model begins; `tensorflow`
-        is that float32 run, where it was made already. A chain is cut where it becomes chaotic; what is
-        `single` steps is none. Raises `ExportError` where either is not finite: nothing could be judged by
-        it.
+        is that float32 run, where it was made already. A chain is cut where it becomes chaotic. Raises
+        `ExportError` where either is not finite: nothing could be judged by it.
         """
-        batch = next(iter(inputs.values())).shape[1]
-        state = self.first_state(batch, inputs) if state is None else state
+        state = self.first_state(next(iter(inputs.values())).shape[1], inputs) if state is None else state
+        whole, exact, errors = self._compared(inputs, state, tensorflow)
+        return replace(self._cut(whole, exact, errors), singles=self._singles(whole))
+
+    def _compared(
+        self, inputs: Arrays, state: Arrays, tensorflow: Arrays | None = None
+    ) -> tuple[Reference, Arrays, Arrays]:
+        """A run whose units are TensorFlow's float32 errors; it in float64, and these errors."""
+        rows = next(iter(inputs.values())).shape[1]
         inputs = {t.name: inputs[t.name] for t in self.step.spec.inputs}
-        exact = chain(self.exact.runner(batch), inputs, state)
+        exact = chain(self.exact.runner(rows), inputs, state)
         if tensorflow is None:
-            tensorflow = chain(self.float32.runner(batch), inputs, state)
+            tensorflow = chain(self.float32.runner(rows), inputs, state)
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
-        steps = len(next(iter(exact.values())))
         errors = errors_of(exact, tensorflow)
-        if state and not single:
-            errors = {n: np.maximum(e, errors[n]) for n, e in self._moved(exact, inputs, state).items()}
-        reached = self._reached = self._reached or largest_of(exact)
+        self._reached = self._reached or largest_of(exact)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
-        whole = Reference(inputs, rounded, units_of(exact, errors, reached), state)
-        if single:
-            return whole
-        whole = replace(whole, singles=self._singles(whole))
+        units = units_of(exact, errors, self._reached)
+        return Reference(inputs, rounded, units, state, stepped=self.stepped), exact, errors
+
+    def _cut(self, whole: Reference, exact: Arrays, errors: Arrays) -> Reference:
+        """A chain up to where it is chaotic, whose units are what rounding costs in several runs."""
+        if whole.state:
+            moved = self._moved(exact, whole.inputs, whole.state)
+            errors = {n: np.maximum(e, errors[n]) for n, e in moved.items()}
         kept = max(LEAST_CHAIN, chaotic_from(exact, errors))
         _refuse_infinite(
             "float64 with its states moved by a spacing", {n: a[:kept] for n, a in errors.items()}
         )
-        if kept >= steps:
-            return whole
         exact, errors = ({n: a[:kept] for n, a in run.items()} for run in (exact, errors))
-        units = units_of(exact, errors, reached)
-        return replace(whole.part(slice(0, kept)), units=units, of=steps, singles=whole.singles)
+        cut = replace(whole.part(slice(0, kept)), units=units_of(exact, errors, self._reached))
+        return cut if kept >= whole.steps else replace(cut, of=whole.steps)
+
+    def stepped(self, inputs: Arrays, state: Arrays) -> Arrays:
+        """One step from any states: `[rows, ...]` by name, in and out, computed in float64."""
+        rows = len(next(iter(inputs.values())))
+        found = []
+        for begin in range(0, rows, AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            given = {n: a[np.newaxis, part] for n, a in inputs.items()}
+            runner = self.exact.runner(min(AT_ONCE, rows - begin))
+            results = chain(runner, given, {n: a[part] for n, a in state.items()})
+            found.append({n: a[0].astype(np.float32) for n, a in results.items()})
+        return {n: np.concatenate([f[n] for f in found]) for n in found[0]}
 
     def _moved(self, exact: Arrays, inputs: Arrays, state: Arrays) -> Arrays:
         """How far off the oracle is where all its states are moved by up to a float32 spacing at every step.
@@ -213,7 +224,7 @@ class Oracle:
         if len(every):
             inputs[x.name][len(places) :] = every
         state = {n: a[times, rows][again] for n, a in after.items()}
-        single = self.run({n: a[np.newaxis] for n, a in inputs.items()}, state, single=True)
+        single, _, _ = self._compared({n: a[np.newaxis] for n, a in inputs.items()}, state)
         called = single_rows(places)
         tokens = (f"the token {t} in {called[i % len(places)]}" for i, t in enumerate(every.tolist()))
         return replace(single, rows=(*called, *tokens))
@@ -230,7 +241,7 @@ class Oracle:
             largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
             signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
             state[t.name] = (signs * largest).astype(np.float32)
-        there = self.run(input_run(self.step, 1, rows), state, single=True)
+        there, _, _ = self._compared(input_run(self.step, 1, rows), state)
         return replace(there, units={n: np.maximum(u, reached.units[n]) for n, u in there.units.items()})
 
     def greedy(self, prompts: NDArray[np.int32], steps: int) -> Greedy:
@@ -239,7 +250,8 @@ class Oracle:
         runner = self.exact.runner(rows)
         state = self.first_state(1)
         runner.set_state(state)
-        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        ((x_name, x),), ((y_name, y),) = runner.inputs.items(), runner.outputs.items()
+        begin = self.first_state(rows)
         tokens = np.zeros((steps, rows), np.int32)
         tokens[:prompt] = prompts
         gaps = np.full((steps, rows), np.inf, np.float32)
@@ -250,7 +262,9 @@ class Oracle:
             gaps[t] = best[:, 1] - best[:, 0]
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
-        return Greedy(tokens, gaps, prompt, state)
+        whole, exact, errors = self._compared({x_name: tokens}, begin)
+        run = self._cut(whole, exact, errors)  # beyond a chaotic chain greedy texts part by rounding alone
+        return Greedy(tokens[: run.steps], gaps[: run.steps], float(run.units[y_name].max()), prompt, state)
 
 
 def _refuse_infinite(precision: str, results: Arrays) -> None:

@@ -73,8 +73,7 @@ def reference_runs(
     greedy = None
     if step.spec.is_language_model:
         (tokens,) = main.inputs.values()
-        # Beyond a chaotic chain greedy texts part by rounding alone.
-        greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), min(GREEDY_STEPS, main.steps))
+        greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), GREEDY_STEPS)
         say("reference, greedy")
     try:
         saturated = oracle.saturated(main)

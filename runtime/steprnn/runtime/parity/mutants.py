@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,8 +12,7 @@ import numpy as np
 from ..engines import Engine, Runner, Tensors
 from ..spec import StepSpec
 from .findings import Finding, Level, Words, attempt
-from .levels import Candidate
-from .measure import measure
+from .levels import Candidate, judge
 from .reference import Arrays, Reference, chain
 
 STEPS = 256
@@ -116,21 +117,19 @@ def sensitivity(
         if results is None:
             mutant = Mutant(engine.runner(1), mistake, candidate.spec)
             results = chain(mutant, part.inputs, part.state)
-        measures = measure(candidate.spec, part, results, candidate.profile)
+        found = judge(Level.SENSITIVITY, candidate, part, results, case=str(mistake))
+        units = found.measures.largest if found.measures else math.inf
         failure = (
-            f"{mistake}: not rejected ({measures.largest:.3g} units off): over this run the mistake changes "
-            "nothing that is judged"
+            f"{mistake}: not rejected ({units:.3g} units off): over this run the mistake changes nothing "
+            "that is judged"
         )
-        summary = f"{measures.largest:.1e} u"
-        return Finding(
-            Level.SENSITIVITY,
-            candidate.label,
-            not measures.passed,
-            summary,
-            failure if measures.passed else "",
-            measures.to_record(),
-            case=str(mistake),
-            void=measures.passed,
+        return replace(
+            found,
+            passed=not found.passed,
+            void=found.passed,
+            summary=f"{units:.1e} u",
+            failure=failure if found.passed else "",
+            measures=None,
         )
 
     for mistake in [*mistakes(candidate.spec), *(graphs or {})]:

@@ -20,9 +20,10 @@ class Profile:
     signal: float | None = None  # rms error of an output that is not logits over its rms
     growth: float | None = None  # p99 of the error in the last quarter of the steps over that in the first
 
-    def for_decisions(self, number: int) -> Profile:
-        """Without what is a share or a trend, where there are too few decisions to tell either."""
-        return self if number >= ENOUGH else replace(self, agreement=None, perplexity=None, growth=None)
+    def for_decisions(self, steps: int, rows: int) -> Profile:
+        """Without what is a share of too few decisions, or a trend over too few steps."""
+        shares = self if steps * rows >= ENOUGH else replace(self, agreement=None, perplexity=None)
+        return shares if steps >= ENOUGH else replace(shares, growth=None)
 
 
 # Weights of 8 bits move the logits by some hundredths; these limits are where generated text

@@ -6,8 +6,8 @@ TensorFlow's own: how far its float32 step is from the oracle. docs/parity.md is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Reference:
     what the run begins with, `[batch, size...]` by name; zero if None. `of` is the number of time steps that
     were run, where the chain was cut because it is chaotic; 0 where it was not. `singles` are single steps
     from states all along the run (`single_places`), each a row, with units of their own; behind them, from
-    the same states, those of every token. `rows` is what the rows are called in words.
+    the same states, those of every token. `rows` is what the rows are called in words. `stepped` gives one
+    step of the oracle from any inputs and states, `[rows, ...]` by name, where there is an oracle.
     """
 
     inputs: Arrays
@@ -47,6 +48,7 @@ class Reference:
     of: int = 0
     singles: Reference | None = None
     rows: tuple[str, ...] = ()
+    stepped: Callable[[Arrays, Arrays], Arrays] | None = field(default=None, repr=False)
 
     @property
     def steps(self) -> int:
@@ -69,14 +71,33 @@ class Reference:
         state = None if self.state is None else {n: a[rows] for n, a in self.state.items()}
         if begin:
             state = {n: a[begin - 1, rows] for n, a in self.next_states.items()}
-        return Reference(
-            {n: a[steps, rows] for n, a in self.inputs.items()},
-            {n: a[steps, rows] for n, a in self.results.items()},
-            self.units,
-            state,
-            self.of,
+        return replace(
+            self,
+            inputs={n: a[steps, rows] for n, a in self.inputs.items()},
+            results={n: a[steps, rows] for n, a in self.results.items()},
+            state=state,
             rows=self.rows[rows],
         )
+
+    @staticmethod
+    def beside(parts: Sequence[Reference], rows: tuple[str, ...] = ()) -> Reference:
+        """Parts of one run, of as many time steps each, as the rows of one."""
+
+        def joined(arrays: Sequence[Arrays], axis: int) -> Arrays:
+            return {n: np.concatenate([a[n] for a in arrays], axis=axis) for n in arrays[0]}
+
+        return replace(
+            parts[0],
+            inputs=joined([p.inputs for p in parts], 1),
+            results=joined([p.results for p in parts], 1),
+            state=joined([p.begin for p in parts], 0),
+            rows=rows,
+        )
+
+    @property
+    def begin(self) -> Arrays:
+        """What the run begins with, `[batch, size...]` by name."""
+        return self.state or {n: np.zeros_like(a[0]) for n, a in self.next_states.items()}
 
     def write(self, path: Path) -> None:
         """Write golden.npz; see docs/bundle-format.md."""

@@ -20,7 +20,7 @@ from keras import layers  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from steprnn.export.check.audit import Weight, audited, weights_of  # noqa: E402
-from steprnn.export.check.constants import constants_of  # noqa: E402
+from steprnn.export.check.constants import Constant, constants_of  # noqa: E402
 from steprnn.export.formats import onnx as onnx_writer  # noqa: E402
 from steprnn.export.formats import saved_model, tflite  # noqa: E402
 from steprnn.export.step.contract import Step  # noqa: E402
@@ -204,6 +204,30 @@ def test_a_scale_that_is_coarser_than_needed(
     onnx.save(model, tmp_path / "coarse.onnx")
     (told,) = wrong(step, tmp_path / "coarse.onnx")
     assert "has a step of" in told
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_what_is_held_of_a_folded_weight_is_what_would_give_it(bits: int) -> None:
+    """A normalisation that went into the matrix before it, rounded behind that."""
+    draw = np.random.default_rng(0)
+    matrix, bias = draw.normal(size=(6, 5)).astype("f4"), draw.normal(size=5).astype("f4")
+    scale, shift = draw.uniform(0.5, 2, 5).astype("f4"), draw.normal(size=5).astype("f4")
+    weights = [Weight(n, v, node=n) for n, v in zip("wbst", (matrix, bias, scale, shift), strict=True)]
+    product = (matrix * scale).T  # as TFLite has it
+    step = np.full_like(product, np.abs(product).max() / 127)
+    stored = {8: np.rint(product / step) * step, 16: product.astype("f2").astype("f4"), 32: product}[bits]
+    constants = [
+        Constant("product", stored.astype("f4"), step if bits == 8 else None, bits=max(bits, 16)),
+        Constant("sum", bias * scale + shift),
+        *(Constant(n, v) for n, v in (("s", scale), ("t", shift))),
+    ]
+    found = {m.weight: m for m in audited(weights, constants)}
+    assert [found[n].verdict for n in "wbst"] == ["folded", "folded", "matched", "matched"]
+    (held,) = found["w"].held
+    np.testing.assert_allclose(held.values * scale, stored.T, rtol=1e-6)
+    assert held.is_int8 == (bits == 8)
+    (held,) = found["b"].held
+    np.testing.assert_allclose(held.values, bias, rtol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0])

@@ -90,6 +90,7 @@ def test_a_bundle_against_its_model(
         "structure",
         "weights",
         "one step",
+        "own weights",
         "chained",
         "batch",
         "free run",

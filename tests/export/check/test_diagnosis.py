@@ -116,7 +116,7 @@ def test_weights_that_another_framework_has_otherwise(
 
     original = frozen._freeze
 
-    def mistaken(step: Step, precision: str, change: Any) -> Any:
+    def mistaken(step: Step, precision: str, change: Any = None, edit: Any = None) -> Any:
         return original(step, precision, changes[0])
 
     frozen._freeze = mistaken

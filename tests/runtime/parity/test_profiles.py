@@ -40,6 +40,7 @@ ROWS = {
     "rms error over rms, of any state": "relative",
     "the same, of an output that is not logits": "signal",
     "growth of the error": "growth",
+    "largest error from the oracle of its own weights": "own",
 }
 
 
@@ -63,11 +64,12 @@ def documented() -> dict[str, dict[str, float | None]]:
 
 def test_the_limits_are_those_of_the_document() -> None:
     table = documented()
-    assert list(table) == ["float32", "float16", "int8"]
+    assert sorted(table) == sorted(PROFILES)
     assert tuple(PROFILES) == VARIANTS
+    beside = {"saturated": None, "rounds": None}
     for variant, limits in table.items():
-        assert asdict(PROFILES[variant]) | {"saturated": None} == limits | {"saturated": None}, variant
-    assert PROFILES["int8-weights"] == PROFILES["int8"]
+        assert asdict(PROFILES[variant]) | beside == limits | beside, variant
+    assert [name for name, p in PROFILES.items() if p.rounds] == ["int8"]
     (saturated,) = re.findall(r"float32 artefacts may be (\d+) units off there", DOCUMENT)
     assert {name: p.saturated for name, p in PROFILES.items()} == {
         "float32": float(saturated),
@@ -86,6 +88,8 @@ def test_the_limits_are_literally_these() -> None:
         "relative": None,
         "signal": None,
         "growth": None,
+        "own": None,
+        "rounds": False,
     }
     quantized = {"units": None, "saturated": None}
     assert asdict(PROFILES["float16"]) == quantized | {
@@ -95,8 +99,10 @@ def test_the_limits_are_literally_these() -> None:
         "relative": 0.01,
         "signal": 0.005,
         "growth": 4.0,
+        "own": 8.0,
+        "rounds": False,
     }
-    assert asdict(PROFILES["int8"]) == quantized | {
+    int8 = quantized | {
         "mean_kl": 0.01,
         "agreement": 0.95,
         "perplexity": 0.01,
@@ -104,6 +110,8 @@ def test_the_limits_are_literally_these() -> None:
         "signal": 0.05,
         "growth": 8.0,
     }
+    assert asdict(PROFILES["int8"]) == int8 | {"own": 4.0, "rounds": True}
+    assert asdict(PROFILES["int8-weights"]) == int8 | {"own": 8.0, "rounds": False}
 
 
 @pytest.mark.parametrize(

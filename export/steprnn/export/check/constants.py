@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from steprnn.runtime.engines import ENGINE_OF
 
 Floats = NDArray[np.float32]
-LEAST = 2  # elements; fewer are the graph's own numbers, such as an axis or a half
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def constants_of(path: Path) -> list[Constant]:
     """Those of an `.onnx`, `.tflite` or `.program` file, or of a SavedModel folder."""
     readers = {"onnx": _onnx, "litert": _tflite, "native": _program}
     reader = readers.get(ENGINE_OF.get(path.suffix[1:].lower(), ""), _saved_model)
-    return [constant for constant in reader(path) if constant.values.size >= LEAST]
+    return [constant for constant in reader(path) if constant.values.size]
 
 
 def _saved_model(path: Path) -> Iterator[Constant]:

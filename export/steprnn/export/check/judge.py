@@ -18,7 +18,7 @@ from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Level, Verdict, attempt
 from steprnn.runtime.parity.levels import Candidate
-from steprnn.runtime.parity.mutants import sensitivity
+from steprnn.runtime.parity.mutants import Own, sensitivity
 from steprnn.runtime.parity.profiles import PROFILES, Profile
 from steprnn.runtime.parity.reference import Reference
 from steprnn.runtime.parity.streams import semantics
@@ -28,9 +28,10 @@ from ..formats import operators, saved_model
 from ..formats.frozen import frozen_once
 from ..report.table import told
 from ..step.contract import Step
-from .audit import Weight, audited
-from .constants import constants_of
+from .audit import Audit
 from .diagnosis import diagnosis
+from .mistakes import own_mutated
+from .own_weights import holding, own_run
 from .proofs import prove
 from .reference import FunctionEngine
 from .runs import SEEDS, STEPS, Runs, Say, reference_runs
@@ -47,13 +48,20 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     yield found
     if not found.passed:
         return
-    if candidate.path is not None:
-        yield attempt(Level.WEIGHTS, label, partial(weights, candidate.path, candidate, runs.weights))
+    audit = cache(partial(Audit.of, candidate.path, runs.weights)) if candidate.path else None
+    if audit:
+        yield attempt(Level.WEIGHTS, label, lambda: weights(candidate, audit()))
     engine = candidate.open(1)
     one_step = partial(levels.one_step, candidate, engine, runs.main, runs.saturated)
     found = attempt(Level.ONE_STEP, label, one_step)
     diagnosed = not found.passed
     yield _diagnosed(found, candidate, engine, runs) if diagnosed else found
+    own = None
+    if audit and candidate.own and candidate.profile.own is not None:
+        made = cache(lambda: own_oracle(candidate, runs, audit()))
+        found = attempt(Level.OWN_WEIGHTS, label, lambda: own_weights(candidate, engine, made()))
+        yield found
+        own = made() if found.measures else None
     for kind, reference in runs.chained.items():
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
         # there they must stay finite, and what they cost is label.
@@ -75,7 +83,22 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     if mistakes:
         judged_closely = candidate.profile.units is not None
         graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
-        yield from sensitivity(candidate, engine, runs.main, graphs)
+        yield from sensitivity(candidate, engine, runs.main, graphs, own)
+
+
+def own_oracle(candidate: Candidate, runs: Runs, audit: Audit) -> Own | None:
+    """The oracle of a quantized artefact's own weights; None where they are not all known."""
+    if audit.held is None or runs.step is None:
+        return None
+    run = own_run(runs.step, runs.main, audit.held, candidate.profile.rounds)
+    return Own(run, partial(own_mutated, runs.step, run, holding(audit.held)))
+
+
+def own_weights(candidate: Candidate, engine: Engine, own: Own | None) -> Finding:
+    """Whether a quantized artefact computes as its own weights say."""
+    if own is None:
+        return Finding(Level.OWN_WEIGHTS, candidate.label, True, "not known")
+    return levels.own_weights(candidate, engine, own.run)
 
 
 def _unless_chaotic(finding: Finding, candidate: Candidate, reference: Reference) -> Finding:
@@ -100,9 +123,9 @@ def _diagnosed(finding: Finding, candidate: Candidate, engine: Engine, runs: Run
     return replace(finding, failure=f"it looks as if {words}: {finding.failure}") if words else finding
 
 
-def weights(path: Path, candidate: Candidate, own: Sequence[Weight]) -> Finding:
+def weights(candidate: Candidate, audit: Audit) -> Finding:
     """Every weight of the model in what the artefact holds; of a graph of another tool it is only told."""
-    matches = audited(own, constants_of(path))
+    matches = audit.matches
     found = {v: [m for m in matches if m.verdict == v] for v in dict.fromkeys(m.verdict for m in matches)}
     summary = f"{sum(m.is_right for m in matches)} of {len(matches)}"
     told = {m.weight: f"{m.weight} is {m.verdict}{f': {m.words}' if m.words else ''}" for m in matches}

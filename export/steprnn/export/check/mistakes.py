@@ -12,7 +12,7 @@ from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, Reference, chain
 from steprnn.runtime.spec import NEXT
 
-from ..formats.frozen import freeze
+from ..formats.frozen import Edit, freeze
 from ..step.contract import Step
 from .reference import FunctionEngine
 
@@ -75,7 +75,13 @@ def _one_percent(step: Step, run: Reference) -> FunctionEngine | None:
     return best[1]
 
 
-def _permuted(step: Step, run: Reference) -> FunctionEngine | None:
+def own_mutated(step: Step, run: Reference, edit: Edit, mistake: Mistake) -> Arrays | None:
+    """The same mistake in the step with other weights, over all of a run; None of one that 8 bits hide."""
+    engine = _permuted(step, run, edit) if mistake is Mistake.PERMUTED else None
+    return chain(engine.runner(run.batch), run.inputs, run.state) if engine else None
+
+
+def _permuted(step: Step, run: Reference, edit: Edit | None = None) -> FunctionEngine | None:
     """The gates of the first recurrent matrix `[size, gates * size]`, each in the place of the next."""
     changed = False
 
@@ -87,5 +93,5 @@ def _permuted(step: Step, run: Reference) -> FunctionEngine | None:
         changed = True
         return np.roll(weights, len(weights), axis=1)
 
-    function = freeze(step, change=change)
+    function = freeze(step, change=change, edit=edit)
     return FunctionEngine(function, step.spec) if changed else None

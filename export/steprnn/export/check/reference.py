@@ -29,7 +29,7 @@ from steprnn.runtime.parity.reference import (
 from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT, StepSpec
 
-from ..formats.frozen import freeze
+from ..formats.frozen import Edit, freeze
 from ..step.contract import Step
 
 LEAST_CHAIN = 16  # time steps of a chain, however chaotic
@@ -119,12 +119,18 @@ class FunctionRunner:
 
 
 class Oracle:
-    """The step in float64, and TensorFlow's own float32 beside it, each frozen once."""
+    """The step in float64, and TensorFlow's own float32 beside it, each frozen once.
 
-    def __init__(self, step: Step) -> None:
+    `edit` is done to its graph before. What the edit `rounding`, which draws anew at each step, moves the
+    step in float64 is a part of a unit.
+    """
+
+    def __init__(self, step: Step, edit: Edit | None = None, rounding: Edit | None = None) -> None:
         self.step = step
-        self.exact = FunctionEngine(freeze(step, "float64"), step.spec, "float64")
-        self.float32 = FunctionEngine(freeze(step), step.spec)
+        self.exact = FunctionEngine(freeze(step, "float64", edit=edit), step.spec, "float64")
+        self.float32 = FunctionEngine(freeze(step, edit=edit), step.spec)
+        moved = freeze(step, "float64", edit=rounding) if rounding else None
+        self.rounding = FunctionEngine(moved, step.spec, "float64") if moved else None
         self._reached: Arrays | None = None  # the largest values of the first run, by name and channel
 
     def first_state(self, batch: int, inputs: Arrays | None = None) -> Arrays:
@@ -141,7 +147,7 @@ class Oracle:
         """
         state = self.first_state(next(iter(inputs.values())).shape[1], inputs) if state is None else state
         whole, exact, errors = self._compared(inputs, state, tensorflow)
-        return replace(self._cut(whole, exact, errors), singles=self._singles(whole))
+        return replace(self._cut(whole, exact, errors), singles=self.singles(whole))
 
     def _compared(
         self, inputs: Arrays, state: Arrays, tensorflow: Arrays | None = None
@@ -155,10 +161,18 @@ class Oracle:
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
         errors = errors_of(exact, tensorflow)
+        if self.rounding:
+            for _ in range(MOVED):
+                moved = errors_of(exact, chain(self.rounding.runner(rows), inputs, state))
+                errors = {n: np.maximum(e, moved[n]) for n, e in errors.items()}
         self._reached = self._reached or largest_of(exact)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
         units = units_of(exact, errors, self._reached)
         return Reference(inputs, rounded, units, state, stepped=self.stepped), exact, errors
+
+    def chain(self, inputs: Arrays, state: Arrays) -> Reference:
+        """The chained run from a state, without single steps beside it."""
+        return self._cut(*self._compared(inputs, state))
 
     def _cut(self, whole: Reference, exact: Arrays, errors: Arrays) -> Reference:
         """A chain up to where it is chaotic, whose units are what rounding costs in several runs."""
@@ -209,7 +223,7 @@ class Oracle:
             runner.set_state({n: a + moves[n] for n, a in after.items()})
         return errors
 
-    def _singles(self, run: Reference) -> Reference:
+    def singles(self, run: Reference) -> Reference:
         """Single steps from states all along a run, as float32 has them; and then of every token."""
         places = single_places(run.steps, run.batch)
         times, rows = (np.array(axis) for axis in zip(*places, strict=True))
@@ -262,8 +276,9 @@ class Oracle:
             gaps[t] = best[:, 1] - best[:, 0]
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
-        whole, exact, errors = self._compared({x_name: tokens}, begin)
-        run = self._cut(whole, exact, errors)  # beyond a chaotic chain greedy texts part by rounding alone
+        run = self.chain(
+            {x_name: tokens}, begin
+        )  # beyond a chaotic chain greedy texts part by rounding alone
         return Greedy(tokens[: run.steps], gaps[: run.steps], float(run.units[y_name].max()), prompt, state)
 
 

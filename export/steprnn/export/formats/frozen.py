@@ -27,6 +27,7 @@ PRECISIONS = {
 
 
 Change = Callable[[NDArray[Any], str | None], NDArray[Any] | None]
+Edit = Callable[[tf.compat.v1.GraphDef], None]
 Made = TypeVar("Made")
 _kept: ContextVar[dict[tuple[int, str], tuple[Step, Any]] | None] = ContextVar("_kept", default=None)
 
@@ -41,15 +42,18 @@ def frozen_once() -> Iterator[None]:
         _kept.reset(before)
 
 
-def freeze(step: Step, precision: str = "float32", change: Change | None = None) -> Any:
+def freeze(
+    step: Step, precision: str = "float32", change: Change | None = None, edit: Edit | None = None
+) -> Any:
     """A concrete function with the names of the step and no variables, for any batch size.
 
     `change` may replace constants, to see what a mistake in them does: it is given each, with the name of
-    the input or state that it is multiplied by where there is one, and returns None to leave it.
+    the input or state that it is multiplied by where there is one, and returns None to leave it. `edit` is
+    given the graph in that precision before, to do with as it likes.
     """
-    if change is not None:
-        return _freeze(step, precision, change)
-    return made_once(step, precision, lambda: _freeze(step, precision, None))
+    if change is not None or edit is not None:
+        return _freeze(step, precision, change, edit)
+    return made_once(step, precision, lambda: _freeze(step, precision))
 
 
 def made_once(step: Step, what: str, make: Callable[[], Made]) -> Made:
@@ -75,12 +79,14 @@ def _traced(step: Step) -> tuple[tf.compat.v1.GraphDef, list[str]]:
     return graph, [t.name for t in frozen.outputs]
 
 
-def _freeze(step: Step, precision: str, change: Change | None) -> Any:
+def _freeze(step: Step, precision: str, change: Change | None = None, edit: Edit | None = None) -> Any:
     traced, ends = made_once(step, "traced", lambda: _traced(step))
     graph = tf.compat.v1.GraphDef()
     graph.CopyFrom(traced)
     kinds = PRECISIONS[precision]
     retype(graph, kinds)
+    if edit:
+        edit(graph)
     if change:
         factors = _factors(graph)
         for node in (n for n in graph.node if n.op == "Const"):

@@ -25,6 +25,7 @@ class Level(Words):
     STRUCTURE = "structure"
     WEIGHTS = "weights"
     ONE_STEP = "one step"
+    OWN_WEIGHTS = "own weights"
     CHAINED = "chained"
     BATCH = "batch"
     FREE_RUN = "free run"

@@ -177,6 +177,24 @@ def one_step(
     return worse if far.passed else far
 
 
+def own_weights(candidate: Candidate, engine: Engine, own: Reference) -> Finding:
+    """Short chains, and single steps of every token, against the oracle of the artefact's own weights."""
+    closely = as_computed(candidate)
+    results = run_chained(candidate, engine.runner, own)
+    found = judge(Level.OWN_WEIGHTS, closely, own, results, own.rows)
+    if own.singles is None or not found.passed:
+        return found
+    results = run_chained(candidate, engine.runner, own.singles)
+    singles = judge(Level.OWN_WEIGHTS, closely, own.singles, results, own.singles.rows)
+    worse = max(found, singles, key=lambda f: f.measures.largest if f.measures else 0.0)
+    return worse if singles.passed else singles
+
+
+def as_computed(candidate: Candidate) -> Candidate:
+    """The candidate judged by how it computes with its own weights, whatever they cost."""
+    return replace(candidate, profile=Profile(units=candidate.profile.own))
+
+
 def _singles_of(reference: Reference) -> Reference:
     """Of a run that was recorded without them, whose units are those of the whole run."""
     places = single_places(reference.steps, reference.batch)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ..engines import Engine, Runner, Tensors
 from ..spec import StepSpec
 from .findings import Finding, Level, Words, attempt
-from .levels import Candidate, judge
+from .levels import Candidate, as_computed, judge, run_chained
 from .reference import Arrays, Reference, chain
 
 STEPS = 256
@@ -100,24 +100,38 @@ def judged_part(reference: Reference) -> Reference:
     return reference.part(slice(0, STEPS), slice(0, 1))
 
 
+@dataclass(frozen=True)
+class Own:
+    """The oracle of an artefact's own weights: a run of short chains, and mistakes in a graph of these."""
+
+    run: Reference
+    mutated: Callable[[Mistake], Arrays | None] = lambda mistake: None  # what a mistaken graph gives over it
+
+
 def sensitivity(
     candidate: Candidate,
     engine: Engine,
     reference: Reference,
     graphs: Mapping[Mistake, Arrays] | None = None,
+    own: Own | None = None,
 ) -> Iterator[Finding]:
     """Each mistake must be rejected by the very judgement that passes the candidate; else that cannot tell.
 
-    `graphs` are what graphs with a mistake in their weights give over `judged_part`.
+    `graphs` are what graphs with a mistake in their weights give over `judged_part`. What changes less than
+    the profile of a quantized candidate may be off is asked of the oracle of its `own` weights too.
     """
     part = judged_part(reference)
 
     def finding(mistake: Mistake) -> Finding:
         results = (graphs or {}).get(mistake)
         if results is None:
-            mutant = Mutant(engine.runner(1), mistake, candidate.spec)
-            results = chain(mutant, part.inputs, part.state)
+            results = chain(Mutant(engine.runner(1), mistake, candidate.spec), part.inputs, part.state)
         found = judge(Level.SENSITIVITY, candidate, part, results, case=str(mistake))
+        if found.passed and own is not None:
+            results = own.mutated(mistake) if mistake in (graphs or {}) else own_results(mistake, own.run)
+            if results is not None:
+                closely = as_computed(candidate)
+                found = judge(Level.SENSITIVITY, closely, own.run, results, own.run.rows, str(mistake))
         units = found.measures.largest if found.measures else math.inf
         failure = (
             f"{mistake}: not rejected ({units:.3g} units off): over this run the mistake changes nothing "
@@ -131,6 +145,9 @@ def sensitivity(
             failure=failure if found.passed else "",
             measures=None,
         )
+
+    def own_results(mistake: Mistake, run: Reference) -> Arrays:
+        return run_chained(candidate, lambda rows: Mutant(engine.runner(rows), mistake, candidate.spec), run)
 
     for mistake in [*mistakes(candidate.spec), *(graphs or {})]:
         yield attempt(Level.SENSITIVITY, candidate.label, partial(finding, mistake), str(mistake))

@@ -18,6 +18,8 @@ class Profile:
     perplexity: float | None = None  # relative change on the run's own text
     relative: float | None = None  # rms error of any state over its rms
     signal: float | None = None  # rms error of an output that is not logits over its rms
+    own: float | None = None  # largest error against the oracle of the artefact's own weights, at any step
+    rounds: bool = False  # the engine rounds what it multiplies these weights by to 8 bits as well
     growth: float | None = None  # p99 of the error in the last quarter of the steps over that in the first
 
     def for_decisions(self, steps: int, rows: int) -> Profile:
@@ -31,6 +33,10 @@ class Profile:
 # they ask what the model says, and not how it is computed.
 INT8 = Profile(mean_kl=1e-2, agreement=0.95, perplexity=0.01, relative=0.15, signal=0.05, growth=8.0)
 
+# How far an engine may be off that computes in float32 with weights that were rounded; and in units of what
+# rounding to 8 bits costs, one that rounds what it multiplies them by.
+OWN, OWN_ROUNDED = 8.0, 4.0
+
 PROFILES = {
     # Float32 engines differ from TensorFlow in the order of their sums and in how they approximate
     # sigmoid and tanh, which costs a few units. A wrong weight, a swapped state or a stale one is
@@ -39,8 +45,8 @@ PROFILES = {
     "float32": Profile(units=8.0, saturated=32.0, agreement=1.0),
     # Rounding a weight to 11 bits moves it by at most 1/2048, a sixteenth of what 8 bits do.
     "float16": Profile(
-        mean_kl=1e-4, agreement=0.99, perplexity=1e-3, relative=0.01, signal=0.005, growth=4.0
+        mean_kl=1e-4, agreement=0.99, perplexity=1e-3, relative=0.01, signal=0.005, growth=4.0, own=OWN
     ),
-    "int8-weights": INT8,
-    "int8": INT8,
+    "int8-weights": replace(INT8, own=OWN),
+    "int8": replace(INT8, own=OWN_ROUNDED, rounds=True),
 }

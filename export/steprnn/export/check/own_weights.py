@@ -1,0 +1,71 @@
+"""The oracle of an artefact's own weights: rounding them is one error, computing with them another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from steprnn.runtime.parity.reference import Reference, single_places, single_rows
+
+from ..formats.frozen import Edit
+from ..formats.splice import hold, spliced
+from ..step.contract import Step
+from .audit import Held
+from .reference import Oracle
+
+STEPS = 4  # of each chain; the second is the first that reads a state of the candidate's own
+# What it multiplies is rounded to 127 steps of the largest of a row, to the nearest.
+HALF_STEP = 1 / 254
+PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "Conv2D", "DepthwiseConv2dNative")
+
+
+def own_run(step: Step, run: Reference, held: dict[str, Held], rounds: bool) -> Reference:
+    """Short chains from states all along a run, by the step with these weights in float64; and single steps.
+
+    Its units are TensorFlow's float32 errors with them; where the candidate `rounds` what it multiplies by
+    weights of 8 bits, or what it costs to move that by up to half a step at random, the largest of some runs.
+    """
+    oracle = Oracle(step, holding(held), holding(held, rounds=True) if rounds else None)
+    steps = min(STEPS, run.steps)
+    places = single_places(run.steps - steps + 1, run.batch)
+    cut = Reference.beside([run.part(slice(t, t + steps), slice(row, row + 1)) for t, row in places])
+    chains = oracle.chain(cut.inputs, cut.begin)
+    return replace(chains, rows=single_rows(places), singles=oracle.singles(run))
+
+
+def holding(held: dict[str, Held], rounds: bool = False) -> Edit:
+    """An edit of a step's graph to what an artefact holds in place of its weights."""
+
+    def edit(graph: tf.compat.v1.GraphDef) -> None:
+        nodes = {node.name: node for node in graph.node}
+        kinds = {name: _kind(nodes[name]) for name in held}
+        for name, one in held.items():
+            hold(nodes[name], one.values.astype(kinds[name].as_numpy_dtype))
+        for node in [n for n in graph.node if rounds and n.op in PRODUCTS]:
+            if any(held[s].is_int8 for s in _sources(nodes, node.input[1]) & held.keys()):
+                node.input[0] = spliced(graph, f"{node.name}/rounded", node.input[0], tf.float64, _moved)
+
+    return edit
+
+
+def _kind(node: Any) -> tf.DType:
+    return tf.as_dtype(node.attr["dtype" if node.op == "Const" else "T"].type)
+
+
+def _sources(nodes: dict[str, Any], name: str) -> set[str]:
+    """All that a tensor is computed of, and itself."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        one = waiting.pop().lstrip("^").split(":")[0]
+        if one not in found:
+            found.add(one)
+            waiting += nodes[one].input
+    return found
+
+
+def _moved(x: Any) -> Any:
+    step = tf.reduce_max(tf.abs(x), axis=tf.range(1, tf.rank(x)), keepdims=True) * HALF_STEP
+    return x + step * tf.random.uniform(tf.shape(x), -1, 1, x.dtype, seed=1)

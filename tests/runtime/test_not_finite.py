@@ -158,6 +158,6 @@ def test_check_finds_a_token_that_the_recorded_run_never_meets(
     met = golden.inputs["x"][:, 0] == POISON
     before = golden.part(slice(0, int(met.argmax()))) if met.any() else golden
     assert before.steps >= 16
-    found = levels.one_step(candidate, opened, before, None)
+    found = levels.one_step(candidate, opened, before)
     assert not found.passed
     assert found.failure == f"y is not finite after the token {POISON} alone"

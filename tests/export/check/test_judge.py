@@ -114,16 +114,19 @@ def test_a_right_model_passes_every_level(tmp_path: Path, build: Callable[[], An
     ]
     findings = list(judge_candidate(written(step, tmp_path / "step.onnx"), runs))
     assert [str(f) for f in findings if not f.passed] == []
-    assert [f.title for f in findings][:9] == [
+    assert [f.title for f in findings][:12] == [
         "structure",
         "weights",
         "one step",
+        "one step, saturated states",
+        "one step, states of twice that",
         "chained, its own text",
         "chained, uniform tokens",
         "chained, one token repeated",
         "batch",
         "free run",
         "semantics",
+        "semantics, run twice",
     ]
     assert {f.case for f in findings if f.level == "sensitivity"} >= {"state zeroed", "one weight off by 1 %"}
 
@@ -131,7 +134,8 @@ def test_a_right_model_passes_every_level(tmp_path: Path, build: Callable[[], An
 def test_a_signal_model_is_run_on_noise_silence_steps_and_a_recording(tmp_path: Path) -> None:
     step = derive(signal_model())
     _, runs = runs_of(step)
-    assert list(runs.chained) == ["noise", "a constant signal", "silence", "steps", "a swelling tone"]
+    kinds = ["noise", "a constant signal", "10 times the noise", "silence", "steps", "a swelling tone"]
+    assert list(runs.chained) == kinds
     x = step.spec.inputs[0].name
     assert not runs.chained["silence"].inputs[x].any()
     constant = runs.chained["a constant signal"].inputs[x]
@@ -144,12 +148,15 @@ def test_a_signal_model_is_run_on_noise_silence_steps_and_a_recording(tmp_path: 
 
 
 def test_the_unit_is_never_zero_and_the_saturated_states_are_the_largest(step: Step, runs: Runs) -> None:
-    assert all((u > 0).all() for r in (*runs.chained.values(), runs.saturated) for u in r.units.values())
-    assert runs.saturated.state is not None
-    for name, array in runs.saturated.state.items():
-        largest = np.abs(runs.main.results[f"next_{name}"]).max()
-        np.testing.assert_array_equal(np.abs(array), np.full_like(array, largest))
-        assert (runs.saturated.units[f"next_{name}"] >= runs.main.units[f"next_{name}"]).all()
+    assert list(runs.saturated) == ["saturated states", "states of twice that"]
+    every = (*runs.chained.values(), *runs.saturated.values())
+    assert all((u > 0).all() for r in every for u in r.units.values())
+    for times, saturated in enumerate(runs.saturated.values(), start=1):
+        assert saturated.state is not None
+        for name, array in saturated.state.items():
+            largest = np.abs(runs.main.results[f"next_{name}"]).max()
+            np.testing.assert_array_equal(np.abs(array), np.full_like(array, times * largest))
+            assert (saturated.units[f"next_{name}"] >= runs.main.units[f"next_{name}"]).all()
 
 
 def test_the_greedy_text_is_the_models_own(step: Step, model: Any, runs: Runs) -> None:
@@ -230,8 +237,11 @@ def test_a_graph_that_is_wrong_at_saturated_states_alone(step: Step, runs: Runs)
     engine = FunctionEngine(clipped, step.spec)
     candidate = Candidate("clipped", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
     failed = {f.title: f.failure for f in judge_candidate(candidate, runs) if not f.passed}
-    assert list(failed) == ["one step"]
-    assert re.match(r"\w+ is \S+ units off at step 0 of saturated state \d+ \(got ", failed["one step"])
+    assert list(failed) == ["one step, saturated states", "one step, states of twice that"]
+    for case in ("saturated states", "states of twice that"):
+        assert re.match(
+            rf"\w+ is \S+ units off at step 0 of row \d+ of {case} \(got ", failed[f"one step, {case}"]
+        )
 
 
 def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:

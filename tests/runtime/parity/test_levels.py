@@ -23,7 +23,7 @@ from steprnn.runtime.parity.measure import measure
 from steprnn.runtime.parity.mutants import Mistake, Mutant, judged_part, mistakes, sensitivity, swappable
 from steprnn.runtime.parity.profiles import PROFILES, Profile
 from steprnn.runtime.parity.reference import Reference, chain, single_places, steps_of
-from steprnn.runtime.parity.streams import semantics
+from steprnn.runtime.parity.streams import run_twice, semantics
 from steprnn.runtime.spec import TensorSpec
 
 onnx = pytest.importorskip("onnx")
@@ -76,10 +76,9 @@ def candidate(request: pytest.FixtureRequest, tiny: Path, spec: StepSpec) -> Can
 
 def all_levels(candidate: Candidate, reference: Reference, greedy: Greedy) -> list[Finding]:
     engine = candidate.open(1)
-    saturated = reference.part(slice(0, 1))
     return [
         levels.structure(candidate),
-        levels.one_step(candidate, engine, reference, saturated),
+        levels.one_step(candidate, engine, reference),
         levels.chained(candidate, engine, reference),
         levels.batch(candidate, engine, reference),
         levels.free_run(candidate, engine, greedy),
@@ -289,19 +288,20 @@ def test_a_graph_that_is_wrong_at_saturated_states_alone(
     candidate: Candidate, reference: Reference, saturated: Reference
 ) -> None:
     engine = candidate.open(1)
-    assert levels.one_step(candidate, engine, reference, saturated).passed
+    assert levels.saturated(candidate, engine, saturated, "far states").passed
     clipped = ClippedEngine(engine, reference)
-    assert levels.one_step(candidate, clipped, reference, None).passed
+    assert levels.one_step(candidate, clipped, reference).passed
     assert levels.chained(candidate, clipped, reference).passed
-    found = levels.one_step(candidate, clipped, reference, saturated)
+    found = levels.saturated(candidate, clipped, saturated, "far states")
+    assert (found.level, found.case) == ("one step", "far states")
     if candidate.profile.units is None:
         assert found.passed, "quantized weights must only stay finite there, and what they are off is told"
         assert found.measures is not None
-        assert re.fullmatch(r"saturated state \d+", found.measures.worst.row)
+        assert re.fullmatch(r"row \d+ of far states", found.measures.worst.row)
     else:
         assert not found.passed
         assert re.fullmatch(
-            r"(y|next_[hc]) is \S+ units off at step 0 of saturated state \d+ \(got \S+, expected \S+\), "
+            r"(y|next_[hc]) is \S+ units off at step 0 of row \d+ of far states \(got \S+, expected \S+\), "
             r"at most 32(; the largest: .*)?",
             found.failure,
         )
@@ -327,49 +327,21 @@ def test_thirty_two_units_are_allowed_at_saturated_states_and_eight_elsewhere(
     tiny: Path, spec: StepSpec, reference: Reference, saturated: Reference, off: Off
 ) -> None:
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
-    engine, near = candidate.open(1), off(reference, 0, 0)
-    inside = levels.one_step(candidate, engine, near, off(saturated, 40, 31.9))
+    engine = candidate.open(1)
+    inside = levels.saturated(candidate, engine, off(saturated, 40, 31.9), "far states")
     assert (inside.passed, inside.failure, inside.summary) == (True, "", "32 u")
-    outside = levels.one_step(candidate, engine, near, off(saturated, 40, 32.1))
+    outside = levels.saturated(candidate, engine, off(saturated, 40, 32.1), "far states")
     assert re.fullmatch(
-        r"next_c is 32\.1 units off at step 0 of saturated state 40 \(got \S+, expected \S+\), at most 32",
+        r"next_c is 32\.1 units off at step 0 of row 40 of far states \(got \S+, expected \S+\), at most 32",
         outside.failure,
     )
     for found in (inside, outside):
-        assert (found.level, found.candidate) == ("one step", candidate.label)
-    wrong = levels.one_step(candidate, engine, off(reference, 1, 31.9), off(saturated, 40, 31.9))
+        assert (found.level, found.case, found.candidate) == ("one step", "far states", candidate.label)
+    wrong = levels.one_step(candidate, engine, off(reference, 1, 31.9))
     assert wrong.failure.startswith(
         "next_c is 31.9 units off at step 0 of the state before step 299 of seed 1 (got "
     )
     assert wrong.failure.endswith("), at most 8")
-
-
-@pytest.mark.parametrize(
-    ("near", "far", "limit", "worst"),
-    [
-        (2, 5, 9, "saturated state 40"),
-        (5, 2, 9, "the state before step 299 of seed 1"),
-        (5, 2, 1, "saturated state 40"),
-    ],
-)
-def test_of_two_that_pass_the_one_further_off_is_told_and_else_the_one_that_fails(
-    tiny: Path,
-    spec: StepSpec,
-    reference: Reference,
-    saturated: Reference,
-    off: Off,
-    near: float,
-    far: float,
-    limit: float,
-    worst: str,
-) -> None:
-    profile = Profile(units=9, saturated=limit)
-    candidate = replace(candidate_of(tiny / "step.onnx", "onnx", spec), profile=profile)
-    found = levels.one_step(candidate, candidate.open(1), off(reference, 1, near), off(saturated, 40, far))
-    assert found.passed == (far <= limit)
-    assert found.measures is not None
-    assert found.measures.worst is not None
-    assert found.measures.worst.row == worst
 
 
 def test_what_is_not_finite_at_saturated_states_fails_whatever_the_profile(
@@ -385,9 +357,9 @@ def test_what_is_not_finite_at_saturated_states_fails_whatever_the_profile(
             return Overflowing(self._engine.runner(batch), self._run)
 
     engine = OverflowingEngine(candidate.open(1), reference)
-    assert levels.one_step(candidate, engine, reference, None).passed
-    found = levels.one_step(candidate, engine, reference, saturated)
-    assert re.fullmatch(r"(y|next_[hc]) is not finite, first at step 0 of saturated state 0", found.failure)
+    assert levels.one_step(candidate, engine, reference).passed
+    found = levels.saturated(candidate, engine, saturated, "far states")
+    assert re.fullmatch(r"(y|next_[hc]) is not finite, first at step 0 of row 0 of far states", found.failure)
 
 
 def test_single_steps_are_taken_from_the_beginning_and_all_along(
@@ -398,7 +370,7 @@ def test_single_steps_are_taken_from_the_beginning_and_all_along(
     for step, row in itertools.product(range(STEPS), range(2)):
         results = {name: array.copy() for name, array in reference.results.items()}
         results["y"][step, row] += 1
-        found = levels.one_step(candidate, engine, replace(reference, results=results), None)
+        found = levels.one_step(candidate, engine, replace(reference, results=results))
         if not found.passed:
             judged.append((step, row))
             assert f" at step 0 of the state before step {step} of seed {row} (got " in found.failure
@@ -416,8 +388,8 @@ def test_single_steps_have_units_of_their_own(tiny: Path, spec: StepSpec, refere
     results = chain(candidate.open(1).runner(2), inputs, state)
     results["y"][0, 1, 3] += 1e-3
     singles = Reference(inputs, results, dict.fromkeys(results, 1e-5), state)
-    assert levels.one_step(candidate, candidate.open(1), blunt, None).passed
-    found = levels.one_step(candidate, candidate.open(1), replace(blunt, singles=singles), None)
+    assert levels.one_step(candidate, candidate.open(1), blunt).passed
+    found = levels.one_step(candidate, candidate.open(1), replace(blunt, singles=singles))
     assert found.failure.startswith("y is 100 units off at step 0 of ")
 
 
@@ -781,6 +753,52 @@ def test_one_wrong_step_of_a_chain_is_no_magnified_rounding(
     results["next_c"][100, 1, 3] += 1e-4
     found = levels.judge(Level.CHAINED, candidate, sharp, results)
     assert not found.passed
+
+
+# Chance.
+
+
+class Sometimes:
+    """A real engine whose runners are one spacing off in `h` once in so many steps."""
+
+    def __init__(self, engine: Engine, every: int) -> None:
+        self._engine, self._every = engine, every
+
+    def runner(self, batch: int) -> Any:
+        runner, every, count = self._engine.runner(batch), self._every, 0
+
+        class Off:
+            inputs, outputs = runner.inputs, runner.outputs
+            set_state, get_state = runner.set_state, runner.get_state
+
+            def run(self) -> None:
+                nonlocal count
+                runner.run()
+                count += 1
+                if count % every == 0:
+                    state = runner.get_state()
+                    runner.set_state(state | {"h": np.nextafter(state["h"], np.float32(2))})
+
+        return Off()
+
+
+def test_what_differs_between_two_runs_is_chance_and_said(
+    tiny: Path, spec: StepSpec, reference: Reference
+) -> None:
+    candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
+    first = levels.run_chained(candidate, candidate.open(1).runner, reference)
+    same = run_twice(candidate, reference, first)
+    assert (same.passed, same.title, same.summary) == (True, "semantics, run twice", "same bits")
+    assert same.figures == {"steps": 600, "differ": 0, "unseen_below": 0.005}
+    tired = replace(candidate, open=lambda threads: Sometimes(candidate.open(threads), 250))
+    found = run_twice(tired, reference, first)
+    assert found.verdict is Verdict.VOID
+    assert re.fullmatch(
+        r"of 600 steps \d+ differ from the run before, the first is step 199 of seed 1: it is chance, of "
+        r"which a run this long shows no more than 1 in 200; a fault of 1 in 100,000 steps needs 300,000 of "
+        r"them \(--steps, --seeds\)",
+        found.failure,
+    )
 
 
 # Sensitivity.

@@ -80,7 +80,25 @@ def weights_of(step: Step) -> list[Weight]:
     Single numbers are there for what a converter may fold them into, and to know how they are rounded; they
     are not audited.
     """
-    graph = freeze(step).graph.as_graph_def()
+    values, made_of = values_of(freeze(step).graph.as_graph_def())
+    told = {
+        name: Weight(f"{_told(name)} [{', '.join(map(str, array.shape))}]", array, node=name.split(":")[0])
+        for name, array in values.items()
+        if array.dtype == np.float32 and array.size and (array.size < LEAST or np.ptp(array) > 0)
+    }
+    found = []
+    for name in (name for name in made_of if name in told):
+        weight, own = told[name], [told[part] for part in sorted(made_of[name]) if part in told]
+        computed = not any(np.array_equal(weight.values, part.values) for part in own)
+        found.append(replace(weight, parts=tuple(own)) if computed else weight)
+    return found
+
+
+def values_of(graph: tf.compat.v1.GraphDef) -> tuple[dict[str, NDArray[Any]], dict[str, set[str]]]:
+    """The tensors of a graph that depend on constants alone where the rest reads them, and these constants.
+
+    Their values by name; and of each that is read, of which constants it is computed.
+    """
     parts: dict[str, set[str]] = {}  # node that depends on constants alone -> these
     read: list[str] = []
     for node in graph.node:
@@ -97,18 +115,7 @@ def weights_of(step: Step) -> list[Weight]:
     evaluated = tf.function(
         lambda: tf.graph_util.import_graph_def(graph, {}, names, name=""), autograph=False
     )
-    values = dict(zip(names, (tensor.numpy() for tensor in evaluated()), strict=True))
-    told = {
-        name: Weight(f"{_told(name)} [{', '.join(map(str, array.shape))}]", array, node=name.split(":")[0])
-        for name, array in values.items()
-        if array.dtype == np.float32 and array.size and (array.size < LEAST or np.ptp(array) > 0)
-    }
-    found = []
-    for name in (name for name in ends if name in told):
-        weight, own = told[name], [told[part] for part in sorted(made_of[name]) if part in told]
-        computed = not any(np.array_equal(weight.values, part.values) for part in own)
-        found.append(replace(weight, parts=tuple(own)) if computed else weight)
-    return found
+    return dict(zip(names, (tensor.numpy() for tensor in evaluated()), strict=True)), made_of
 
 
 def _told(node: str) -> str:

@@ -62,10 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text", type=Path, help="UTF-8 text to run on (default: one that the model writes itself)"
     )
     parser.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="NPZ",
+        help="inputs to run on, by their names: arrays [steps, rows, ...], such as recorded signals",
+    )
+    parser.add_argument(
         "--profile", choices=tuple(PROFILES), help="limits to judge by (default: the variant's own)"
     )
     parser.add_argument("--steps", type=int, default=1024, metavar="N", help="length of the chained runs")
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="streams of each kind of input")
+    parser.add_argument("--long", action="store_true", help="also two streams of 10,240 steps, for drift")
     parser.add_argument(
         "--map",
         action="append",
@@ -124,7 +131,7 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
     """Every file's hash, and the recorded run on each engine that is installed here."""
     if folder.is_file():
         raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
-    given = [f"--{name}" for name in ("text", "map", "trust") if getattr(arguments, name)]
+    given = [f"--{name}" for name in ("text", "inputs", "long", "map", "trust") if getattr(arguments, name)]
     if given:
         raise UsageError(f"{' and '.join(given)} only means something with --reference MODEL")
     manifest = Manifest.read(folder)
@@ -185,7 +192,7 @@ def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Findin
         return
     engine = candidate.open(1)
     judgements: dict[Level, Callable[[], Finding]] = {
-        Level.ONE_STEP: lambda: levels.one_step(candidate, engine, reference, None),
+        Level.ONE_STEP: lambda: levels.one_step(candidate, engine, reference),
         Level.CHAINED: lambda: levels.chained(candidate, engine, reference),
         Level.BATCH: lambda: levels.batch(candidate, engine, reference),
         Level.SEMANTICS: lambda: semantics(candidate, engine, reference),
@@ -210,16 +217,20 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
         from ..source import open_source
         from ..step.contract import Step
         from ..step.derive import derive
+        from .inputs import read_inputs
         from .judge import candidates_of, judge_all
 
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)
     step = source.model if isinstance(source.model, Step) else derive(source.model)
     structure, candidates = candidates_of(path, step, _names(arguments.map), arguments.profile)
+    given = read_inputs(arguments.inputs, step) if arguments.inputs else None
     findings = judge_all(
         step,
         candidates,
         text=text,
+        given=given,
+        long=arguments.long,
         vocabulary=source.vocabulary,
         steps=arguments.steps,
         seeds=arguments.seeds,

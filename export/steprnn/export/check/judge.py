@@ -20,8 +20,8 @@ from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Level, Verdic
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import Own, sensitivity
 from steprnn.runtime.parity.profiles import PROFILES, Profile
-from steprnn.runtime.parity.reference import Reference
-from steprnn.runtime.parity.streams import semantics
+from steprnn.runtime.parity.reference import Arrays, Reference
+from steprnn.runtime.parity.streams import TWICE, run_twice, semantics
 from steprnn.runtime.spec import StepSpec
 
 from ..formats import operators, saved_model
@@ -52,22 +52,27 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     if audit:
         yield attempt(Level.WEIGHTS, label, lambda: weights(candidate, audit()))
     engine = candidate.open(1)
-    one_step = partial(levels.one_step, candidate, engine, runs.main, runs.saturated)
-    found = attempt(Level.ONE_STEP, label, one_step)
+    found = attempt(Level.ONE_STEP, label, partial(levels.one_step, candidate, engine, runs.main))
     diagnosed = not found.passed
     yield _diagnosed(found, candidate, engine, runs) if diagnosed else found
+    for called, far in runs.saturated.items():
+        saturated = partial(levels.saturated, candidate, engine, far, called)
+        yield attempt(Level.ONE_STEP, label, saturated, called)
     own = None
     if audit and candidate.own and candidate.profile.own is not None:
         made = cache(lambda: own_oracle(candidate, runs, audit()))
         found = attempt(Level.OWN_WEIGHTS, label, lambda: own_weights(candidate, engine, made()))
         yield found
         own = made() if found.measures else None
+    ran = cache(partial(levels.run_chained, candidate, engine.runner, runs.main))
     for kind, reference in runs.chained.items():
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
         # there they must stay finite, and what they cost is label.
         judged = candidate.profile.units is not None or reference is runs.main
         one = candidate if judged else replace(candidate, profile=Profile())
-        found = attempt(Level.CHAINED, label, partial(levels.chained, one, engine, reference, kind), kind)
+        results = ran if reference is runs.main else None
+        chained = partial(levels.chained, one, engine, reference, kind, results)
+        found = attempt(Level.CHAINED, label, chained, kind)
         found = _unless_chaotic(found, one, reference)
         if reference is runs.main and found.verdict is Verdict.FAILED and not diagnosed:
             found = _diagnosed(found, candidate, engine, runs)
@@ -80,6 +85,7 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         yield attempt(Level.FREE_RUN, label, free_run)
     found = attempt(Level.SEMANTICS, label, partial(semantics, candidate, engine, runs.main))
     yield _unless_chaotic(found, candidate, runs.main)
+    yield attempt(Level.SEMANTICS, label, lambda: run_twice(candidate, runs.main, ran()), TWICE)
     if mistakes:
         judged_closely = candidate.profile.units is not None
         graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
@@ -233,6 +239,8 @@ def judge_all(
     vocabulary: Vocabulary | None = None,
     steps: int = STEPS,
     seeds: int = SEEDS,
+    given: dict[str, Arrays] | None = None,
+    long: bool = False,
     say: Say = lambda line: None,
 ) -> list[Finding]:
     """The whole contract over all candidates; `say` is told each stage as it comes."""
@@ -240,7 +248,16 @@ def judge_all(
     say(f"transform: {findings[0].summary}")
     if not candidates:
         return findings
-    made = reference_runs(step, text=text, vocabulary=vocabulary, steps=steps, seeds=seeds, say=say)
+    made = reference_runs(
+        step,
+        text=text,
+        vocabulary=vocabulary,
+        steps=steps,
+        seeds=seeds,
+        given=given,
+        long=long,
+        say=say,
+    )
     runs = {step.spec: made}
     if step.start:
         runs[step.start.spec] = reference_runs(step.start, steps=steps, seeds=1, kinds=1)

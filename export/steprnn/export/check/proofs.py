@@ -16,7 +16,7 @@ from steprnn.runtime.parity.reference import Arrays, chain, errors_of, units_of
 
 from ..formats.frozen import freeze
 from ..step.contract import Step
-from .reference import FunctionEngine, constant, initial_state, input_run
+from .reference import BEYOND, FunctionEngine, constant, initial_state, input_run
 
 STEPS, REACHES, ROWS = 256, 2, 3
 LENGTHS = (1, 2, 5)  # besides the whole
@@ -69,6 +69,8 @@ def _proved(step: Step) -> Proofs:
     trials = [Trial(step, engines, inputs | meeting(step, inputs, "int32"), other)]
     if signals := meeting(step, inputs, "float32"):  # apart, as large numbers make large units
         trials.append(Trial(step, engines, inputs | signals, other))
+    if any(t.dtype == "float32" for t in step.spec.stepped):  # and what a size that nobody meant gives
+        trials.append(Trial(step, engines, input_run(step, steps, ROWS, beyond=BEYOND), other))
     transform = max(trial.transform() for trial in trials)
     return Proofs(transform, trials[0].causality(), steps, ROWS, step.reading.layers, step.reading.unread)
 

@@ -31,9 +31,11 @@ from steprnn.runtime.spec import NEXT, StepSpec
 
 from ..formats.frozen import Edit, freeze
 from ..step.contract import Step
+from .scales import scale_of
 
 LEAST_CHAIN = 16  # time steps of a chain, however chaotic
 MOVED = 3  # runs of the oracle whose states are moved
+BEYOND = 10.0  # times the size that a signal has in use
 AT_ONCE = 256  # rows of single steps
 MOST_SINGLES = 2**24  # numbers in the results of all single steps
 
@@ -243,8 +245,8 @@ class Oracle:
         tokens = (f"the token {t} in {called[i % len(places)]}" for i, t in enumerate(every.tolist()))
         return replace(single, rows=(*called, *tokens))
 
-    def saturated(self, reached: Reference, rows: int = 64) -> Reference:
-        """One step from states at the ends of a run: every element at plus or minus the largest reached.
+    def saturated(self, reached: Reference, times: float = 1.0, rows: int = 64) -> Reference:
+        """One step from states at the ends of a run, or so many times that: plus or minus the largest.
 
         A unit is TensorFlow's error there or in the run, whichever is larger: a large c magnifies the
         last digit of a gate, and which engine rounds it the other way is chance.
@@ -254,7 +256,7 @@ class Oracle:
         for t in self.step.spec.states:
             largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
             signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
-            state[t.name] = (signs * largest).astype(np.float32)
+            state[t.name] = (times * signs * largest).astype(np.float32)
         there, _, _ = self._compared(input_run(self.step, 1, rows), state)
         return replace(there, units={n: np.maximum(u, reached.units[n]) for n, u in there.units.items()})
 
@@ -321,21 +323,21 @@ def begun(start: Runner, inputs: Arrays) -> Arrays:
     return {name: array.copy() for name, array in start.outputs.items()}
 
 
-def input_run(step: Step, steps: int, batch: int, seed: int = 0) -> Arrays:
+def input_run(step: Step, steps: int, batch: int, seed: int = 0, beyond: float = 1.0) -> Arrays:
     """Inputs of the step and its start, `[steps, batch, ...]`, drawn anew.
 
-    Uniform tokens, or a standard normal signal, of which a third of the time steps are masked where the model
-    masks any.
+    Uniform tokens, or a normal signal of the size that its first layers are made for, so many times `beyond`
+    it; of which a third of the time steps are masked where the model masks any.
     """
     generator = np.random.default_rng(seed)
-    inputs = {
-        t.name: (
-            generator.integers(0, t.tokens or 2, (steps, batch, *t.shape), np.int32)
-            if t.dtype == "int32"
-            else generator.standard_normal((steps, batch, *t.shape)).astype(np.float32)
-        )
-        for t in step.taken
-    }
+    inputs: Arrays = {}
+    for t in step.taken:
+        shape, scale = (steps, batch, *t.shape), scale_of(step, t)
+        if t.dtype == "int32":
+            least, most = (0, t.tokens - 1) if t.tokens else scale.integers
+            inputs[t.name] = generator.integers(least, most, shape, np.int32, endpoint=True)
+        else:
+            inputs[t.name] = scale.drawn(generator.standard_normal(shape), beyond)
     for t in step.taken:
         if step.mask_value is not None and t.dtype != "int32" and not t.static:
             inputs[t.name][generator.random((steps, batch)) < 1 / 3] = step.mask_value

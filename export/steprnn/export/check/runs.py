@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ from steprnn.runtime.parity.reference import Arrays, Reference
 from ..step.contract import Step
 from .audit import Weight, weights_of
 from .mistakes import mutated
-from .reference import Oracle, constant, input_run, own_text
+from .reference import BEYOND, Oracle, constant, input_run, own_text
 
 STEPS, SEEDS = 1024, 8
+LONG, LONG_SEEDS = 10_240, 2
 GREEDY_STEPS, PROMPT = 256, 4
+SATURATED = {"saturated states": 1.0, "states of twice that": 2.0}  # times the largest reached
 Say = Callable[[str], None]
 
 
@@ -31,7 +33,7 @@ class Runs:
     """What all candidates of a model are judged against, made once."""
 
     chained: dict[str, Reference]  # kind of input -> run of all seeds; the first is the one in use
-    saturated: Reference | None  # None where the model is not finite there
+    saturated: dict[str, Reference]  # by what they are called; those where the model is finite
     greedy: Greedy | None
     graphs: dict[Mistake, Arrays] = field(default_factory=dict)  # with a mistake in their weights: results
     weights: list[Weight] = field(default_factory=list)  # the model's own
@@ -51,16 +53,26 @@ def reference_runs(
     steps: int = STEPS,
     seeds: int = SEEDS,
     kinds: int | None = None,
+    given: dict[str, Arrays] | None = None,
+    long: bool = False,
     say: Say = lambda line: None,
 ) -> Runs:
     """The oracle's runs: `seeds` streams of `steps` steps of each kind of input, or of the first `kinds`.
 
-    `say` is told each as it is made. Raises `UsageError` where there is a text and no vocabulary for it, or
-    too little of it.
+    Inputs that are `given`, `[steps, rows, ...]` by name, by what they are called, come first and are the
+    ones in use; `long` adds LONG steps of what is in use otherwise. `say` is told each as it is made. Raises
+    `UsageError` where there is a text and no vocabulary for it, or too little of it.
     """
     oracle = Oracle(step)
     chained: dict[str, Reference] = {}
-    for kind, inputs, tensorflow in islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds):
+    made = islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds)
+    longer = islice(_inputs(oracle, text, vocabulary, LONG, LONG_SEEDS), 1 if long else 0)
+    every = chain(
+        ((kind, inputs, None) for kind, inputs in (given or {}).items()),
+        made,
+        ((f"{kind}, long", inputs, tensorflow) for kind, inputs, tensorflow in longer),
+    )
+    for kind, inputs, tensorflow in every:
         try:
             chained[kind] = oracle.run(constant(step, inputs), tensorflow=tensorflow)
         except ExportError as error:
@@ -75,11 +87,12 @@ def reference_runs(
         (tokens,) = main.inputs.values()
         greedy = oracle.greedy(tokens[:PROMPT].astype(np.int32), GREEDY_STEPS)
         say("reference, greedy")
-    try:
-        saturated = oracle.saturated(main)
-    except ExportError as error:
-        saturated = None
-        say(f"no reference from saturated states: {error}")
+    saturated: dict[str, Reference] = {}
+    for called, times in SATURATED.items():
+        try:
+            saturated[called] = oracle.saturated(main, times)
+        except ExportError as error:
+            say(f"no reference from {called}: {error}")
     return Runs(chained, saturated, greedy, mutated(step, main), weights_of(step), step)
 
 
@@ -99,6 +112,8 @@ def _inputs(
     yield "uniform tokens" if step.spec.stepped[0].tokens else "noise", uniform, None
     one = {n: np.broadcast_to(a[:1], a.shape).copy() for n, a in uniform.items()}
     yield "one token repeated" if step.spec.stepped[0].tokens else "a constant signal", one, None
+    if any(t.dtype != "int32" for t in step.spec.stepped):
+        yield f"{BEYOND:.0f} times the noise", input_run(step, steps, seeds, beyond=BEYOND), None
     if not step.spec.stepped[0].tokens:
         yield "silence", {n: np.zeros_like(a) for n, a in uniform.items()}, None
         yield "steps", {n: np.repeat(a[::64], 64, axis=0)[:steps] for n, a in uniform.items()}, None

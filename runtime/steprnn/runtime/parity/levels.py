@@ -137,9 +137,15 @@ def _strange_results(candidate: Candidate) -> list[str]:
     return problems
 
 
-def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: str = "") -> Finding:
-    """The whole run, each seed fed with the candidate's own states."""
-    results = run_chained(candidate, engine.runner, reference)
+def chained(
+    candidate: Candidate,
+    engine: Engine,
+    reference: Reference,
+    kind: str = "",
+    ran: Callable[[], Arrays] | None = None,
+) -> Finding:
+    """The whole run, each seed fed with the candidate's own states; `ran` gives it where there is one."""
+    results = ran() if ran else run_chained(candidate, engine.runner, reference)
     seeds = [f"seed {r}" for r in range(reference.batch)]
     found = judge(Level.CHAINED, candidate, reference, results, seeds, kind)
     if not reference.of:
@@ -147,10 +153,8 @@ def chained(candidate: Candidate, engine: Engine, reference: Reference, kind: st
     return replace(found, summary=f"{found.summary}, chaotic from step {reference.steps} of {reference.of}")
 
 
-def one_step(
-    candidate: Candidate, engine: Engine, reference: Reference, saturated: Reference | None
-) -> Finding:
-    """Single steps: from the beginning, from states reached all along a run, and from saturated ones.
+def one_step(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
+    """Single steps: from the beginning, and from states reached all along a run.
 
     Each token alone must give numbers.
     """
@@ -162,19 +166,19 @@ def one_step(
     )
     if found.passed and (failure := _strange_tokens(candidate, engine)):
         return replace(found, passed=False, failure=failure)
-    if saturated is None or not found.passed:
-        return found
-    # Where nobody goes there are limits of their own, and quantized weights must only stay finite.
-    far_candidate = replace(candidate, profile=Profile(units=candidate.profile.saturated))
-    far = judge(
-        Level.ONE_STEP,
-        far_candidate,
-        saturated,
-        run_chained(candidate, engine.runner, saturated),
-        [f"saturated state {r}" for r in range(saturated.batch)],
+    return found
+
+
+def saturated(candidate: Candidate, engine: Engine, reference: Reference, called: str) -> Finding:
+    """Single steps from states at the ends of what a run reached, or beyond, which are `called` so.
+
+    Where nobody goes there are limits of their own, and quantized weights must only stay finite.
+    """
+    far = replace(candidate, profile=Profile(units=candidate.profile.saturated))
+    rows = [f"row {r} of {called}" for r in range(reference.batch)]
+    return judge(
+        Level.ONE_STEP, far, reference, run_chained(candidate, engine.runner, reference), rows, called
     )
-    worse = max(found, far, key=lambda f: f.measures.largest if f.measures else 0.0)
-    return worse if far.passed else far
 
 
 def own_weights(candidate: Candidate, engine: Engine, own: Reference) -> Finding:

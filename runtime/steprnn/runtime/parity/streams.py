@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..engines import Engine, Tensors
 from ..spec import NEXT
 from .findings import Finding, Level
-from .levels import BATCH, Candidate, begin, judge
+from .levels import BATCH, Candidate, begin, judge, run_chained
 from .reference import Arrays, Reference, chain
 
 STEPS = 48
+TWICE = "run twice"
 
 
 def semantics(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:
@@ -47,6 +50,30 @@ def semantics(candidate: Candidate, engine: Engine, reference: Reference) -> Fin
         "ok" if not failures else "FAILED",
         "; ".join(failures),
     )
+
+
+def run_twice(candidate: Candidate, reference: Reference, first: Arrays) -> Finding:
+    """The whole run once more, on an engine that is opened anew: bit for bit what it gave `first`.
+
+    What differs and is within the limits is chance, of which so many steps tell only so much.
+    """
+    again = run_chained(candidate, candidate.open(1).runner, reference)
+    number = reference.steps * reference.batch
+    others = np.zeros((reference.steps, reference.batch), bool)
+    for name, array in first.items():
+        others |= (array != again[name]).reshape(*others.shape, -1).any(axis=-1)
+    label, count = candidate.label, int(others.sum())
+    # With 95 % confidence a chance of p a step shows in 3 / p steps.
+    figures: dict[str, Any] = {"steps": number, "differ": count, "unseen_below": 3 / number}
+    if not count:
+        return Finding(Level.SEMANTICS, label, True, "same bits", figures=figures, case=TWICE)
+    step, row = (int(i) for i in np.argwhere(others)[0])
+    words = (
+        f"of {number:,} steps {count:,} differ from the run before, the first is step {step} of seed {row}: "
+        f"it is chance, of which a run this long shows no more than 1 in {number // 3:,}; a fault of 1 in "
+        "100,000 steps needs 300,000 of them (--steps, --seeds)"
+    )
+    return Finding(Level.SEMANTICS, label, False, "chance", words, figures, case=TWICE, void=True)
 
 
 def _slice(results: Arrays, steps: slice) -> Arrays:

@@ -69,11 +69,11 @@ build/lyrics.bundle: $(VENV)/all
 	$(BIN)/steprnn train --out build/checkpoint --overwrite --quiet
 	$(BIN)/steprnn export build/checkpoint --out $@ --quantize none,float16,int8,int8-weights
 
-bench: build/lyrics.bundle ## the README's figures, tables and picture (12 minutes on a quiet machine)
+bench: build/lyrics.bundle ## the figures, tables and picture of docs/measured.md (12 minutes on a quiet machine)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/steps.py build/checkpoint build/lyrics.bundle --readme README.md
-	$(BIN)/python benchmarks/threads.py build/lyrics.bundle --readme README.md
-	$(BIN)/python benchmarks/sizes.py --readme README.md --picture docs/cost.svg
+	$(BIN)/python benchmarks/steps.py build/checkpoint build/lyrics.bundle --tables docs/measured.md
+	$(BIN)/python benchmarks/threads.py build/lyrics.bundle --tables docs/measured.md
+	$(BIN)/python benchmarks/sizes.py --tables docs/measured.md --picture docs/cost.svg
 	$(BIN)/python benchmarks/serve.py build/lyrics.bundle
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/program.py

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from cost import Cost, Size
-from readme import put
+from tables import add_argument, put
 
 from steprnn.export.formats import onnx, tflite
 from steprnn.export.inspect import inspect
@@ -99,9 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="an SVG to write")
-    parser.add_argument(
-        "--readme", metavar="FILE", type=Path, help="also write the table between its markers"
-    )
+    add_argument(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     parser.add_argument("--read", metavar="FILE", type=Path, help="print and draw figures written before")
     arguments = parser.parse_args()
@@ -122,8 +120,7 @@ def main() -> None:
     if arguments.json:
         text = json.dumps([asdict(cost) for cost in found], indent=1) + "\n"
         arguments.json.write_text(text, encoding="utf-8")
-    if arguments.readme:
-        put(arguments.readme, {"sizes": lines(found)})
+    put(arguments.tables, {"sizes": lines(found)})
     if arguments.picture:
         from picture import draw  # matplotlib, which nothing else here needs
 

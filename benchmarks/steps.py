@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):  # PyTorch's compiler; loaded after Tenso
 import tensorflow as tf
 from book import Book, Write
 from peers import PEERS
-from readme import put
+from tables import add_argument, put
 
 from steprnn.export.inspect import inspect
 from steprnn.export.source import open_source
@@ -41,6 +41,7 @@ from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.files import PARITY, PARITY_FORMAT, read_record
 from steprnn.runtime.markdown import table
+from steprnn.runtime.origin import install
 from steprnn.runtime.quiet import quiet
 
 Say = Callable[[str], None]
@@ -78,7 +79,7 @@ def contenders(
             write = make()
             found[name] = write, leaves_at(write(prompt, CHECKED), expected)
         except ImportError as error:
-            say(f"{name} is left out: {error}; run: pip install 'steprnn[bench]'")
+            say(f"{name} is left out: {error}; run: {install('bench')}")
         except Exception as error:  # torch.compile without a compiler, a peer of another version
             if name not in PEERS:
                 raise
@@ -178,7 +179,7 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("bundle", type=Path, help="exported from the checkpoint")
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    parser.add_argument("--readme", type=Path, help="also write the tables between its markers")
+    add_argument(parser)
     arguments = parser.parse_args()
     pace = QUICK if arguments.quick else FULL
     report = measure(arguments.bundle, pace, say)
@@ -188,8 +189,7 @@ def main() -> int:
         lines, wrong = compare(arguments.bundle, arguments.checkpoint, pace, talk)
     told["steps"] = lines
     print("\n\n".join("\n".join(part) for part in told.values()))
-    if arguments.readme:
-        put(arguments.readme, told)
+    put(arguments.tables, told)
     for name in wrong:
         say(f"{name} writes another text")
     return 1 if wrong else 0

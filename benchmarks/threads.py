@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from readme import put
+from tables import add_argument, put
 
 from steprnn.runtime import Model, load
 from steprnn.runtime.bench.measure import runnable
@@ -34,7 +34,7 @@ def main() -> None:
     """Measure, and print Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--readme", metavar="FILE", type=Path, help="also write the table there")
+    add_argument(parser)
     arguments = parser.parse_args()
     candidates, _ = runnable(Manifest.read(arguments.bundle))
     rows = []
@@ -49,8 +49,7 @@ def main() -> None:
         *table(["", "one thread", *(f"{n} threads" for n in THREADS[1:]), BARE, BATCH], rows),
     ]
     print("\n".join(lines))
-    if arguments.readme:
-        put(arguments.readme, {"threads": lines})
+    put(arguments.tables, {"threads": lines})
 
 
 def workloads(model: Model) -> dict[str, tuple[int, Callable[[], object]]]:

@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.markdown import table
+from steprnn.runtime.origin import install
 from steprnn.train import corpus
 from steprnn.train.model import build
 from steprnn.train.settings import Settings
@@ -171,7 +172,7 @@ def main() -> None:
         try:
             contenders[name] = make(len(vocabulary), settings, windows, start)
         except ImportError as error:
-            print(f"{name} is left out: {error}; run: pip install 'steprnn[bench]'", file=sys.stderr)
+            print(f"{name} is left out: {error}; run: {install('bench')}", file=sys.stderr)
 
     results = []
     for name, seconds, reached in take_turns(contenders, epochs, arguments.goal):

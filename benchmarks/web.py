@@ -21,10 +21,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from readme import put
+from tables import add_argument, put
 
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.markdown import table
+from steprnn.runtime.origin import install
 from steprnn.runtime.package import web
 
 VISITS, TIMES, LENGTH = 4, 5, 1500  # characters of a text
@@ -63,7 +64,7 @@ def main() -> None:
     """Measure, and print Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--readme", metavar="FILE", type=Path, help="also write the table there")
+    add_argument(parser)
     arguments = parser.parse_args()
     variants = [a.variant for a in Manifest.read(arguments.bundle).artefacts if a.format == "onnx"]
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
@@ -81,8 +82,7 @@ def main() -> None:
                 seen[variant].append(found)
         lines = table(HEAD, [row(variant, pages[variant], seen[variant]) for variant in variants])
     print("\n".join(lines))
-    if arguments.readme:
-        put(arguments.readme, {"web": lines})
+    put(arguments.tables, {"web": lines})
 
 
 def row(variant: str, page: Path, seen: list[dict[str, float]]) -> list[str]:
@@ -109,7 +109,7 @@ def chromium() -> Iterator[Any]:
     try:
         from selenium import webdriver
     except ImportError:
-        raise SystemExit("selenium is not installed; run: pip install 'steprnn[dev]'") from None
+        raise SystemExit(f"selenium is not installed; run: {install('dev')}") from None
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:

@@ -1,6 +1,6 @@
 """The command line: text on stdout, everything else on stderr, and one line for whatever goes wrong.
 
-Run as a script, this file brings the `--help` texts in README.md up to date.
+Run as a script, this file brings the `--help` texts in docs/commands.md up to date.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import pytest
 from steprnn.runtime import BundleError, Model, cli
 from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.commands import demo
+from steprnn.runtime.origin import install, upgrade
 
 COMMANDS = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")
 ENGINES = ("onnxruntime", "ai_edge_litert")
-README = Path(__file__).parents[1] / "README.md"
+COMMANDS_PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 BLOCK = re.compile(r"(<!-- help: (\w+) -->\n```text\n)(.*?)(```\n<!-- /help -->)", re.DOTALL)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,25 +77,25 @@ def test_help_works_without_any_extra(steprnn: Run, without: Callable[..., dict[
 @pytest.mark.parametrize(
     ("argv", "gone", "words"),
     [
-        (["train"], ("tensorflow",), "tensorflow is not installed; run: pip install 'steprnn[train]'"),
-        (["train"], ("matplotlib",), "matplotlib is not installed; run: pip install 'steprnn[train]'"),
+        (["train"], ("tensorflow",), f"tensorflow is not installed; run: {install('train')}"),
+        (["train"], ("matplotlib",), f"matplotlib is not installed; run: {install('train')}"),
         (
             ["export", "c", "--out", "b"],
             ("tf2onnx",),
-            "tf2onnx is not installed; run: pip install 'steprnn[export]'",
+            f"tf2onnx is not installed; run: {install('export')}",
         ),
-        (["demo"], ("tensorflow",), "tensorflow is not installed; run: pip install 'steprnn[all]'"),
-        (["serve", "BUNDLE"], ("uvicorn",), "uvicorn is not installed; run: pip install 'steprnn[serve]'"),
-        (["check", "BUNDLE"], ENGINES, "an engine is not installed; run: pip install 'steprnn[onnx]'"),
+        (["demo"], ("tensorflow",), f"tensorflow is not installed; run: {install('all')}"),
+        (["serve", "BUNDLE"], ("uvicorn",), f"uvicorn is not installed; run: {install('serve')}"),
+        (["check", "BUNDLE"], ENGINES, f"an engine is not installed; run: {install('onnx')}"),
         (
             ["generate", "BUNDLE", "-p", "分"],
             ENGINES,
-            "the engine 'litert' is not installed; run: pip install 'steprnn[litert]'",
+            f"the engine 'litert' is not installed; run: {install('litert')}",
         ),
         (
             ["generate", "BUNDLE", "-p", "分", "--engine", "onnx"],
             ("onnxruntime",),
-            "the engine 'onnx' is not installed; run: pip install 'steprnn[onnx]'",
+            f"the engine 'onnx' is not installed; run: {install('onnx')}",
         ),
     ],
 )
@@ -362,7 +363,7 @@ def flip(data: bytes) -> bytes:
         (damage("manifest.json", lambda data: data[:100]), "FOLDER/manifest.json is not JSON ("),
         (
             damage("manifest.json", lambda data: data.replace(b'"version": 1', b'"version": 3')),
-            "FOLDER/manifest.json has format version 3 and this steprnn reads 1 and 2; run: pip install",
+            f"FOLDER/manifest.json has format version 3 and this steprnn reads 1 and 2; {upgrade()}",
         ),
         (
             shutil.rmtree,
@@ -475,7 +476,7 @@ def broken(checkpoint: Path, tmp_path: Path) -> Path:
         (
             damage("training.json", lambda data: data.replace(b'"version": 1', b'"version": 2')),
             1,
-            "FOLDER/training.json has format version 2 and this steprnn reads 1; run: pip install --upgrade",
+            f"FOLDER/training.json has format version 2 and this steprnn reads 1; {upgrade()}",
         ),
         (
             damage("vocabulary.json", lambda data: None),
@@ -590,7 +591,7 @@ def test_the_table_of_demo_reads_the_record_of_parity(tiny_copy: Path) -> None:
         demo.summary(tiny_copy)
 
 
-# README
+# docs/commands.md
 
 
 def help_of(command: str) -> str:
@@ -602,13 +603,15 @@ def help_of(command: str) -> str:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse lays its help out otherwise from 3.13 on")
-def test_help_in_the_readme_is_what_the_command_prints() -> None:
-    blocks = {command: text for _, command, text, _ in BLOCK.findall(README.read_text(encoding="utf-8"))}
-    assert "generate" in blocks, "README.md has no block <!-- help: generate -->"
+def test_help_in_the_page_is_what_the_command_prints() -> None:
+    blocks = {
+        command: text for _, command, text, _ in BLOCK.findall(COMMANDS_PAGE.read_text(encoding="utf-8"))
+    }
+    assert set(blocks) == set(COMMANDS), "each has a block <!-- help: COMMAND --> in docs/commands.md"
     for command, text in blocks.items():
         assert text == help_of(command), f"run: python tests/test_commands.py ({command})"
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    README.write_text(BLOCK.sub(lambda m: f"{m[1]}{help_of(m[2])}{m[4]}", text), encoding="utf-8")
+    text = COMMANDS_PAGE.read_text(encoding="utf-8")
+    COMMANDS_PAGE.write_text(BLOCK.sub(lambda m: f"{m[1]}{help_of(m[2])}{m[4]}", text), encoding="utf-8")

@@ -15,6 +15,12 @@ PATH = re.compile(
 )
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 LONGEST = 350  # lines
+READMES = ("README.md", "README.zh-CN.md")
+LONGEST_README = 170  # lines: what a stranger reads in three minutes
+# What a reader copies: code blocks, and commands that stand in a table. Comments are in the page's language.
+BLOCK = re.compile(r"^```\w+\n.*?^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"`((?:steprnn|make|pip) [^`]+)`")
+COMMENT = re.compile(r" *#.*$", re.MULTILINE)
 
 
 def named(text: str) -> set[str]:
@@ -41,6 +47,39 @@ def test_the_paths_of_a_document_are_found() -> None:
         "export/steprnn/export/formats/",
         "docs/parity.md",
     }
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_a_readme_is_read_in_three_minutes(name: str) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+
+
+def blocks(text: str) -> list[str]:
+    """The code of a document, in order, without comments."""
+    return [COMMENT.sub("", block) for block in BLOCK.findall(text)]
+
+
+def tables(text: str) -> list[str]:
+    """Its measured tables."""
+    return re.findall(r"<!-- table: .*?<!-- /table -->", text, re.DOTALL)
+
+
+def test_both_readmes_have_the_same_commands_and_figures() -> None:
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    assert len(blocks(english)) > 5
+    assert blocks(chinese) == blocks(english)
+    assert COMMAND.findall(chinese) == COMMAND.findall(english) != []
+    assert tables(chinese) == tables(english) != []
+    figures = re.compile(r"[\d.,]*\d (?:[MG]B)\b")
+    assert figures.findall(chinese) == figures.findall(english) != []
+
+
+@pytest.mark.parametrize("page", ["flow", "training", "embedding"])
+def test_chinese_pages_have_the_code_of_the_english(page: str) -> None:
+    english, chinese = (
+        (ROOT / "docs" / folder / f"{page}.md").read_text(encoding="utf-8") for folder in ("", "zh")
+    )
+    assert blocks(chinese) == blocks(english) != []
 
 
 def test_no_module_is_longer_than_one_reads_at_once() -> None:

@@ -21,6 +21,7 @@ from steprnn.runtime import BundleError, Model, cli, load
 from steprnn.runtime.bundle import installed
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.origin import install
 from steprnn.runtime.package import wheel as wheel_package
 
 ROOT = Path(__file__).parents[1]
@@ -272,7 +273,7 @@ def test_flags_that_cannot_be_meant(refusal: Callable[..., str], argv: list[str]
 def test_without_the_builder(refusal: Callable[..., str], gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, gone, None)
     said = refusal("wheel", *NAMED)
-    assert said == f"{gone}, which builds wheels, is not installed; run: pip install 'steprnn[package]'"
+    assert said == f"{gone}, which builds wheels, is not installed; run: {install('package')}"
 
 
 # installed models

@@ -14,7 +14,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 # What the words around the blocks imply.
 BEFORE = {
-    "README.md": "import numpy as np\n\nframe = np.zeros((1, 576), np.float32)\n",
+    "README.md": "",
+    "docs/foreign.md": "import numpy as np\n\nframe = np.zeros((1, 576), np.float32)\n",
     "docs/embedding.md": "",
 }
 
@@ -99,7 +100,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return {name: [line for line in lines if line.startswith(f"{name}.py:")] for name in texts}
 
 
-@pytest.mark.parametrize("name", ["readme", "embedding", "right"])
+@pytest.mark.parametrize("name", ["readme", "foreign", "embedding", "right"])
 def test_what_a_reader_copies_passes(said: dict[str, list[str]], name: str) -> None:
     assert said[name] == []
 

@@ -12,6 +12,7 @@ import pytest
 from steprnn.runtime import BundleError, MissingExtra, UsageError, engines
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Engine, Runner, open_engine
+from steprnn.runtime.origin import install
 from steprnn.runtime.parity.reference import chain
 
 FILES = {("litert", "float32"): "step.tflite", ("onnx", "float32"): "step.onnx"}
@@ -161,7 +162,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(tiny: Path, monkeypatch
     assert engines.installed() == ["litert", "native"]
     with pytest.raises(MissingExtra) as raised:
         open_engine("onnx", tiny / "step.onnx", Manifest.read(tiny).step)
-    assert str(raised.value) == "the engine 'onnx' is not installed; run: pip install 'steprnn[onnx]'"
+    assert str(raised.value) == f"the engine 'onnx' is not installed; run: {install('onnx')}"
 
 
 @pytest.mark.parametrize(("name", "other"), [("litert", "step.onnx"), ("onnx", "step.tflite")])

@@ -35,6 +35,7 @@ from steprnn.runtime.commands import serve
 from steprnn.runtime.engines import ENGINES
 from steprnn.runtime.loading import choose
 from steprnn.runtime.options import Filters
+from steprnn.runtime.origin import install
 from steprnn.runtime.package.ort import engine_files
 from steprnn.runtime.sampling import Sampler
 
@@ -287,7 +288,7 @@ def test_auto_is_the_most_exact_graph_of_an_engine_that_can_be_had(
                 with pytest.raises(MissingExtra if fit else UsageError) as raised:
                     choose(manifest, engine, "auto")
                 assert str(raised.value) == (
-                    f"the engine '{gone}' is not installed; run: pip install 'steprnn[{gone}]'"
+                    f"the engine '{gone}' is not installed; run: {install(gone)}"
                     if fit
                     else "the bundle has no float32 or float16 or int8-weights or int8 graph for engine "
                     f"{engine}; it holds {', '.join(a.name for a in held)}"
@@ -396,4 +397,4 @@ def test_auto_takes_the_engine_that_is_installed(
     assert load(tiny).engine == left
     with pytest.raises(MissingExtra) as raised:
         load(tiny, engine=gone)
-    assert str(raised.value) == f"the engine '{gone}' is not installed; run: pip install 'steprnn[{gone}]'"
+    assert str(raised.value) == f"the engine '{gone}' is not installed; run: {install(gone)}"

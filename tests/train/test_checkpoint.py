@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from steprnn.runtime.errors import CheckpointError
+from steprnn.runtime.origin import upgrade
 from steprnn.train.checkpoint import Training, enter
 from steprnn.train.corpus import Corpus
 from steprnn.train.settings import Settings
@@ -36,7 +37,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         ("[]", "is not of a checkpoint"),
         (
             '{"format": "steprnn.checkpoint", "version": 2}',
-            "has format version 2 and this steprnn reads 1; run: pip install --upgrade steprnn",
+            f"has format version 2 and this steprnn reads 1; {upgrade()}",
         ),
         ('{"format": "steprnn.checkpoint", "version": 1}', r"is damaged \(.*corpus.*train again"),
     ],

@@ -36,7 +36,9 @@ class MissingExtra(UsageError):  # noqa: N818 (it reads as what it says)
     """A package is not installed; the message holds the `pip install` line."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; run: pip install 'steprnn[{extra}]'")
+        from .origin import install  # it reads what pip recorded, which takes longer than an import
+
+        super().__init__(f"{what} is not installed; run: {install(extra)}")
 
 
 class UnknownToken(UsageError):  # noqa: N818

@@ -73,9 +73,11 @@ def read_record(path: Place, format: Format, error: type[SteprnnError], fix: str
     version = record.pop("version", None)
     known = range(1, format.version + 1)
     if type(version) is not int or version not in known:
+        from .origin import upgrade  # as slow as the rest, and only a newer file needs it
+
         raise error(
             f"{path} has format version {version!r} and this steprnn reads {' and '.join(map(str, known))}; "
-            "run: pip install --upgrade steprnn"
+            f"{upgrade()}"
         )
     return record
 

@@ -21,6 +21,7 @@ from steprnn.export.formats import saved_model
 from steprnn.export.inspect import Hazard, Inspection, inspect
 from steprnn.export.step.derive import derive
 from steprnn.runtime import BundleError, CheckpointError, UsageError, load
+from steprnn.runtime.origin import install
 from steprnn.runtime.pairing import Declared
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -625,12 +626,12 @@ def test_a_bundle_with_the_runtime_alone(
     assert (result.returncode, result.stderr) == (0, "")
     assert "states     h  float32  [batch, 8]  -> next_h  the manifest\n" in result.stdout
     assert (
-        "load takes none of them: the engine 'litert' is not installed; run: pip install 'steprnn[litert]'"
+        f"load takes none of them: the engine 'litert' is not installed; run: {install('litert')}"
         in result.stdout
     )
     assert (
         f"onnx-float32 was not read: onnx, which reads {tiny / 'step.onnx'}, is not installed; "
-        "run: pip install 'steprnn[export]'" in result.stdout
+        f"run: {install('export')}" in result.stdout
     )
 
 
@@ -641,7 +642,7 @@ def test_a_graph_without_what_reads_it(
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         f"steprnn: ai_edge_litert, which reads {tiny / 'step.tflite'}, is not installed; "
-        "run: pip install 'steprnn[litert]'\n"
+        f"run: {install('litert')}\n"
     )
 
 

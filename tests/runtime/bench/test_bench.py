@@ -21,6 +21,7 @@ from steprnn.runtime.bench.process import peak_bytes
 from steprnn.runtime.bench.rounds import Spread, time_rounds
 from steprnn.runtime.bench.tables import markdown
 from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.origin import install
 
 BRIEF = Pace(rounds=2, seconds=0.0005, processes=1)
 EVERYTHING = [("litert", "float32"), ("onnx", "float32"), ("litert", "int8"), ("onnx", "int8")]
@@ -93,7 +94,7 @@ def test_what_does_not_run_here_is_left_out_and_told(
     monkeypatch.setattr("steprnn.runtime.engines.installed", lambda: ["onnx"])
     report = measure(tiny_copy, BRIEF)
     assert {row["engine"] for row in report.rows} == {"onnx"}
-    assert report.left_out[0] == "tflite-float32 needs: pip install 'steprnn[litert]'"
+    assert report.left_out[0] == f"tflite-float32 needs: {install('litert')}"
     edit_manifest(tiny_copy, lambda record: record.update(artefacts=record["artefacts"][:1]))
     with pytest.raises(UsageError, match=r"^nothing to measure: tflite-float32 needs: pip install"):
         measure(tiny_copy, BRIEF)

@@ -14,6 +14,7 @@ import pytest
 from steprnn.runtime import BundleError, load
 from steprnn.runtime.bundle.manifest import FileRecord, Manifest
 from steprnn.runtime.files import INITIAL, MANIFEST
+from steprnn.runtime.origin import upgrade
 
 Edit = Callable[..., None]
 HOSTILE = json.loads((Path(__file__).parents[2] / "hostile_names.json").read_text(encoding="utf-8"))
@@ -140,8 +141,7 @@ def test_a_graph_that_the_engine_refuses(
 def test_another_format_version(tiny_copy: Path, edit_manifest: Edit, version: object) -> None:
     edit_manifest(tiny_copy, lambda record: record.update(version=version))
     assert refusal(tiny_copy) == (
-        f"{tiny_copy / MANIFEST} has format version {version!r} and this steprnn reads 1 and 2; "
-        "run: pip install --upgrade steprnn"
+        f"{tiny_copy / MANIFEST} has format version {version!r} and this steprnn reads 1 and 2; {upgrade()}"
     )
 
 

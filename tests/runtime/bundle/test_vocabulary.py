@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steprnn.runtime import BundleError, UnknownToken, UsageError, Vocabulary
+from steprnn.runtime.origin import upgrade
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
@@ -86,7 +87,7 @@ GOOD = {"format": "steprnn.vocabulary", "version": 1, "unit": "character", "toke
         (json.dumps(GOOD | {"format": "other"}), "is not a vocabulary"),
         (
             json.dumps(GOOD | {"version": 2}),
-            "has format version 2 and this steprnn reads 1; run: pip install --upgrade steprnn",
+            f"has format version 2 and this steprnn reads 1; {upgrade()}",
         ),
         (json.dumps(GOOD | {"tokens": []}), "tokens must be a list of characters"),
         (json.dumps(GOOD | {"tokens": ["分", 3]}), "tokens must be a list of characters"),

@@ -17,6 +17,7 @@ from ..bundle.manifest import Artefact, Manifest
 from ..errors import BundleError, UsageError
 from ..files import MANIFEST
 from ..loading import load
+from ..origin import install
 from . import process
 from .machine import Machine, pinned, read_seconds
 from .report import Report
@@ -83,7 +84,7 @@ def runnable(manifest: Manifest) -> tuple[dict[str, tuple[str, Artefact]], list[
         if engine is None:
             left_out.append(f"{artefact.name} runs in TensorFlow")
         elif engine not in installed:
-            left_out.append(f"{artefact.name} needs: pip install 'steprnn[{engine}]'")
+            left_out.append(f"{artefact.name} needs: {install(engine)}")
         else:
             candidates[f"{engine} {artefact.variant}"] = engine, artefact
     return candidates, left_out

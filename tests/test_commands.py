@@ -118,8 +118,8 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(
     ("argv", "words"),
     [
         (
-            ["generate", "b"],
-            "the following arguments are required: -p/--prompt; `steprnn generate --help` tells",
+            ["generate", "b", "-p", "分", "-f", "b.txt"],
+            "argument -f/--file: not allowed with argument -p/--prompt; `steprnn generate --help` tells",
         ),
         (["generate", "b", "-p", "分", "-n", "ten"], "argument -n/--n-predict: invalid int value: 'ten'"),
         (["generate", "b", "-p", "分", "--variant", "int4"], "argument --variant: invalid choice: 'int4'"),
@@ -179,6 +179,141 @@ def test_text_is_all_there_is_on_stdout(steprnn: Run, tiny: Path, models: dict[s
     assert result.returncode == 0
     assert result.stdout == expected + "\n"
     assert re.fullmatch(r"greedy, litert float32, 30 characters in \d+\.\d ms\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("shown", "others"),
+    [
+        ("-n 7", ["--predict 7", "--max-tokens 7", "--max_tokens 7", "--max-new-tokens 7", "--n_predict 7"]),
+        ("--temp 0.5", ["--temperature 0.5"]),
+        ("--top-k 3", ["--top_k 3"]),
+        ("--top-p 0.5", ["--top_p 0.5"]),
+        ("--min-p 0.5", ["--min_p 0.5"]),
+        ("--repeat-penalty 2", ["--repeat_penalty 2", "--repetition-penalty 2", "--repetition_penalty 2"]),
+        ("--repeat-last-n 3", ["--repeat_last_n 3"]),
+        ("--seed 7", ["-s 7"]),
+        ("--count 2", ["--n 2"]),
+        ("--threads 2", ["-t 2"]),
+    ],
+)
+def test_flags_have_the_names_of_other_programs_too(shown: str, others: list[str]) -> None:
+    def parsed(flags: str) -> dict[str, Any]:
+        return vars(cli.parser(["generate"]).parse_args(["generate", "b", "-p", "分", *flags.split()]))
+
+    assert parsed(shown) != parsed("")
+    for flags in others:
+        assert parsed(flags) == parsed(shown)
+        assert flags.split()[0] not in re.findall(r"(?<=\s)-[\w-]+", help_of("generate"))
+
+
+def test_flags_of_serve_have_the_names_of_other_servers_too() -> None:
+    def parsed(*flags: str) -> dict[str, Any]:
+        return vars(cli.parser(["serve"]).parse_args(["serve", "b", *flags]))
+
+    for flag in ("-a", "--alias", "--served-model-name"):
+        assert parsed(flag, "it") == parsed("--name", "it") != parsed()
+    for flag in ("-np", "--parallel"):
+        assert parsed(flag, "3") == parsed("--batch", "3") != parsed()
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        ([], "分开\n"),
+        (["-f", "-"], "分开"),
+        (["-f", "FILE"], "分开\r\n"),
+        (["--file", "FILE"], "\ufeff分开\n"),
+    ],
+)
+def test_a_prompt_from_a_file_or_a_pipe(
+    steprnn: Run, tiny: Path, tmp_path: Path, flags: list[str], given: str
+) -> None:
+    (tmp_path / "prompt.txt").write_bytes(given.encode())
+    flags = [str(tmp_path / "prompt.txt") if flag == "FILE" else flag for flag in flags]
+    result = steprnn("generate", tiny, *flags, "-n", 5, input="" if "FILE" in flags else given)
+    assert (result.returncode, result.stdout) == (0, "分开 云不走月\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "FILE does not exist; expected a UTF-8 file with the prompt"),
+        (b"", "FILE is empty; expected a prompt: -p TEXT, -f FILE or text on stdin"),
+        ("分开".encode("gbk"), "FILE is not UTF-8 ("),
+    ],
+)
+def test_a_prompt_that_cannot_be_read(
+    refusal: Callable[..., str], tiny: Path, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "prompt.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert refusal(2, "generate", tiny, "-f", path).startswith(words.replace("FILE", str(path), 1))
+
+
+def test_nothing_on_stdin_is_told(steprnn: Run, tiny: Path) -> None:
+    result = steprnn("generate", tiny, input="")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert told(result.stderr) == "stdin is empty; expected a prompt: -p TEXT, -f FILE or text on stdin"
+
+
+def test_nobody_is_waited_for_at_a_keyboard(steprnn: Run, tiny: Path) -> None:
+    pty = pytest.importorskip("pty")
+    keyboard, terminal = pty.openpty()
+    result = steprnn("generate", tiny, stdin=terminal)
+    os.close(keyboard)
+    os.close(terminal)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert told(result.stderr) == "the prompt is missing; give it with -p TEXT, -f FILE or on stdin"
+
+
+@pytest.mark.parametrize("name", ["model.keras", "old.h5"])
+def test_a_keras_file_is_told_the_way_to_a_bundle(
+    refusal: Callable[..., str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"")
+    stem = name.partition(".")[0]
+    way = f"steprnn export {tmp_path / name} --out {tmp_path / stem}.bundle"
+    assert (
+        refusal(1, "generate", tmp_path / name, "-p", "分")
+        == f"{tmp_path / name} is a Keras model; run: {way}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("steprnn gen", ["generate"]),
+        ("steprnn generate b --repeat-", ["--repeat-last-n", "--repeat-penalty"]),
+        ("steprnn generate b --engine l", ["litert"]),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(
+    steprnn: Run, tmp_path: Path, line: str, expected: list[str]
+) -> None:
+    pytest.importorskip("argcomplete")
+    out = tmp_path / "completions"
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(out),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    result = steprnn(environment=os.environ | asked)
+    assert result.returncode == 0, result.stderr
+    assert sorted(word.strip() for word in out.read_text().split("\n")) == expected
+
+
+def test_engines_do_not_greet(tiny: Path) -> None:
+    """Nor where a program of somebody's own loads a model; what else is written then comes through."""
+    code = (
+        "import os\nfrom steprnn.runtime import load\nfrom steprnn.runtime.quiet import without_lines\n"
+        f"for engine in ('litert', 'onnx'): load({str(tiny)!r}, engine=engine)\n"
+        "with without_lines(b'INFO: '): os.write(2, b'INFO: a\\nb\\nINFO: c\\n')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert (result.stdout, result.stderr) == ("", "b\n")
 
 
 @pytest.mark.parametrize("engine", ["litert", "onnx"])

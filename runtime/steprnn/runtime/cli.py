@@ -36,7 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     before = _end_at_sigterm()
     try:
-        arguments = _parser(argv).parse_args(argv)
+        found = parser(argv)
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line may go on
+            from argcomplete import autocomplete
+
+            autocomplete(found)
+        arguments = found.parse_args(argv)
         for module, extra in arguments.needs.items():
             if importlib.util.find_spec(module) is None:
                 raise MissingExtra(module, extra)
@@ -80,16 +85,17 @@ def _end_at_sigterm() -> signal.Handlers | Callable[[int, FrameType | None], obj
     return signal.signal(signal.SIGTERM, end)
 
 
-def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser(argv: list[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, or of the one that `argv` names."""
+    whole = _Parser(
         prog="steprnn",
         description="Turn a trained Keras recurrent model into a verified single step, and run it.",
         epilog="`steprnn COMMAND --help` has the flags and an example.",
     )
-    parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
+    whole.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
     found = _commands(argv[0])
     names = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = [argv[0]] if argv[0] in found else names  # import only the one that runs
     for name in asked:
         module: Command = importlib.import_module(found[name])
@@ -102,7 +108,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, needs=module.NEEDS)
-    return parser
+    return whole
 
 
 def _commands(asked: str) -> dict[str, str]:

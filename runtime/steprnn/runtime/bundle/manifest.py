@@ -153,8 +153,13 @@ class Manifest:
         """Read manifest.json; raises `BundleError` where it is missing, damaged or of a newer version."""
         path = folder / MANIFEST
         if not path.is_file():
-            if (folder / TRAINING).is_file():
-                raise BundleError(f"{folder} is a checkpoint; run: steprnn export {folder} --out BUNDLE")
+            keras = str(folder).endswith((".keras", ".h5")) and folder.is_file()
+            if keras or (folder / TRAINING).is_file():
+                out = str(folder)
+                for ending in (".checkpoint", ".keras", ".h5"):
+                    out = out.removesuffix(ending)
+                what = "Keras model" if keras else "checkpoint"
+                raise BundleError(f"{folder} is a {what}; run: steprnn export {folder} --out {out}.bundle")
             what = "is not a folder" if not folder.is_dir() else f"holds no {MANIFEST}"
             raise BundleError(
                 f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"

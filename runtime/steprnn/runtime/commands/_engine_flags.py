@@ -9,6 +9,7 @@ from ..engines import ENGINES
 from ..loading import load
 from ..model import Model
 from ..quiet import quiet
+from ._aliases import alias
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
@@ -20,7 +21,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         default="auto",
         help="which weights; auto is the most exact in the bundle",
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
+    threads = parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads within a step")
+    alias(threads, "-t", of=parser)
 
 
 def load_model(arguments: argparse.Namespace) -> Model:

@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 from ..errors import UsageError
 from ..options import Options
 from . import _engine_flags
+from ._aliases import alias
 
 HELP = "write text that follows a prompt"
 EXAMPLE = "  steprnn generate lyrics.bundle -p 分开 -n 50 --temp 0.8 --seed 7"
@@ -17,49 +19,101 @@ NEEDS: dict[str, str] = {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command, named as llama.cpp names them."""
+    """The flags of the command, named as llama.cpp names them; other spellings are taken too."""
     parser.add_argument("bundle", help="a bundle: a folder, a .zip or an installed model")
-    parser.add_argument("-p", "--prompt", required=True, help="how the text begins")
-    parser.add_argument("-n", "--n-predict", type=int, default=50, metavar="N", help="characters to write")
-    parser.add_argument("--temp", type=float, default=0.0, help="temperature; 0 takes the likeliest (greedy)")
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="N", help="draw from the N likeliest; 0 is off"
+    begins = parser.add_mutually_exclusive_group()
+    begins.add_argument("-p", "--prompt", help="how the text begins (default: what comes on stdin)")
+    begins.add_argument("-f", "--file", metavar="FILE", help="a UTF-8 file with the prompt; - is stdin")
+    _number(
+        parser,
+        "-n",
+        "--n-predict",
+        kind=int,
+        default=50,
+        text="characters to write",
+        also=("--predict", "--max-tokens", "--max_tokens", "--max-new-tokens"),
     )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest that sum to P"
+    temperature = parser.add_argument(
+        "--temp", type=float, default=0.0, help="temperature; 0 takes the likeliest (greedy)"
     )
-    parser.add_argument(
-        "--min-p", type=float, default=0.0, metavar="P", help="leave out those below P times the likeliest"
-    )
-    parser.add_argument(
+    alias(temperature, "--temperature", of=parser)
+    _number(parser, "--top-k", kind=int, default=0, text="draw from the N likeliest; 0 is off")
+    _number(parser, "--top-p", metavar="P", default=1.0, text="draw from the likeliest that sum to P")
+    _number(parser, "--min-p", metavar="P", default=0.0, text="leave out those below P times the likeliest")
+    _number(
+        parser,
         "--repeat-penalty",
-        type=float,
-        default=1.0,
         metavar="X",
-        help="make recent characters less likely; 1 is off",
+        default=1.0,
+        text="make recent characters less likely; 1 is off",
+        also=("--repetition-penalty", "--repetition_penalty"),
     )
-    parser.add_argument(
-        "--repeat-last-n", type=int, default=64, metavar="N", help="how many characters are recent"
-    )
-    parser.add_argument(
+    _number(parser, "--repeat-last-n", kind=int, default=64, text="how many characters are recent")
+    seed = parser.add_argument(
         "--seed", type=int, help="makes the draw repeatable (default: a new one, told on stderr)"
     )
+    alias(seed, "-s", of=parser)
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated"
     )
-    parser.add_argument(
+    count = parser.add_argument(
         "--count", type=int, metavar="N", help="write N texts, one a line, with seeds from --seed on"
     )
+    alias(count, "--n", of=parser)
     parser.add_argument(
         "--unknown", choices=("error", "skip"), default="error", help="characters the model does not know"
     )
     _engine_flags.add_arguments(parser)
 
 
+def _number(
+    parser: argparse.ArgumentParser,
+    *flags: str,
+    default: float,
+    text: str,
+    kind: type[float] = float,
+    metavar: str = "N",
+    also: tuple[str, ...] = (),
+) -> None:
+    """A number, also by the name that it has in a request of the completions protocol."""
+    action = parser.add_argument(*flags, type=kind, default=default, metavar=metavar, help=text)
+    in_json = "--" + flags[-1].removeprefix("--").replace("-", "_")
+    alias(action, in_json, *also, of=parser)
+
+
+def read_prompt(arguments: argparse.Namespace) -> str:
+    """The prompt of `-p`, of a file, or of stdin where neither is given and nobody types there.
+
+    A line break at the end of a file ends its last line and is no part of the prompt.
+    """
+    if arguments.prompt is not None:
+        if any(
+            "\ud800" <= c <= "\udfff" for c in arguments.prompt
+        ):  # how Python keeps bytes it cannot decode
+            raise UsageError("the prompt is not UTF-8; expected UTF-8 on the command line")
+        return str(arguments.prompt)
+    if arguments.file is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("the prompt is missing; give it with -p TEXT, -f FILE or on stdin")
+    stdin = arguments.file in (None, "-")
+    name = "stdin" if stdin else arguments.file
+    try:
+        data = sys.stdin.buffer.read() if stdin else Path(arguments.file).read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 ({error}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise UsageError(f"{name} does not exist; expected a UTF-8 file with the prompt") from None
+    except IsADirectoryError:
+        raise UsageError(f"{name} is a folder; expected a UTF-8 file with the prompt") from None
+    prompt = text.replace("\r\n", "\n").removesuffix("\n")
+    if not prompt:
+        raise UsageError(f"{name} is empty; expected a prompt: -p TEXT, -f FILE or text on stdin")
+    return prompt
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Generate, and tell the seed, the engine and the speed on stderr."""
-    if any("\ud800" <= c <= "\udfff" for c in arguments.prompt):  # how Python keeps bytes it cannot decode
-        raise UsageError("the prompt is not UTF-8; expected UTF-8 on the command line")
+    prompt = read_prompt(arguments)
     model = _engine_flags.load_model(arguments)
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     options: Options = {
@@ -75,12 +129,12 @@ def run(arguments: argparse.Namespace) -> int:
     }
     started, length = time.perf_counter(), 0
     if arguments.count is not None:
-        for text in model.generate(arguments.prompt, arguments.n_predict, n=arguments.count, **options):
-            length += len(text) - len(arguments.prompt)
+        for text in model.generate(prompt, arguments.n_predict, n=arguments.count, **options):
+            length += len(text) - len(prompt)
             sys.stdout.write(text.replace("\n", " ") + "\n")
     else:
-        pieces = model.stream(arguments.prompt, arguments.n_predict, **options)
-        sys.stdout.write(arguments.prompt)
+        pieces = model.stream(prompt, arguments.n_predict, **options)
+        sys.stdout.write(prompt)
         for piece in pieces:
             length += len(piece)
             sys.stdout.write(piece)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..claims import temporary_folder
 from ..errors import UsageError
 from . import _engine_flags
+from ._aliases import alias
 
 HELP = "serve the OpenAI completions protocol"
 EXAMPLE = "  steprnn serve lyrics.bundle --port 8000"
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="a bundle: a folder, a .zip or an installed model")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port; 0 takes a free one")
-    parser.add_argument("--name", help="what clients call the model (default: the name of the bundle)")
+    name = parser.add_argument("--name", help="what clients call the model (default: the name of the bundle)")
+    alias(name, "-a", "--alias", "--served-model-name", of=parser)
     parser.add_argument("--page", action="store_true", help="also serve the web page of the model, at /")
     parser.add_argument(
         "--ort",
@@ -44,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="web pages that may ask, such as https://app.example; may be repeated, * is any",
     )
     rows = parser.add_argument_group("limits")
-    rows.add_argument("--batch", type=int, default=64, metavar="N", help="texts that are written at once")
+    batch = rows.add_argument(
+        "--batch", type=int, default=64, metavar="N", help="texts that are written at once"
+    )
+    alias(batch, "-np", "--parallel", of=rows)
     rows.add_argument("--queue", type=int, default=256, metavar="N", help="texts that may wait for that")
     rows.add_argument(
         "--per-client",

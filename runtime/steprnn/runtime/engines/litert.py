@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from ..bundle.packed import Place
 from ..errors import BundleError
 from ..pairing import Declared
+from ..quiet import without_lines
 from ..spec import SIGNATURES, StepSpec
 from . import Engine, Graph, Runner, Tensors
 
 CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_WHILE", "WHILE"})
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
+_greeting = threading.Lock()
 
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
@@ -64,7 +67,7 @@ class LiteRTGraph:
         names, results = _indices(interpreter)
         for name, array in inputs.items():
             interpreter.resize_tensor_input(names[name], array.shape)
-        interpreter.allocate_tensors()
+        _allocate(interpreter)
         for name, array in inputs.items():
             interpreter.set_tensor(names[name], array)
         interpreter.invoke()
@@ -127,7 +130,7 @@ class LiteRTEngine:
                 )
             for t in (*self._spec.inputs, *self._spec.states):
                 interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
-            interpreter.allocate_tensors()
+            _allocate(interpreter)
             invoke = _private_invoke(interpreter)
             if invoke is not None and _has_fixed_shapes(interpreter, indices):
                 return LiteRTRunner(interpreter, invoke, indices, self._spec, batch)
@@ -135,6 +138,19 @@ class LiteRTEngine:
         except (ValueError, RuntimeError, KeyError) as error:
             told = " ".join(str(error).split())
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
+
+
+def _allocate(interpreter: Any) -> None:
+    """Allocate the tensors.
+
+    The first time that a process does, LiteRT greets on file descriptor 2 ("INFO: Created TensorFlow Lite
+    XNNPACK delegate for CPU."), and nothing that Python reaches turns that off.
+    """
+    if _greeting.acquire(blocking=False):  # and never let go: it greets once
+        with without_lines(b"INFO: "):
+            interpreter.allocate_tensors()
+    else:
+        interpreter.allocate_tensors()
 
 
 def _failed(error: Exception) -> BundleError:

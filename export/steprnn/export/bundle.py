@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from .source import Source, open_source
 from .step.contract import Step
 from .step.derive import derive
 
+_log = logging.getLogger("steprnn.export")
+
 FORMATS: dict[str, tuple[Any, str]] = {
     "saved_model": (saved_model, "saved_model"),
     "tflite": (tflite, "step{}.tflite"),
@@ -67,7 +70,7 @@ def export(
     trust: bool = False,
     chained_steps: int = CHAINED_STEPS,
     golden_steps: int = GOLDEN_STEPS,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = _log.info,
 ) -> Manifest:
     """Write the step graphs of a model to the folder `out`, each shown to be right first.
 
@@ -75,7 +78,7 @@ def export(
     hand. `variants` are those that have to pass; without it float32 has to, and int8 is written where it
     passes, and told as left out where it does not. `text` is what the chained run of `chained_steps`
     reads; without it, one that the model writes itself. `trust` lets a file bring its own Python code.
-    `say` is told each stage.
+    `say` is told each stage; without it, the logger `steprnn.export` is.
 
     Raises `ExportError` where the model has no step, `ParityError` where an artefact does not say the
     same, and then nothing is written at all; `CheckpointError` and `UsageError` as their names say.

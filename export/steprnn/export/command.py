@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import time
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from steprnn.runtime.heavy import heavy_imports
 from steprnn.runtime.quiet import quiet
 
 from .paths import refuse_strangers
+from .stages import stages
 from .text import read_text
 
 HELP = "write the step graphs of a trained model, each checked against TensorFlow"
@@ -55,19 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and tell each stage on stderr."""
-    started = time.monotonic()
     refuse_strangers(arguments.checkpoint)
     text = read_text(arguments.text) if arguments.text else None
     named = arguments.quantize
     variants = None if named is None else ["float32" if name == "none" else name for name in named]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with temporary_files(), quiet() as terminal, warnings.catch_warnings():
+    with temporary_files(), quiet() as terminal, stages(terminal) as say, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras and the converters warn of what the checks look at
-
-        def say(line: str) -> None:
-            terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
-            terminal.flush()
-
         say("starting TensorFlow")
         with heavy_imports():
             from .bundle import export

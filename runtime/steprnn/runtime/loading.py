@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ def load(
     options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
     options |= {"states": states, "constants": constants, "shapes": shapes}
     model._pickled = loaded_again, (there, options, model.manifest)
+    if logging := sys.modules.get("logging"):  # whoever listens has imported it, which takes 10 ms
+        logger = logging.getLogger("steprnn.runtime")
+        logger.debug("loaded %s: %s in %s, %d threads", path, model.artefact.name, model.engine, threads)
     return model
 
 

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from steprnn.runtime.spec import StepSpec
 
 from ..paths import refuse_strangers
 from ..report.table import table, told
+from ..stages import stages
 from ..text import read_text
 from .structure import strange_file
 
@@ -90,21 +90,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, tell each stage on stderr, print a table; the exit code is the verdict's."""
     if arguments.report and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "export")
-    started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name = arguments.candidate.name
     with (
         temporary_files(),
         quiet() as terminal,
+        stages(terminal) as say,
         warnings.catch_warnings(),
         open_bundle(arguments.candidate) as path,
     ):
         warnings.simplefilter("ignore")
-
-        def say(line: str) -> None:
-            terminal.write(f"[{time.monotonic() - started:5.1f} s] {line}\n")
-            terminal.flush()
-
         judge = _against_reference if arguments.reference else _golden
         judged = judge(arguments, path, say)
         if arguments.report:

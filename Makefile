@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo lint types test alone zoo mutants hostile fuzz bits bench clean
+.PHONY: help install demo quick lint types test alone zoo mutants hostile fuzz bits bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -17,10 +17,20 @@ $(VENV)/dev: $(VENV)/all
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+$(VENV)/quick: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[quick]'
+	touch $@
+
 install: $(VENV)/all ## a virtual environment with steprnn[all]
 
 demo: install ## train, export, check and generate on the embedded lyrics (under a minute)
 	$(BIN)/steprnn demo
+
+quick: $(VENV)/quick ## style and the tests that need no TensorFlow (90 seconds; sets up 370 MB)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/runtime tests/tiny tests/test_docs.py tests/test_project.py tests/test_isolation.py --ignore tests/runtime/bench
 
 lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
 from steprnn.runtime import BundleError, Model, State, StateError, UsageError, load
@@ -16,6 +15,8 @@ from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.engines.litert import DynamicRunner
 from steprnn.runtime.foreign import load_graph
 from steprnn.runtime.pairing import Declared, pairs_by_name
+
+tf = pytest.importorskip("tensorflow")  # writes the TFLite files
 
 UNITS, WIDTH = 128, 64
 GENERATOR = np.random.default_rng(0)

@@ -15,4 +15,4 @@ def test_unknown_characters_can_be_asked_for() -> None:
     error = pickle.loads(pickle.dumps(raised.value))  # as a pool of processes hands it on
     assert (error.characters, error.size) == (("爱", "!"), 2)
     assert error.problem == "'爱' '!' not among the 2 characters of the vocabulary"
-    assert str(error) == f"{error.problem}; choose others, or skip them with --unknown skip"
+    assert str(error) == f"{error.problem}; choose others, or skip them with unknown='skip'"

@@ -11,4 +11,5 @@ if __name__ == "__main__":
     settings = Settings(
         units=24, batch=4, window=8, epochs=40, dropout=0.1, holdout=0.2, patience=40, learning_rate=1e-2
     )
-    train(folder, source=corpus, settings=settings, backup_every=float(every), verbose=2)
+    told = {"prompts": ["分"], "sample_every": 1}  # so that whoever kills it knows how far it has come
+    train(folder, source=corpus, settings=settings, backup_every=float(every), verbose=0, **told)

@@ -51,7 +51,7 @@ def test_the_words_for_a_folder_that_is_no_checkpoint(tmp_path: Path, text: str 
 
 def test_an_unfinished_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     TRAINING.write(tmp_path)
-    assert enter(tmp_path, TRAINING, Settings(), overwrite=False) is None
+    assert enter(tmp_path, TRAINING, Settings(), overwrite=False) == TRAINING
     (tmp_path / "resume.npz").write_bytes(b"what was learnt")
     other = Settings(learning_rate=0.5)
     words = r"holds an unfinished run with other settings: --learning-rate 0\.01 \(here 0\.5\); give another"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +48,15 @@ def test_the_command_trains_and_talks_on_stderr_alone(
     assert main(["train", "--corpus", str(text_file), "--out", str(out), *arguments]) == 0
     said = capfd.readouterr()
     assert said.out == ""
-    assert "Epoch 2/2" in said.err
-    assert "perplexity: " in said.err
-    assert "val_perplexity: " in said.err
+    lines = said.err.splitlines()
+    assert lines[0] == "verses.txt: all 420 characters, 16 distinct"
+    assert lines[1].startswith("training on ")
+    told = [line for line in lines if line.startswith("epoch 2 of 2: ")]
+    figure = r"[\d.,]+"
+    assert len(told) == 1
+    assert re.fullmatch(
+        rf"epoch 2 of 2: perplexity {figure}, held out {figure}, {figure} characters/s", told[0]
+    )
     assert "epoch 2: 分开" in said.err
     last = said.err.strip().splitlines()[-1]
     assert last.startswith("perplexity ")
@@ -62,16 +70,65 @@ def test_the_command_trains_and_talks_on_stderr_alone(
         (["--corpus", "none.txt"], 1, "none.txt does not exist; expected a .txt, .zip or .gz file, or a URL"),
         (["--units", "0"], 2, "--units is 0; expected at least 1"),
         (["--prompts", "龘"], 2, "'龘' not among the"),
+        (["--prompts", "龘", "--unknown", "skip"], 2, "of the prompt '龘' no character is known"),
         (["--batch", "9999"], 1, "--batch 9999 --window 35 needs at least 350,000"),
+        (["--holdout", "0.00001"], 1, "the held-out text has 0 characters and needs at least 2"),
+        (["--sample-every", "0"], 2, "--sample-every is 0; expected at least 1"),
+        (["--corpus", "gbk.txt"], 1, "gbk.txt is not UTF-8"),
+        (["--out", "gbk.txt"], 1, "gbk.txt is a file; expected a folder: give another --out"),
+        (["--out", "."], 1, ". holds other files and no checkpoint; give another --out"),
     ],
 )
-def test_an_error_is_one_line(
-    arguments: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_an_error_is_one_line_before_tensorflow_starts(
+    arguments: list[str], code: int, words: str, tmp_path: Path
 ) -> None:
-    assert main(["train", "--out", str(tmp_path / "c"), *arguments]) == code
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("steprnn: ")
-    assert words in said.err
-    assert said.err.count("\n") == 1
+    (tmp_path / "gbk.txt").write_bytes("分开".encode("gbk"))
+    script = (
+        "import sys\nfrom steprnn.runtime.cli import main\ncode = main(sys.argv[1:])\n"
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()\nsys.exit(code)\n"
+    )
+    command = [sys.executable, "-c", script, "train", "--out", "c", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("steprnn: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "c").exists()
+
+
+def test_a_part_of_the_text_is_told_also_when_quiet(
+    tmp_path: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--units", "8", "--batch", "4", "--window", "8", "--epochs", "1", "--characters", "200"]
+    out = str(tmp_path / "c")
+    assert main(["train", "--corpus", str(text_file), "--out", out, "--quiet", *arguments]) == 0
+    first, last = capfd.readouterr().err.splitlines()
+    assert first == "verses.txt: the first 200 of 420 characters, 16 distinct; --characters 0 takes all"
+    assert last.startswith("perplexity ")
+
+
+def test_a_terminal_shows_one_bar_for_the_whole_run(tmp_path: Path, text_file: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    flags = "--units 8 --batch 4 --window 8 --epochs 40 --sample-every 40 --prompts 分开".split()
+    command = [sys.executable, "-m", "steprnn.runtime", "train", "--corpus", str(text_file), *flags]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "NO_COLOR": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 2**16)
+            except OSError:  # how Linux says that the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert "Epoch 1/40" not in text  # Keras's own bars
+    assert re.search(r"epoch \d+ of 40: perplexity [\d.,]+", text)
+    assert "━" in text
+    assert re.search(r"epoch 40: 分开", text)
+    assert "wrote checkpoint" in text

@@ -131,6 +131,27 @@ def test_samples_of_the_prompts_on_request(tmp_path: Path, text_file: Path, tiny
     assert [len(line.split(": ")[1]) for line in said] == [52, 51, 52, 51]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "told"), [(8, None, [2, 4, 6, 8]), (3, None, [1, 2, 3]), (5, 3, [3, 5])]
+)
+def test_samples_come_at_sensible_times_and_at_the_end(
+    tmp_path: Path, text_file: Path, tiny: Settings, epochs: int, every: int | None, told: list[int]
+) -> None:
+    said: list[str] = []
+    train(
+        tmp_path / "c",
+        source=text_file,
+        settings=replace(tiny, epochs=epochs),
+        prompts=["分龘"],
+        unknown="skip",
+        sample_every=every,
+        verbose=0,
+        say=said.append,
+    )
+    assert [line.partition(": ")[0] for line in said] == [f"epoch {epoch}" for epoch in told]
+    assert all(line.partition(": ")[2].startswith("分") for line in said)
+
+
 def test_tensorboard_on_request(tmp_path: Path, text_file: Path, tiny: Settings) -> None:
     logs, settings = tmp_path / "logs", replace(tiny, epochs=1)
     if importlib.util.find_spec("tensorboard") is None:
@@ -157,6 +178,64 @@ def test_a_finished_run_is_left_as_it_is(finished: Path, text_file: Path, tiny: 
     train(finished, source=text_file, settings=replace(tiny, holdout=0.2), verbose=0, say=said.append)
     assert said == [f"{finished} is finished already; nothing to do"]
     assert (finished / "model.keras").stat().st_mtime_ns == before
+
+
+def test_more_epochs_go_on_from_a_finished_run(
+    tmp_path: Path, finished: Path, text_file: Path, tiny: Settings
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "c"))
+    said: list[str] = []
+    before = Training.read(folder)
+    settings = replace(tiny, holdout=0.2, epochs=9)
+    after = train(folder, source=text_file, settings=settings, verbose=0, say=said.append)
+    words = "going on after 6 of 9 epochs of a finished run, from its best model; Adam's moments begin anew"
+    assert said == [words]
+    assert after.history[:6] == before.history
+    assert [entry["epoch"] for entry in after.history] == list(range(1, 10))
+    assert after.history[6]["perplexity"] < before.history[0]["perplexity"] / 2  # not from the beginning
+    assert (after.finished, after.went_on_after, after.settings["epochs"]) == (True, [6], 9)
+    assert "went_on_after" not in json.loads((finished / "training.json").read_text("utf-8"))
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    _, unseen = corpus.load(text_file).split(0.2)
+    model = keras.models.load_model(folder / "model.keras")
+    measured = perplexity(model, unseen, Vocabulary.read(folder / "vocabulary.json"))
+    assert measured == pytest.approx(min(e["held_out_perplexity"] for e in after.history), rel=1e-4)
+
+
+def test_a_run_that_went_on_goes_on_bit_for_bit_after_an_interrupt(
+    tmp_path: Path, finished: Path, text_file: Path, tiny: Settings
+) -> None:
+    settings = replace(tiny, holdout=0.2, epochs=9)
+    for name in ("whole", "stopped"):
+        shutil.copytree(finished, tmp_path / name)
+    train(tmp_path / "whole", source=text_file, settings=settings, verbose=0)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 8"):
+            raise KeyboardInterrupt
+
+    stopped = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted after [78] of 9 epochs"):
+        train(
+            stopped,
+            source=text_file,
+            settings=settings,
+            prompts=["分"],
+            sample_every=1,
+            verbose=0,
+            say=interrupt,
+        )
+    training = train(stopped, source=text_file, settings=settings, verbose=0)
+    assert training.went_on_after == [6]
+    pairs = zip(weights(tmp_path / "whole"), weights(stopped), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_fewer_epochs_than_a_finished_run_has_are_refused(
+    finished: Path, text_file: Path, tiny: Settings
+) -> None:
+    with pytest.raises(CheckpointError, match=r"a finished run with other settings: --epochs 6 \(here 4\)"):
+        train(finished, source=text_file, settings=replace(tiny, holdout=0.2, epochs=4), verbose=0)
 
 
 def test_other_settings_do_not_overwrite_a_run(finished: Path, text_file: Path, tiny: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -35,11 +36,12 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def await_epoch(process: subprocess.Popen[str], least: int) -> int:
-    """The number of the first epoch from `least` on that the run says it begins; 0 if it ended before."""
+    """The number of the first epoch from `least` on that the run samples after; 0 if it ended before."""
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("Epoch ") and (number := int(line.split()[1].split("/")[0])) >= least:
-            return number
+        sampled = re.match(r"epoch (\d+): ", line)
+        if sampled and int(sampled[1]) >= least:
+            return int(sampled[1])
     return 0
 
 
@@ -89,7 +91,7 @@ def test_ctrl_c_keeps_the_best_model_and_the_same_command_goes_on(tmp_path: Path
     folder = tmp_path / "checkpoint"
     command = [sys.executable, "-c", "import sys; from steprnn.runtime.cli import main; sys.exit(main())"]
     command += ["train", "--corpus", str(text_file), "--out", str(folder), "--epochs", "400", "--units", "16"]
-    command += ["--batch", "4", "--window", "8"]
+    command += ["--batch", "4", "--window", "8", "--prompts", "分", "--sample-every", "1"]
     process = start(command)
     assert await_epoch(process, 4) == 4
     process.send_signal(signal.SIGINT)

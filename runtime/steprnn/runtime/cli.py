@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, Protocol
 
-from .errors import MissingExtra, SteprnnError, UsageError
+from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
 GROUP = "steprnn.commands"
 ORDER = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         code = int(arguments.run(arguments))
         sys.stdout.flush()  # here, where an error still becomes one line
         return code
+    except UnknownToken as error:
+        way = "choose others, or skip them with --unknown skip"
+        return _fail(f"{error.problem}; {way}", error.exit_code)
     except SteprnnError as error:
         return _fail(str(error), error.exit_code)
     except Terminated:

@@ -57,8 +57,8 @@ class UnknownToken(UsageError):  # noqa: N818
         return f"{named}{more} not among the {self.size} characters of the vocabulary"
 
     def __str__(self) -> str:
-        """The message."""
-        return f"{self.problem}; choose others, or skip them with --unknown skip"
+        """The message, in Python's words; a command says `--unknown skip`."""
+        return f"{self.problem}; choose others, or skip them with unknown='skip'"
 
 
 class CorpusError(SteprnnError):

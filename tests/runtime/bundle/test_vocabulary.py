@@ -43,7 +43,7 @@ def test_unknown_characters_are_named_once_each_in_the_order_they_come() -> None
         Vocabulary.of("分开不").encode("我不爱我")
     assert str(raised.value) == (
         "'我' '爱' not among the 3 characters of the vocabulary; "
-        "choose others, or skip them with --unknown skip"
+        "choose others, or skip them with unknown='skip'"
     )
 
 

@@ -110,18 +110,25 @@ class Once(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no typ
 
 
 class Samples(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
-    """Continues the prompts every `every` epochs, and says what came out."""
+    """Continues the prompts after every `every`-th epoch and after the last, and says what came out."""
 
     def __init__(
         self, sampler: Sampler, prompts: Sequence[str], every: int, say: Callable[[str], None]
     ) -> None:
         super().__init__()
         self._sampler, self._prompts, self._every, self._say = sampler, prompts, every, say
+        self._last = 0
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if (epoch + 1) % self._every == 0:
+            self.after(epoch + 1)
+
+    def after(self, epoch: int) -> None:
+        """Do it now, after that many epochs, unless it was just done."""
+        if epoch != self._last:
             for prompt in self._prompts:
-                self._say(f"epoch {epoch + 1}: {self._sampler(prompt)}")
+                self._say(f"epoch {epoch}: {self._sampler(prompt)}")
+        self._last = epoch
 
 
 class Backup(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
@@ -147,6 +154,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
         self._path, self._epochs, self._best, self._keep, self._every = path, epochs, best, keep, every
         self._steps = steps  # of an epoch
         self._state = state
+        self._before = state.progress.before if state else 0
         self._written = time.monotonic()
         self._writing = False
 
@@ -177,6 +185,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
         if self.model is None or self._writing or not self._epochs.under_way:
             return
         epoch, step = divmod(int(self.model.optimizer.iterations.numpy()), self._steps)
+        epoch += self._before
         if step and epoch == len(self._epochs.history):
             self._state = self._now(step)
 
@@ -199,6 +208,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
                 best.wait,
                 step,
                 self._epochs.seconds if step else 0.0,
+                self._before,
             ),
             [variable.numpy() for variable in self.model.variables],
             [variable.numpy() for variable in self.model.optimizer.variables],

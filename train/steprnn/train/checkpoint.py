@@ -39,6 +39,7 @@ class Training:
     best_epoch: int | None = None  # counted from 1; None before the first epoch is over
     finished: bool = False
     model_sha256: str | None = None  # None while training writes the model anew
+    went_on_after: list[int] = field(default_factory=list)  # epochs, of finished runs that were given more
 
     @classmethod
     def of(cls, settings: Settings, corpus: Corpus, versions: dict[str, str]) -> Training:
@@ -48,7 +49,10 @@ class Training:
 
     def write(self, folder: Path) -> None:
         """Write `training.json`, at once or not at all."""
-        write_record(folder / TRAINING, CHECKPOINT_FORMAT, asdict(self), indent=1)
+        record = asdict(self)
+        if not self.went_on_after:
+            del record["went_on_after"]  # most runs never do
+        write_record(folder / TRAINING, CHECKPOINT_FORMAT, record, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Training:
@@ -74,13 +78,13 @@ class Training:
 
 
 def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bool) -> Training | None:
-    """Make the folder ready for a run; returns the record of a finished run with the same settings, if any.
+    """Make the folder ready for a run; returns the record of the run that is there and goes on, if any.
 
-    Raises `CheckpointError` where anything else would be lost: a run with other settings, or a folder
-    that is no checkpoint. `overwrite` throws away a checkpoint, and only that.
+    A finished one has the same settings, or fewer epochs and otherwise the same. Raises `CheckpointError`
+    where anything else would be lost: a run with other settings, or a folder that is no checkpoint.
+    `overwrite` throws away a checkpoint, and only that.
     """
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; expected a folder: give another --out")
+    check(folder, training, settings, overwrite=overwrite)
     if folder.is_dir():
         for name in FILES:
             tidy(folder / name)
@@ -89,10 +93,38 @@ def enter(folder: Path, training: Training, settings: Settings, *, overwrite: bo
                 _clear(folder)
             else:
                 return _continue(folder, training, settings)
-        elif not _is_beginning(folder):
-            raise CheckpointError(f"{folder} holds other files and no checkpoint; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     return None
+
+
+def check(folder: Path, training: Training, settings: Settings, *, overwrite: bool) -> None:
+    """Raise what `enter` raises, and change nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; expected a folder: give another --out")
+    if not folder.is_dir():
+        return
+    if not (folder / TRAINING).exists():
+        if not _is_beginning(folder):
+            raise CheckpointError(f"{folder} holds other files and no checkpoint; give another --out")
+    elif not overwrite:
+        there = Training.read(folder)
+        difference = there.difference(training, settings)
+        if difference and not _is_nothing(folder, there) and not _goes_on(there, training, settings):
+            state = "a finished run" if there.finished else "an unfinished run"
+            raise CheckpointError(
+                f"{folder} holds {state} with other settings: {difference}; "
+                "give another --out, or throw it away with --overwrite"
+            )
+
+
+def _is_nothing(folder: Path, there: Training) -> bool:
+    """Whether a run ended before anything was learnt."""
+    return not there.finished and not any((folder / name).exists() for name in (RESUME, MODEL))
+
+
+def _goes_on(there: Training, training: Training, settings: Settings) -> bool:
+    same = there.corpus.get("sha256") == training.corpus["sha256"]
+    return there.finished and same and settings.goes_on(there.settings)
 
 
 def store(folder: Path, training: Training, model: bytes) -> str:
@@ -110,17 +142,11 @@ def _clear(folder: Path) -> None:
 
 def _continue(folder: Path, training: Training, settings: Settings) -> Training | None:
     there = Training.read(folder)
-    if difference := there.difference(training, settings):
-        if not there.finished and not any((folder / name).exists() for name in (RESUME, MODEL)):
-            _clear(folder)  # it ended before anything was learnt
-            return None
-        state = "a finished run" if there.finished else "an unfinished run"
-        raise CheckpointError(
-            f"{folder} holds {state} with other settings: {difference}; "
-            "give another --out, or throw it away with --overwrite"
-        )
-    if not there.finished:
+    if there.difference(training, settings) and _is_nothing(folder, there):
+        _clear(folder)
         return None
+    if not there.finished:
+        return there
     (folder / RESUME).unlink(missing_ok=True)
     model = folder / MODEL
     if not model.is_file() or hashlib.sha256(model.read_bytes()).hexdigest() != there.model_sha256:

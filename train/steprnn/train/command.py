@@ -14,6 +14,8 @@ from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.cli import Terminated
 from steprnn.runtime.heavy import heavy_imports
 
+from .checkpoint import Training, check
+from .prepared import check_sample_every, prepare
 from .settings import CELLS, Settings
 
 HELP = "train a character model on a text and write a checkpoint folder"
@@ -55,28 +57,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     shown = parser.add_argument_group("shown")
     shown.add_argument("--prompts", metavar="TEXT", nargs="+", default=[], help="continue these as it learns")
-    shown.add_argument("--sample-every", metavar="N", type=int, default=50, help="epochs between two samples")
+    shown.add_argument(
+        "--sample-every",
+        metavar="N",
+        type=int,
+        help="epochs between two samples (default: six times in a run), and always at the end",
+    )
+    shown.add_argument(
+        "--unknown",
+        choices=("error", "skip"),
+        default="error",
+        help="characters of a prompt that the text does not have",
+    )
     shown.add_argument("--tensorboard", metavar="FOLDER", help="also write logs for TensorBoard")
-    shown.add_argument("--quiet", action="store_true", help="no progress bar")
+    shown.add_argument("--quiet", action="store_true", help="nothing but the samples and the result")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; progress and samples go to stderr."""
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
-    with temporary_files(), redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
+    check_sample_every(arguments.sample_every)
+    with temporary_files(), redirect_stdout(sys.stderr):  # Keras shows a download on stdout
+        prepared = prepare(arguments.corpus, arguments.sha256, settings, arguments.prompts, arguments.unknown)
+        planned = Training.of(settings, prepared.corpus, {})
+        check(Path(arguments.out), planned, settings, overwrite=arguments.overwrite)
+        if arguments.quiet and prepared.corpus.whole > len(prepared.corpus.text):
+            sys.stderr.write(prepared.summary + "\n")
         with heavy_imports(), _without_greetings():
-            from .fit import train
+            from .fit import train_prepared
         try:
-            training = train(
+            training = train_prepared(
                 arguments.out,
-                source=arguments.corpus,
-                sha256=arguments.sha256,
-                settings=settings,
-                prompts=arguments.prompts,
+                prepared,
+                settings,
                 sample_every=arguments.sample_every,
                 tensorboard=arguments.tensorboard,
                 overwrite=arguments.overwrite,
-                verbose=0 if arguments.quiet else 1 if sys.stderr.isatty() else 2,
+                verbose=0 if arguments.quiet else 1,
             )
         except KeyboardInterrupt as interrupt:
             if not str(interrupt):

@@ -23,6 +23,7 @@ class Corpus:
 
     name: str
     text: str
+    whole: int = 0  # characters of the file, of which the text may be the first ones
 
     @property
     def sha256(self) -> str:
@@ -55,10 +56,29 @@ def load(
         if got != sha256.lower():
             raise CorpusError(f"{name} has the sha256 {got}; expected {sha256.lower()}: get the file again")
     text = _decode(_unpack(data, name), name)
-    text = prepare(text, characters=characters, keep_line_breaks=keep_line_breaks)
-    if not text.strip():
+    text = prepare(text, characters=0, keep_line_breaks=keep_line_breaks)
+    used = text[:characters] if characters else text
+    if not used.strip():
         raise CorpusError(f"{name} is empty; expected text to train on")
-    return Corpus(name, text)
+    return Corpus(name, used, len(text))
+
+
+def check_length(characters: int, batch: int, window: int) -> None:
+    """Raise `CorpusError` where a text to train on does not fill one window."""
+    needed = batch * window + window
+    if characters < needed:
+        raise CorpusError(
+            f"the text to train on has {characters:,} characters; --batch {batch} --window {window} "
+            f"needs at least {needed:,}: give a longer text, or lower --batch or --window"
+        )
+
+
+def check_held_out(characters: int) -> None:
+    """Raise `CorpusError` where a held-out text has no character to predict."""
+    if characters < 2:
+        raise CorpusError(
+            f"the held-out text has {characters} characters and needs at least 2: raise --holdout"
+        )
 
 
 def prepare(text: str, *, characters: int = 10_000, keep_line_breaks: bool = False) -> str:

@@ -16,20 +16,24 @@ import keras
 import tensorflow as tf
 
 from steprnn.runtime.atomic import write_bytes
-from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.claims import claimed
 from steprnn.runtime.errors import UsageError
 from steprnn.runtime.files import HISTORY, RESUME, VOCABULARY
 
-from . import checkpoint, corpus, history
+from . import checkpoint, history
+from .again import begin_again
 from .callbacks import Backup, Best, Epochs, Once, Samples
 from .checkpoint import Training
 from .model import build
+from .prepared import Prepared, check_sample_every, prepare
+from .progress import Shown
 from .resume import State
 from .sampler import Sampler
 from .settings import Settings
 from .trainer import Trainer, to_bytes
 from .windows import Windows, held_out
+
+SAMPLES = 6  # of each prompt in a run, where nobody says how many
 
 
 def _to_stderr(line: str) -> None:
@@ -43,7 +47,8 @@ def train(
     sha256: str | None = None,
     settings: Settings | None = None,
     prompts: Sequence[str] = (),
-    sample_every: int = 50,
+    sample_every: int | None = None,
+    unknown: str = "error",
     tensorboard: str | Path | None = None,
     overwrite: bool = False,
     backup_every: float = 10.0,
@@ -54,67 +59,111 @@ def train(
 
     `source` is a corpus file or URL, None the embedded lyrics; `sha256` is what it must have.
     An unfinished run in `out` with the same settings goes on where it was, with the result it would have
-    had; a finished one is left as it is. `backup_every` seconds, the state is written for that.
-    `verbose` is that of Keras's `fit`, whose progress bar goes to stdout; `say` gets the samples, a line
-    each. Sets the process's random seeds.
+    had; a finished one is left as it is, or goes on from its best model where only `settings.epochs` is
+    larger now. `backup_every` seconds, the state is written for that.
+
+    `prompts` are continued after every `sample_every`-th epoch (None: six times in a run) and at the end;
+    `unknown="skip"` leaves out their characters that the text does not have. `verbose=0` is silent but for
+    what `say` gets: the samples, a line each; 1 tells on stderr what is trained on, and how far it has
+    come. Sets the process's random seeds.
 
     Raises `CorpusError`, `CheckpointError`, `UsageError` (a prompt outside the vocabulary among them, and
     another process that trains in `out`); at
     Ctrl-C a `KeyboardInterrupt` whose message says what is kept.
     """
     settings = settings or Settings()
+    prepared = prepare(source, sha256, settings, prompts, unknown)
+    return train_prepared(
+        out,
+        prepared,
+        settings,
+        sample_every=sample_every,
+        tensorboard=tensorboard,
+        overwrite=overwrite,
+        backup_every=backup_every,
+        verbose=verbose,
+        say=say,
+    )
+
+
+def train_prepared(
+    out: str | Path,
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    sample_every: int | None = None,
+    tensorboard: str | Path | None = None,
+    overwrite: bool = False,
+    backup_every: float = 10.0,
+    verbose: int = 1,
+    say: Callable[[str], None] = _to_stderr,
+) -> Training:
+    """Train on a text that was looked at already; the rest is as in `train`."""
     if keras.backend.backend() != "tensorflow":
         raise UsageError(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow")
     if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError(
             "--tensorboard needs TensorBoard, which is not installed; run: pip install tensorboard"
         )
-    if sample_every < 1:
-        raise UsageError(f"--sample-every is {sample_every}; expected at least 1")
-    text = corpus.load(
-        source,
-        sha256=sha256,
-        characters=settings.characters,
-        keep_line_breaks=settings.keep_line_breaks,
-    )
-    vocabulary = Vocabulary.of(text.text)
-    for prompt in prompts:
-        if not prompt:
-            raise UsageError("a prompt is empty; expected at least one character")
-        vocabulary.encode(prompt)
-    seen, unseen = text.split(settings.holdout)
+    check_sample_every(sample_every)
+    vocabulary = prepared.vocabulary
+    seen, unseen = prepared.corpus.split(settings.holdout)
     windows = Windows(
         vocabulary.encode(seen), batch=settings.batch, window=settings.window, seed=settings.seed
     )
     validation = held_out(vocabulary.encode(unseen)) if settings.holdout else None
 
     folder = Path(out)
-    training = Training.of(settings, text, _versions())
+    training = Training.of(settings, prepared.corpus, _versions())
     with ExitStack() as claims:
         if held := folder.is_dir():
             claims.enter_context(claimed(folder))
-        if finished := checkpoint.enter(folder, training, settings, overwrite=overwrite):
+        there = checkpoint.enter(folder, training, settings, overwrite=overwrite)
+        if there and there.finished and there.settings == training.settings:
             say(f"{folder} is finished already; nothing to do")
-            return finished
+            return there
         if not held:
             claims.enter_context(claimed(folder))
+        if verbose:
+            say(prepared.summary)
+            say(_processor())
+        anew = ""
+        if there:
+            training = replace(training, went_on_after=there.went_on_after)
+        if there and there.finished:
+            training.went_on_after.append(len(there.history))
+            begin_again(folder, there, settings, len(vocabulary))
+            anew = " of a finished run, from its best model; Adam's moments begin anew"
         state = State.read(folder / RESUME)
         run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
         if state is not None:
-            say(f"going on after {run.reached()}")
+            say(f"going on after {run.reached()}{anew}")
         vocabulary.write(folder / VOCABULARY)
 
-        # Before the samples, so that its line ends first.
-        shown: list[Any] = [keras.callbacks.ProgbarLogger()]
-        if prompts:
-            shown.append(Samples(Sampler(run.model, vocabulary), prompts, sample_every, say))
+        shown: list[Any] = []
+        bar = Shown(run.epochs, settings.epochs, len(windows), settings.batch * settings.window)
+        if verbose:
+            shown.append(bar)
+        every = sample_every or -(-settings.epochs // SAMPLES)
+        samples = Samples(Sampler(run.model, vocabulary), prepared.prompts, every, say)
+        shown.append(samples)
         if tensorboard is not None:
             shown.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
-        try:
-            run.fit(validation, shown, verbose)
-        except KeyboardInterrupt as interrupt:
-            raise type(interrupt)(run.interrupted()) from None
+        with ExitStack() as showing:
+            if verbose:
+                showing.callback(bar.end)
+                bar.begin(run.first * len(windows) + run.step)
+            try:
+                run.fit(validation, shown)
+            except KeyboardInterrupt as interrupt:
+                raise type(interrupt)(run.interrupted()) from None
+            samples.after(len(run.epochs.history))
         return run.finish()
+
+
+def _processor() -> str:
+    found = len(tf.config.list_physical_devices("GPU"))
+    return f"training on {found} GPU(s)" if found else "training on the CPU; TensorFlow finds no GPU"
 
 
 class _Run:
@@ -151,17 +200,17 @@ class _Run:
         self._kept: tuple[int | None, str | None] = (None, None)  # the epoch of the model in the folder
         self._record().write(folder)
 
-    def fit(self, validation: Any, shown: list[Any], verbose: int) -> None:
+    def fit(self, validation: Any, shown: list[Any]) -> None:
         """Run Keras's fit: once, or first for what is left of an epoch and then for the others."""
         if self.step:
             once = Once()
-            self._fit(validation, [*shown, self.best, self.backup, once], verbose)
+            self._fit(validation, [*shown, self.best, self.backup, once])
             self.first, self.step = self.first + 1, 0
             if once.over or self.first == self.settings.epochs:
                 return
-        self._fit(validation, [*shown, self.best, self.backup], verbose)
+        self._fit(validation, [*shown, self.best, self.backup])
 
-    def _fit(self, validation: Any, callbacks: list[Any], verbose: int) -> None:
+    def _fit(self, validation: Any, callbacks: list[Any]) -> None:
         rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: self.settings.rate(epoch))
         self.trainer.fit(
             self.windows.dataset(range(self.first, self.settings.epochs), skip=self.step),
@@ -171,7 +220,7 @@ class _Run:
             validation_data=validation,
             callbacks=[self.epochs, rate, *callbacks],
             shuffle=False,
-            verbose=verbose,
+            verbose=0,
         )
 
     def finish(self) -> Training:

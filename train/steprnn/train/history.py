@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .checkpoint import Epoch
 
@@ -21,7 +21,10 @@ def draw(history: list[Epoch], best_epoch: int | None) -> bytes:
     if best_epoch is not None:
         axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
     axes.set(xlabel="epoch", ylabel="perplexity", yscale="log")
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))  # 1,000 and not 10^3
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     stream = io.BytesIO()

@@ -33,6 +33,7 @@ class Progress:
     wait: int  # epochs since the best one
     step: int = 0  # windows that were read of the epoch that is under way
     seconds: float = 0.0  # that they took
+    before: int = 0  # epochs of a finished run that this one went on from, which the optimizer did not see
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ class Settings:
         """The settings as `training.json` holds them."""
         return asdict(self)
 
+    def goes_on(self, record: dict[str, Any]) -> bool:
+        """Whether a finished run with this record can go on to these settings: more epochs, else the same."""
+        epochs = record.get("epochs", self.epochs)
+        return epochs < self.epochs and self.record() == record | {"epochs": self.epochs}
+
     def difference(self, record: dict[str, Any]) -> str:
         """What a record of another run has otherwise, as `units 128 (here 256), ...`; empty if nothing."""
         mine = self.record()

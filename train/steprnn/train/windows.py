@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from steprnn.runtime.errors import CorpusError
+from .corpus import check_held_out, check_length
 
 HELD_OUT_WINDOW = 1024  # characters read at once: bounds the memory of the logits, changes no number
 
@@ -24,12 +24,7 @@ class Windows:
     """
 
     def __init__(self, tokens: list[int], *, batch: int, window: int, seed: int = 0) -> None:
-        needed = batch * window + window
-        if len(tokens) < needed:
-            raise CorpusError(
-                f"the text to train on has {len(tokens):,} characters; --batch {batch} --window {window} "
-                f"needs at least {needed:,}: give a longer text, or lower --batch or --window"
-            )
+        check_length(len(tokens), batch, window)
         self.tokens = np.asarray(tokens, np.int32)
         self.batch, self.window, self.seed = batch, window, seed
 
@@ -71,10 +66,7 @@ def held_out(tokens: list[int]) -> Any:
     same, so that the mean loss of the windows is the mean over the characters: each but the first is
     predicted once. Raises `CorpusError` for fewer than two characters.
     """
-    if len(tokens) < 2:
-        raise CorpusError(
-            f"the held-out text has {len(tokens)} characters and needs at least 2: raise --holdout"
-        )
+    check_held_out(len(tokens))
     predicted = len(tokens) - 1
     window = min(predicted, HELD_OUT_WINDOW)
     windows = -(-predicted // window)

@@ -2,8 +2,7 @@
 
 Each kind runs in a child with a limit on its memory; the child tells before each mutant which it is, so that
 a crash and a hang have a name. A mutant is refused (an error of steprnn, in one line), accepted right (what
-it says is what the unchanged one says, or it was meant to change), wrong, a traceback, a crash or a hang. A
-graph that makes an engine crash is loaded again with `apart=True`; where that refuses it, it counts as apart.
+it says is what the unchanged one says, or it was meant to change), wrong, a traceback, a crash or a hang.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from steprnn.runtime.package import zip as package_zip
 from steprnn.runtime.parity.reference import Reference
 
 TINY = Path(__file__).parents[1] / "tiny" / "bundle"
-OUTCOMES = ("refused", "apart", "right", "wrong", "traceback", "crash", "hang")
+OUTCOMES = ("refused", "right", "wrong", "traceback", "crash", "hang")
 MEMORY = 2**31  # above what the child has when it begins: the address space, not what is used
 SECONDS = 30  # for one mutant
 
@@ -62,7 +61,6 @@ class Fuzzer:
         self.state = session.state.to_bytes()
         self.expected = {engine: said(load(TINY, engine=engine)) for engine in ("onnx", "litert")}
         self.model = model
-        self.opened_as: Callable[[str], Model] = lambda engine: load(self.folder, engine=engine)
         self.wire: Wire | None = None  # to a server of its own
         self.try_one: Callable[[random.Random], str] = getattr(self, f"try_{kind.replace('-', '_')}")
 
@@ -114,22 +112,22 @@ class Fuzzer:
 
     def try_onnx(self, chance: random.Random) -> str:
         self.put("step.onnx", mutated_bytes((TINY / "step.onnx").read_bytes(), chance))
-        said(self.opened_as("onnx"))
+        said(load(self.folder, engine="onnx"))
         return "right"  # another graph, which says what it says
 
     def try_onnx_fields(self, chance: random.Random) -> str:
         self.put("step.onnx", mutated_onnx((TINY / "step.onnx").read_bytes(), chance))
-        said(self.opened_as("onnx"))
+        said(load(self.folder, engine="onnx"))
         return "right"
 
     def try_tflite(self, chance: random.Random) -> str:
         self.put("step.tflite", mutated_bytes((TINY / "step.tflite").read_bytes(), chance))
-        said(self.opened_as("litert"))
+        said(load(self.folder, engine="litert"))
         return "right"
 
     def try_tflite_fields(self, chance: random.Random) -> str:
         self.put("step.tflite", mutated_tflite((TINY / "step.tflite").read_bytes(), chance))
-        said(self.opened_as("litert"))
+        said(load(self.folder, engine="litert"))
         return "right"
 
     def try_body(self, chance: random.Random) -> str:
@@ -272,26 +270,10 @@ def run(kind: str, seed: int, count: int) -> tuple[Counter[str], list[str], int]
             process.wait()
         if number < seed + count:
             outcome = "hang" if hung else "crash"
-            if outcome == "crash" and kind in ("tflite", "tflite-fields", "onnx", "onnx-fields"):
-                outcome = tried_apart(kind, number)
             outcomes[outcome] += 1
-            if outcome != "apart":
-                bad.append(f"{kind} {number}: {outcome} {process.returncode}")
+            bad.append(f"{kind} {number}: {outcome} {process.returncode}")
         at = max(number, at) + 1
     return outcomes, bad, peak
-
-
-def tried_apart(kind: str, seed: int) -> str:
-    """What comes of a graph that an engine crashed on, where it is loaded as a stranger's should be."""
-    with tempfile.TemporaryDirectory() as place:
-        fuzzer = Fuzzer(kind, Path(place))
-        path = fuzzer.folder
-        fuzzer.opened_as = lambda engine: load(path, engine=engine, apart=True)
-        try:
-            fuzzer.try_one(random.Random(seed))
-        except SteprnnError:
-            return "apart"
-    return "crash"
 
 
 def main() -> int:

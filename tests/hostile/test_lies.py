@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -324,20 +323,30 @@ def test_a_record_of_parity_that_is_damaged_is_told_by_the_packager(tiny_copy: P
             card(*shown)
 
 
-def test_a_graph_that_crashes_an_engine_is_refused_apart(
-    tiny_copy: Path, tiny: Path, edit_manifest: Edit
-) -> None:
-    """Split without its options: LiteRT reads them where nothing is, and ends the process."""
-    from .graphs import mutated_tflite
+def test_a_graph_that_crashes_an_engine_is_refused_apart(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graph is known that does, so that the other process ends itself where the engine would end it."""
+    from steprnn.runtime import apart
 
-    data = mutated_tflite((tiny / "step.tflite").read_bytes(), random.Random(173))
-    (tiny_copy / "step.tflite").write_bytes(data)
-    record = vars(FileRecord.of(tiny_copy / "step.tflite"))
-    edit_manifest(tiny_copy, lambda manifest: manifest["files"].update({"step.tflite": record}))
-    with pytest.raises(
-        BundleError, match=r"bundle makes the engine crash \(-\d+\); do not trust it, or export"
-    ):
-        load(tiny_copy, engine="litert", apart=True)
-    assert load(tiny, apart=True).generate("分", 4) == load(tiny).generate("分", 4)
     with pytest.raises(UsageError, match="engine 'x' is unknown"):
         load(tiny, engine="x", apart=True)
+    assert load(tiny, apart=True).generate("分", 4) == load(tiny).generate("分", 4)
+    monkeypatch.setattr(
+        apart, "PROGRAM", apart.PROGRAM.replace("    load(", "    __import__('os').abort(); load(")
+    )
+    with pytest.raises(
+        BundleError, match=r"bundle makes the engine crash \(-6\); do not trust it, or export"
+    ):
+        load(tiny, apart=True)
+
+
+def test_a_split_in_other_parts_than_it_says(tiny_copy: Path, edit_manifest: Edit) -> None:
+    """onnxruntime would end the process."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(tiny_copy / "step.onnx")
+    (split,) = (node for node in model.graph.node if node.op_type == "Split")
+    (number,) = (a for a in split.attribute if a.name == "num_outputs")
+    assert number.i == 4
+    number.i = 3
+    recorded(tiny_copy, "step.onnx", model.SerializeToString(), edit_manifest)
+    with pytest.raises(BundleError, match=r"step\.onnx splits a tensor in other parts than it says; do not"):
+        load(tiny_copy, engine="onnx")

@@ -18,15 +18,20 @@ from ..pairing import Declared
 from ..quiet import without_lines
 from ..spec import SIGNATURES, StepSpec
 from . import Engine, Graph, Runner, Tensors
+from .flatbuffer import check
 
-CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_WHILE", "WHILE"})
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 _greeting = threading.Lock()
 
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
-    """Load a TFLite step graph; raises `BundleError` where LiteRT refuses it."""
-    return LiteRTEngine(path, spec, threads, plain=True)
+    """Load a TFLite step graph; raises `BundleError` where it is none, or LiteRT refuses it."""
+    engine = LiteRTEngine(path, spec, threads)
+    try:
+        check(engine.flatbuffer)
+    except ValueError as error:
+        raise BundleError(f"steprnn refuses {path}: {error}; do not trust it, or export again") from None
+    return engine
 
 
 def open_graph(path: Path, threads: int = 1) -> Graph:
@@ -109,19 +114,16 @@ def _indices(interpreter: Any) -> Indices:
 class LiteRTEngine:
     """A flatbuffer. An interpreter serves one thread, so every runner has its own."""
 
-    def __init__(self, path: Place, spec: StepSpec, threads: int, *, plain: bool = False) -> None:
+    def __init__(self, path: Place, spec: StepSpec, threads: int) -> None:
         self._path = path
-        self._plain = plain  # of a bundle, whose steps have no loop
-        self._flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
+        self.flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
         self._spec = spec
         self._threads = threads
 
     def runner(self, batch: int) -> Runner:
         """A new runner with zero states."""
         try:
-            interpreter = Interpreter(model_content=self._flatbuffer, num_threads=self._threads)
-            if found := sorted(CONTROL.intersection(_operators(interpreter))) if self._plain else []:
-                raise ValueError(f"it holds {found[0]}, and a step has no loop and no branch")
+            interpreter = Interpreter(model_content=self.flatbuffer, num_threads=self._threads)
             indices = _indices(interpreter)
             expected = {t.name for t in (*self._spec.inputs, *self._spec.states)}
             if strangers := sorted(expected ^ indices[0].keys()):
@@ -155,12 +157,6 @@ def _allocate(interpreter: Any) -> None:
 
 def _failed(error: Exception) -> BundleError:
     return BundleError(f"LiteRT cannot take this step ({' '.join(str(error).split())}); export again")
-
-
-def _operators(interpreter: Any) -> list[str]:
-    """The operators of the graph; none in a LiteRT that does not tell them."""
-    tell = getattr(interpreter, "_get_ops_details", None)
-    return [operator["op_name"] for operator in tell()] if tell is not None else []
 
 
 def _private_invoke(interpreter: Any) -> Callable[[], object] | None:
@@ -204,14 +200,14 @@ class DynamicRunner:
 
     def run(self) -> None:
         """Take one time step."""
-        for index, array in self._given:
-            self._interpreter.set_tensor(index, array)
         try:
+            for index, array in self._given:
+                self._interpreter.set_tensor(index, array)
             self._interpreter.invoke()
-        except RuntimeError as error:
+            results = [self._interpreter.get_tensor(index) for index, _ in self._results]
+        except (ValueError, RuntimeError) as error:
             raise _failed(error) from None
-        for index, array in self._results:
-            result = self._interpreter.get_tensor(index)
+        for (_, array), result in zip(self._results, results, strict=True):
             if result.shape != array.shape:  # assigned, it would be broadcast
                 raise BundleError(f"LiteRT gives a tensor of shape {result.shape}, expected {array.shape}")
             array[...] = result

@@ -15,7 +15,7 @@ from ..errors import BundleError
 from ..pairing import Declared
 from ..spec import StepSpec
 from . import Engine, Graph, Runner, Tensors
-from .loops import CONTROL, EXTERNAL, operators
+from .loops import CONTROL, EXTERNAL, UNEVEN, operators
 
 LONGEST = 20  # seconds that the first step of a file of another maker may take
 
@@ -42,6 +42,8 @@ def _check_control(path: Place, data: bytes) -> None:
         raise BundleError(f"onnxruntime refuses {path}: it is no ONNX file ({error})") from None
     if EXTERNAL in found:
         raise BundleError(f"{path} has weights in another file, where a bundle has none; do not trust it")
+    if UNEVEN in found:
+        raise BundleError(f"{path} splits a tensor {UNEVEN}; do not trust it, or export again")
     if control := sorted(CONTROL & found):
         raise BundleError(f"{path} holds {control[0]}, and a step has no loop and no branch; do not trust it")
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from steprnn.runtime import Model, Sampling
 from steprnn.runtime.sampling import Sampler
-from steprnn.runtime.serve import connection, scheduler
+from steprnn.runtime.serve import arrivals, connection, scheduler
 from steprnn.runtime.serve.app import Service
 from steprnn.runtime.serve.batch import Batch
-from steprnn.runtime.serve.connection import Connection, Door, configured
+from steprnn.runtime.serve.connection import Door, configured
 from steprnn.runtime.serve.gate import MOST_SECONDS, Gate
 from steprnn.runtime.serve.metrics import Metrics
 from steprnn.runtime.serve.protocol import Limits
@@ -65,11 +64,15 @@ class Inside:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         self.port = listener.getsockname()[1]
-        config = configured(service.app(), service.gate, grace=0)
-        config.load()
+        self.asked: list[str] = []  # paths, as they come to the application
+        app = service.app()
+
+        async def noted(scope: Any, receive: Any, send: Any) -> None:
+            self.asked.append(scope.get("path", ""))
+            await app(scope, receive, send)
+
         self.door = Door(service.gate, most)
-        config.http_protocol_class = lambda **named: Connection(self.door, **named)  # type: ignore[assignment]
-        self.server = uvicorn.Server(config)
+        self.server = arrivals.Server(configured(noted, self.door, grace=0), self.door)
         self.server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
 
@@ -114,6 +117,33 @@ def test_who_does_not_ask_is_hung_up_on(
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
         until_true(lambda: not inside.door.idle)
+
+
+def test_who_asks_how_the_server_is_does_not_wait_behind_a_crowd(service: Service) -> None:
+    models = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    held, loops = threading.Event(), []
+
+    def hold() -> None:
+        loops.append(asyncio.get_running_loop())
+        held.wait(60)
+
+    with Inside(service) as inside, contextlib.ExitStack() as stack:
+        until_true(lambda: inside.server.started)
+        first = stack.enter_context(opened(inside.port))
+        assert status(first, GET) == 200
+        inside.door.gate.scheduler._loop.call_soon_threadsafe(hold)  # so that all of them are there at once
+        until_true(lambda: bool(loops))
+        crowd = [stack.enter_context(opened(inside.port)) for _ in range(100)]
+        for client in crowd:
+            client.sendall(models)
+        last = stack.enter_context(opened(inside.port))
+        last.sendall(GET)
+        held.set()
+        assert status(last, b"") == 200
+        assert [status(client, b"") for client in crowd] == [200] * 100
+        requests = [path for path in inside.asked if path]
+        assert len(requests) == 102
+        assert requests[1:].index("/health") < 50
 
 
 def test_a_byte_now_and_then_gains_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

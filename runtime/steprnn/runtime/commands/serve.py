@@ -67,10 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C, finish the streams in flight, and return 0."""
-    import uvicorn  # the extra `serve`
-
     from ..serve.app import Service
-    from ..serve.connection import configured
+    from ..serve.arrivals import Server
+    from ..serve.connection import Door, configured, most_connections
     from ..serve.guard import checked_origins, is_loopback
     from ..serve.protocol import Limits
 
@@ -110,7 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
             origins,
             (arguments.host,) if key is None and is_loopback(listener.getsockname()[0]) else None,
         )
-        server = uvicorn.Server(configured(service.app(), service.gate, arguments.grace))
+        door = Door(service.gate, most_connections())
+        server = Server(configured(service.app(), door, arguments.grace), door)
 
         def finish(number: int, frame: object) -> None:
             server.should_exit = True

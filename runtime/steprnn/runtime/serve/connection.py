@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,13 +21,24 @@ READ_SECONDS = 30.0  # for a client to read what fills its socket
 FILES = 128  # that are no connections: the engine, the page, the interpreter
 
 
+class Idle(Protocol):
+    """Who may be hung up on to make room."""
+
+    def leave(self) -> None:
+        """Hang up."""
+
+
 class Door:
     """The connections that no request is under way on, the one that has been so for longest first."""
 
     def __init__(self, gate: Gate, most: int) -> None:
         self.gate = gate
         self.most = most  # connections that are open at once
-        self.idle: dict[Connection, None] = {}
+        self.idle: dict[Idle, None] = {}
+
+    def make_room(self) -> None:
+        """Hang up on the one that has been idle for longest."""
+        next(iter(self.idle)).leave()
 
 
 class Connection(H11Protocol):
@@ -45,7 +56,11 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._look()
         if len(self.connections) > self._door.most:
-            next(iter(self._door.idle)).transport.abort()
+            self._door.make_room()
+
+    def leave(self) -> None:
+        """Hang up."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave."""
@@ -98,9 +113,9 @@ class Connection(H11Protocol):
             self._waiting = self.loop.call_later(seconds, self.transport.abort)
 
 
-def configured(app: Any, gate: Gate, grace: int) -> uvicorn.Config:
+def configured(app: Any, door: Door, grace: int) -> uvicorn.Config:
     """uvicorn's settings for an application; `grace` is the seconds for answers that are under way."""
-    protocol: Any = partial(Connection, Door(gate, _most_connections()))
+    protocol: Any = partial(Connection, door)
     return uvicorn.Config(
         app,
         http=protocol,
@@ -114,7 +129,7 @@ def configured(app: Any, gate: Gate, grace: int) -> uvicorn.Config:
     )
 
 
-def _most_connections() -> int:
+def most_connections() -> int:
     """As many as this process may have files open, once it may have as many as it can."""
     try:
         import resource  # Windows has none

@@ -148,6 +148,18 @@ class Export(Job):
         return verify(self.place / "bundle")
 
 
+class ExportAll(Export):
+    name = "export, all formats, int8"
+
+    def arguments(self) -> list[str]:
+        flags = ["--formats", "saved_model,tflite,onnx,program", "--quantize", "none,int8"]
+        checkpoint = self.place.parent / "checkpoint"
+        return ["export", str(checkpoint), "--out", str(self.place / "bundle"), *flags]
+
+    def names(self) -> set[str]:
+        return super().names() | {"bundle/saved_model/assets"}  # which TensorFlow makes and leaves empty
+
+
 class Check(Job):
     name = "check"
 
@@ -157,8 +169,12 @@ class Check(Job):
     def arguments(self) -> list[str]:
         return ["check", str(self.place / "tiny.bundle"), "--report", str(self.place / "report")]
 
+    def bundle(self) -> set[str]:
+        """Its files; raises where it is not what it was."""
+        return verify(self.place / "tiny.bundle")
+
     def look(self) -> None:
-        verify(self.place / "tiny.bundle")
+        self.bundle()
         for path in (self.place / "report").glob("[!.]*"):
             text = path.read_text(encoding="utf-8")
             if path.suffix == ".json":
@@ -174,17 +190,44 @@ class Check(Job):
 
     def names(self) -> set[str]:
         files = ("report.json", "junit.xml", "report.html")
-        return verify(self.place / "tiny.bundle") | {"report", *(f"report/{name}" for name in files)}
+        return self.bundle() | {"report", *(f"report/{name}" for name in files)}
+
+
+class CheckReference(Check):
+    """A bundle in a zip against the model it came from."""
+
+    name = "check --reference"
+
+    def prepare(self) -> None:
+        from steprnn.runtime import cli
+
+        Train(self.place.parent).work()
+        checkpoint, bundle = self.place.parent / "checkpoint", self.place.parent / "made.bundle"
+        flags = ["--formats", "tflite,onnx", "--quantize", "none"]
+        assert cli.main(["export", str(checkpoint), "--out", str(bundle), *flags]) == 0
+        assert cli.main(["package", str(bundle), "--as", "zip", "--out", str(self.place / "made.zip")]) == 0
+
+    def arguments(self) -> list[str]:
+        reference = ["--reference", str(self.place.parent / "checkpoint"), "--steps", "32", "--seeds", "1"]
+        return ["check", str(self.place / "made.zip"), *reference, "--report", str(self.place / "report")]
+
+    def bundle(self) -> set[str]:
+        with zipfile.ZipFile(self.place / "made.zip") as archive:
+            assert archive.testzip() is None
+        return {"made.zip"}
 
 
 class Package(Job):
-    name = "package"
+    """A file that is there or not: a zip."""
+
+    name = "package as zip"
+    file = "tiny.zip"
 
     def arguments(self) -> list[str]:
-        return ["package", str(TINY), "--as", "zip", "--out", str(self.place / "tiny.zip")]
+        return ["package", str(TINY), "--as", "zip", "--out", str(self.place / self.file)]
 
     def look(self) -> None:
-        path = self.place / "tiny.zip"
+        path = self.place / self.file
         if path.exists() or (self.place.parent / "had").exists():
             with zipfile.ZipFile(path) as archive:
                 assert archive.testzip() is None
@@ -193,10 +236,85 @@ class Package(Job):
     def result(self) -> Any:
         import hashlib
 
-        return hashlib.sha256((self.place / "tiny.zip").read_bytes()).hexdigest()
+        return hashlib.sha256((self.place / self.file).read_bytes()).hexdigest()
 
     def names(self) -> set[str]:
-        return {"tiny.zip"}
+        return {self.file}
 
 
-JOBS: tuple[type[Job], ...] = (Train, Export, Check, Package)
+class Wheel(Package):
+    name = "package as wheel"
+    file = "tiny_lstm-1.0.0-py3-none-any.whl"
+
+    def arguments(self) -> list[str]:
+        flags = ["--name", "tiny-lstm", "--version", "1.0.0"]
+        return ["package", str(TINY), "--as", "wheel", "--out", str(self.place), *flags]
+
+
+class Sources(Job):
+    """A folder that is there or not: of C."""
+
+    name = "package as c"
+    folder = "c"
+
+    def prepare(self) -> None:
+        from steprnn.runtime import cli
+
+        Train(self.place.parent).work()
+        checkpoint, bundle = self.place.parent / "checkpoint", self.place.parent / "made.bundle"
+        flags = ["--formats", "program", "--quantize", "none"]
+        assert cli.main(["export", str(checkpoint), "--out", str(bundle), *flags]) == 0
+
+    def arguments(self) -> list[str]:
+        made = self.place.parent / "made.bundle"
+        return ["package", str(made), "--as", "c", "--out", str(self.place / self.folder)]
+
+    def files(self) -> dict[str, str]:
+        """What it holds, with their hashes."""
+        import hashlib
+
+        folder = self.place / self.folder
+        return {
+            str(path.relative_to(self.place)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    def look(self) -> None:
+        whole, had = self.files(), self.place.parent / "had"
+        if had.exists():
+            assert whole == json.loads(had.read_text()), "it is not the folder that stood there"
+        elif whole:
+            had.write_text(json.dumps(whole))
+
+    def result(self) -> Any:
+        return self.files()
+
+    def names(self) -> set[str]:
+        return {str(p) for name in self.files() for p in (Path(name), *Path(name).parents)}
+
+
+class Page(Sources):
+    name = "package as web"
+    folder = "web"
+
+    def prepare(self) -> None:
+        from steprnn.runtime.package.ort import engine_files
+
+        engine_files()  # which npm brings once
+
+    def arguments(self) -> list[str]:
+        return ["package", str(TINY), "--as", "web", "--out", str(self.place / self.folder)]
+
+
+JOBS: tuple[type[Job], ...] = (
+    Train,
+    Export,
+    ExportAll,
+    Check,
+    CheckReference,
+    Package,
+    Wheel,
+    Sources,
+    Page,
+)

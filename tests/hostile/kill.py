@@ -49,6 +49,8 @@ def preload() -> None:
     import steprnn.runtime.cli
     import steprnn.runtime.engines.litert
     import steprnn.runtime.engines.onnx
+    import steprnn.runtime.package.c
+    import steprnn.runtime.package.web
     import steprnn.runtime.package.wheel
     import steprnn.runtime.package.zip
     import steprnn.train.fit  # noqa: F401
@@ -110,12 +112,17 @@ class Killer:
         series = self.home / f"{self.kind.__name__.lower()}{self.number}"
         (series / "place").mkdir(parents=True)
         job = self.kind(series / "place")
+        template = self.home / f"{self.kind.__name__.lower()}-prepared"
+        if template.exists():
+            shutil.copytree(template, series, dirs_exist_ok=True)
+            return job
 
         def prepare() -> int:
             job.prepare()
             return 0
 
         assert ended(forked(prepare, series / "told"), LIMIT) == 0, (series / "told").read_text()
+        shutil.copytree(series, template)
         return job
 
     def _asked(self, job: Job, question: Callable[[], Any]) -> Any:

@@ -46,16 +46,16 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_files() -> Iterator[None]:
-    """Within the block all temporary files of this process are made in a folder that is gone after it.
+def temporary_files() -> Iterator[Path]:
+    """Within the block all temporary files of this process are made in a folder, which is gone after it.
 
-    TensorFlow leaves its own where it is killed, under names that nobody could sweep.
+    Those of others, such as TensorFlow's, have names that nobody could sweep after a kill.
     """
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     with temporary_folder() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         try:
-            yield
+            yield folder
         finally:
             tempfile.tempdir = before[0]
             if before[1] is None:

@@ -201,6 +201,14 @@ def a_loop(path: Path) -> None:
     onnx.save(model, path)
 
 
+def an_uneven_split(path: Path) -> None:
+    """onnxruntime ends the process that gives it such a graph."""
+    model = onnx.load(path)
+    (split,) = (node for node in model.graph.node if node.op_type == "Split")
+    next(a for a in split.attribute if a.name == "num_outputs").i = 3
+    onnx.save(model, path)
+
+
 def another_name(path: Path) -> None:
     rename(path, path, {"next_c": "c_out"})
 
@@ -217,7 +225,8 @@ def another_dtype(path: Path) -> None:
     [
         (metadata_of_another_step, "its metadata steprnn.step tells another step"),
         (no_metadata, "its metadata has no steprnn.step"),
-        (a_loop, "the ONNX graph of the step holds If"),
+        (a_loop, "step.onnx holds If, and a step has no loop and no branch"),
+        (an_uneven_split, "step.onnx splits a tensor in other parts than it says"),
         (another_name, "it has no output 'next_c'; it has c_out, next_h, y"),
         (another_dtype, "x int64 [batch], expected int32 [batch]"),
     ],

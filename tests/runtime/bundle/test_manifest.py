@@ -124,7 +124,8 @@ def test_a_folder_where_a_file_should_be(tiny_copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "engine", "words"), [("step.tflite", "litert", "LiteRT"), ("step.onnx", "onnx", "onnxruntime")]
+    ("name", "engine", "words"),
+    [("step.tflite", "litert", "steprnn refuses"), ("step.onnx", "onnx", "onnxruntime")],
 )
 def test_a_graph_that_the_engine_refuses(
     tiny_copy: Path, edit_manifest: Edit, name: str, engine: str, words: str

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steprnn.runtime import BundleError
+from steprnn.runtime import BundleError, cli
 from steprnn.runtime.bundle.installed import InstalledModel, models, plain
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.bundle.open import open_bundle
@@ -137,3 +137,21 @@ def test_a_zip_is_unpacked_where_only_its_user_reads_and_gone_behind_the_block(
     with open_bundle(packed, lambda manifest: ["vocabulary.json"]) as folder:
         assert {p.name for p in folder.iterdir()} == {MANIFEST, "vocabulary.json"}
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "generate", "bench"])
+def test_commands_read_a_zip_in_memory(
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """So that nothing is left of one that is killed: there is no folder for temporary files here."""
+    pytest.importorskip("onnx")
+    packed = zip_package.write(tiny, tmp_path / "tiny.zip")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    flags = {"bench": ["--quick"], "generate": ["-p", "分", "-n", "3"]}.get(command, [])
+    assert cli.main([command, str(packed), *flags]) == 0
+    if command != "generate":
+        assert "tflite-int8" in (out := capsys.readouterr().out) or "litert int8" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import logging
 import os
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
-from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.bundle.open import open_bundle, read_bundle
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
 from steprnn.runtime.files import GOLDEN, GOLDEN_START
@@ -93,15 +95,18 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name = arguments.candidate.name
     with (
-        temporary_files(),
         quiet() as terminal,
         stages(terminal) as say,
         warnings.catch_warnings(),
-        open_bundle(arguments.candidate) as path,
+        contextlib.ExitStack() as files,
     ):
         warnings.simplefilter("ignore")
-        judge = _against_reference if arguments.reference else _golden
-        judged = judge(arguments, path, say)
+        if arguments.reference:  # TensorFlow reads and writes files
+            files.enter_context(temporary_files())
+            folder = files.enter_context(open_bundle(arguments.candidate))
+            judged = _against_reference(arguments, folder, say)
+        else:
+            judged = _golden(arguments, read_bundle(arguments.candidate), say)
         if arguments.report:
             from ..report.files import write_report
 
@@ -122,7 +127,7 @@ class Judged:
     candidates: list[Candidate]
 
 
-def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
+def _golden(arguments: argparse.Namespace, folder: Place, say: Say) -> Judged:
     """Every file's hash, and the recorded run on each engine that is installed here."""
     if folder.is_file():
         raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
@@ -157,7 +162,7 @@ def _golden(arguments: argparse.Namespace, folder: Path, say: Say) -> Judged:
     return Judged(findings, candidates)
 
 
-def _recorded(path: Path, spec: StepSpec) -> Reference:
+def _recorded(path: Place, spec: StepSpec) -> Reference:
     """A golden run; raises `BundleError` where it is not one of this contract."""
     reference = Reference.read(path)
     names = set(spec.result_names)
@@ -169,7 +174,7 @@ def _recorded(path: Path, spec: StepSpec) -> Reference:
 
 
 def artefact_in(
-    engine: str, folder: Path, artefact: Artefact, spec: StepSpec, profile: str | None
+    engine: str, folder: Place, artefact: Artefact, spec: StepSpec, profile: str | None
 ) -> Candidate:
     """An artefact of a bundle in an engine of this machine."""
     path = folder / artefact.path

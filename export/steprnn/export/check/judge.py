@@ -48,7 +48,8 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     yield found
     if not found.passed:
         return
-    audit = cache(partial(Audit.of, candidate.path, runs.weights)) if candidate.path else None
+    path = candidate.path if isinstance(candidate.path, Path) else None
+    audit = cache(partial(Audit.of, path, runs.weights)) if path else None
     if audit:
         yield attempt(Level.WEIGHTS, label, lambda: weights(candidate, audit()))
     engine = candidate.open(1)

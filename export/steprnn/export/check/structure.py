@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from steprnn.runtime import engines
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.pairing import Declared
 from steprnn.runtime.spec import StepSpec, TensorSpec
@@ -18,8 +18,9 @@ from ..formats import operators
 METADATA = "steprnn.step"
 
 
-def strange_file(engine: str, path: Path, spec: StepSpec) -> list[str]:
+def strange_file(engine: str, path: Place, spec: StepSpec) -> list[str]:
     """What is not as the contract says in a graph file of a bundle: tensors, operators, metadata."""
+    engines.check_file(engine, path)
     graph = engines.open_graph(engine, path)
     problems = strange_tensors(graph.inputs, graph.outputs, spec)
     if engine == "onnx":
@@ -75,10 +76,10 @@ def _fits(declared: Declared, tensor: TensorSpec, foreign: bool) -> bool:
     return (not isinstance(batch, int) or batch == 1) and all(a == b for a, b in fixed)
 
 
-def _onnx(path: Path, spec: StepSpec) -> list[str]:
+def _onnx(path: Place, spec: StepSpec) -> list[str]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     told = session.get_modelmeta().custom_metadata_map.get(METADATA)
     problems = []
     if told is None:
@@ -89,10 +90,10 @@ def _onnx(path: Path, spec: StepSpec) -> list[str]:
         return problems
     import onnx
 
-    return problems + _operators(lambda: operators.check_onnx(onnx.load(path, load_external_data=False)))
+    return problems + _operators(lambda: operators.check_onnx(onnx.load_from_string(path.read_bytes())))
 
 
-def _program(path: Path, spec: StepSpec) -> list[str]:
+def _program(path: Place, spec: StepSpec) -> list[str]:
     from steprnn.runtime.engines import native
 
     from ..program.reading import Program

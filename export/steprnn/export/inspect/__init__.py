@@ -12,7 +12,8 @@ import importlib
 from dataclasses import replace
 from pathlib import Path
 
-from steprnn.runtime.bundle.open import open_bundle
+from steprnn.runtime.bundle.open import read_bundle
+from steprnn.runtime.bundle.packed import Packed, Place
 from steprnn.runtime.errors import BundleError, MissingExtra
 from steprnn.runtime.files import MANIFEST, MODEL
 
@@ -39,7 +40,7 @@ READERS = {
 }
 
 
-def inspect(path: Path | str, *, trust: bool = False) -> Inspection:
+def inspect(path: Place | str, *, trust: bool = False) -> Inspection:
     """Read a `.keras`, `.h5`, `.onnx` or `.tflite` file, a SavedModel, a checkpoint or a bundle,
     which may also be a `.zip` or an installed model's name.
 
@@ -47,12 +48,12 @@ def inspect(path: Path | str, *, trust: bool = False) -> Inspection:
     code. Raises `BundleError` or `CheckpointError` where the path cannot be read, and `MissingExtra`
     where the package that reads it is not installed.
     """
-    with open_bundle(path) as opened:
-        found = _read(opened, trust)
-    return found if opened == Path(path) else replace(found, path=str(path))
+    opened = path if isinstance(path, Packed) else read_bundle(path)
+    found = _read(opened, trust)
+    return found if opened == Path(str(path)) else replace(found, path=str(path))
 
 
-def _read(path: Path, trust: bool) -> Inspection:
+def _read(path: Place, trust: bool) -> Inspection:
     if path.is_dir():
         kind = next((kind for name, kind in FOLDERS.items() if (path / name).is_file()), None)
         if kind is None:

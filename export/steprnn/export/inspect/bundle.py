@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from steprnn.runtime import engines
 from steprnn.runtime.bundle.manifest import Artefact, Manifest
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.errors import MissingExtra, UsageError
 from steprnn.runtime.loading import choose
 from steprnn.runtime.pairing import Declared, Pair
@@ -15,7 +14,7 @@ from . import inspect
 from .report import Inspection
 
 
-def read(path: Path, trust: bool = False) -> Inspection:
+def read(path: Place, trust: bool = False) -> Inspection:
     """Inspect a bundle folder; raises `BundleError` where it, or one of its graphs, is damaged."""
     manifest = Manifest.read(path)
     spec = manifest.step

@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared, Pair, pairs_by_name
 
@@ -28,10 +28,10 @@ WIDENING = ("Cast", "Mul", "DequantizeLinear", "Identity")  # of constants alone
 NO_WEIGHTS = ("int32", "int64", "bool", "object", "str")  # shapes, axes and indices
 
 
-def read(path: Path, trust: bool = False) -> Inspection:
+def read(path: Place, trust: bool = False) -> Inspection:
     """Inspect an ONNX file; raises `BundleError` where it is not one."""
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_from_string(path.read_bytes())
     except (DecodeError, ValueError, OSError) as error:
         raise BundleError(f"{path} is not an ONNX file ({' '.join(str(error).split())})") from None
     if not model.ir_version or not model.graph.output:

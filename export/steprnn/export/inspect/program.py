@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.pairing import Declared, Pair
 
 from ..program.encoding import VERSION
@@ -12,7 +12,7 @@ from ..program.reading import Program
 from .report import Inspection, Weights
 
 
-def read(path: Path, trust: bool = False) -> Inspection:
+def read(path: Place, trust: bool = False) -> Inspection:
     """Inspect a step program; raises `BundleError` where it is not one."""
     program = Program(path)
     held = list(program.constants())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.engines import hidden
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared, pairs_by_name
@@ -27,7 +27,7 @@ LOOKUPS = {"GATHER": 0, "GATHER_ND": 0, "EMBEDDING_LOOKUP": 1}  # operator -> wh
 WEIGHTS = ("float16", "float32", "float64", "bfloat16", "int4", "int8", "uint8", "int16")
 
 
-def read(path: Path, trust: bool = False) -> Inspection:
+def read(path: Place, trust: bool = False) -> Inspection:
     """Inspect a TFLite file; raises `BundleError` where it is not one."""
     data = path.read_bytes()
     if data[4:8] != b"TFL3":
@@ -38,7 +38,7 @@ def read(path: Path, trust: bool = False) -> Inspection:
         raise BundleError(f"{path} is damaged ({type(error).__name__}: {error})") from None
 
 
-def _read(path: Path, model: Any) -> Inspection:
+def _read(path: Place, model: Any) -> Inspection:
     signature = _signature(model)
     graph = model.subgraphs[signature.subgraphIndex if signature else 0]
     inputs = _tensors(graph, graph.inputs, signature and signature.inputs)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared
 
@@ -34,7 +34,7 @@ class Held:
 class Program:
     """A step program; raises `BundleError` where the file is none. What it says is not checked further."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         data = path.read_bytes()
         self.words: Words = np.frombuffer(data[: len(data) // 4 * 4], "<u4")
         if len(self.words) < HEADER or self.words[0] != MAGIC or self.words[1] != VERSION:

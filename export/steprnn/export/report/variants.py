@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steprnn.runtime.bundle.packed import Packed
 from steprnn.runtime.engines import Runner
 from steprnn.runtime.parity.findings import Label
 from steprnn.runtime.parity.levels import Candidate, begin
@@ -32,6 +33,8 @@ def _bytes(candidate: Candidate) -> int | None:
     path = candidate.path
     if path is None or not path.exists():
         return None
+    if isinstance(path, Packed):
+        return len(path.read_bytes())
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(p.stat().st_size for p in files)
 

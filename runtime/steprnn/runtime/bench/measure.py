@@ -14,6 +14,8 @@ from typing import Any
 
 from .. import engines
 from ..bundle.manifest import Artefact, Manifest
+from ..bundle.open import read_bundle
+from ..bundle.packed import Place
 from ..errors import BundleError, UsageError
 from ..files import MANIFEST
 from ..loading import load
@@ -40,8 +42,9 @@ TEXT = 100  # characters: what a call costs once is shared by as many
 FULL, QUICK = Pace(31, 0.02, 3), Pace(5, 0.002, 1)
 
 
-def measure(folder: Path, pace: Pace = FULL, say: Callable[[str], None] = lambda line: None) -> Report:
+def measure(bundle: str | Path, pace: Pace = FULL, say: Callable[[str], None] = lambda line: None) -> Report:
     """Measure a bundle; raises `UsageError` where nothing in it runs here, else as `load` does."""
+    folder = read_bundle(bundle)
     manifest, machine = Manifest.read(folder), Machine.here()
     candidates, left_out = runnable(manifest)
     if not candidates:
@@ -50,11 +53,11 @@ def measure(folder: Path, pace: Pace = FULL, say: Callable[[str], None] = lambda
     if None in read.values():
         left_out.append("what a step reads and its floor, which the manifest does not tell; export again")
     # Before an engine is loaded here, lest its pages count for the processes that start from this one.
-    apart = {name: _in_own_process(folder, *candidates[name], pace.processes, say) for name in candidates}
+    apart = {name: _in_own_process(bundle, *candidates[name], pace.processes, say) for name in candidates}
     with pinned() as core:
         workloads: dict[tuple[str, str], Workload] = {}  # by the name of the candidate and their own
         for name, (engine, artefact) in candidates.items():
-            model = load(folder, engine=engine, variant=artefact.variant)
+            model = load(bundle, engine=engine, variant=artefact.variant)
             workloads |= {(name, kind): run for kind, run in workloads_of(model).items()}
         say(f"{len(workloads)} workloads in {pace.rounds} rounds")
         began, worked = time.perf_counter(), time.process_time()
@@ -90,7 +93,7 @@ def runnable(manifest: Manifest) -> tuple[dict[str, tuple[str, Artefact]], list[
     return candidates, left_out
 
 
-def read_per_step(folder: Path, manifest: Manifest, artefact: Artefact) -> int | None:
+def read_per_step(folder: Place, manifest: Manifest, artefact: Artefact) -> int | None:
     """Bytes of weights that a step reads; None where the manifest, which is an older one, does not tell."""
     read, size = manifest.read_bytes.get(artefact.name), manifest.size_of(artefact)
     if read is not None and not 0 < read <= size:  # as many are allocated to measure the floor
@@ -136,11 +139,11 @@ def _middle(times: Times, one: str, other: str, of: Callable[[float, float], flo
 
 
 def _in_own_process(
-    folder: Path, engine: str, artefact: Artefact, processes: int, say: Callable[[str], None]
+    bundle: str | Path, engine: str, artefact: Artefact, processes: int, say: Callable[[str], None]
 ) -> dict[str, float | None]:
     """Load time, and peak memory in a process of its own."""
     say(f"{engine} {artefact.variant} in a process of its own")
-    command = [sys.executable, "-m", process.__name__, str(folder), engine, artefact.variant]
+    command = [sys.executable, "-m", process.__name__, str(bundle), engine, artefact.variant]
     records = []
     for _ in range(processes):
         result = subprocess.run(command, capture_output=True, check=False, text=True)

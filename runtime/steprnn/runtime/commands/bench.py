@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from ..bundle.open import open_bundle
 from ..quiet import quiet
 
 HELP = "measure every engine and variant of a bundle on this machine"
@@ -34,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..bench.measure import FULL, QUICK, measure
     from ..bench.tables import markdown
 
-    with quiet() as terminal, open_bundle(arguments.bundle) as folder:
-        report = measure(folder, QUICK if arguments.quick else FULL, _teller(terminal))
+    with quiet() as terminal:
+        report = measure(arguments.bundle, QUICK if arguments.quick else FULL, _teller(terminal))
     if arguments.json:
         json.dump(asdict(report), sys.stdout, ensure_ascii=False, indent=1)
         sys.stdout.write("\n")

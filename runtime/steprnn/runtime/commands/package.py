@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..bundle.manifest import VARIANTS
-from ..bundle.open import open_bundle
+from ..bundle.open import read_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
 
@@ -63,10 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             kinds = " or ".join(kind for kind, taken in KINDS.items() if flag in taken)
             raise UsageError(f"--{flag} only means something with --as {kinds}")
     module = importlib.import_module(f"{__package__.rpartition('.')[0]}.package.{arguments.kind}")
-    with open_bundle(arguments.bundle) as folder:
-        written: Path = module.write(
-            folder, arguments.out or module.default_out(Path(arguments.bundle)), **given
-        )
+    out = arguments.out or module.default_out(Path(arguments.bundle))
+    written: Path = module.write(read_bundle(arguments.bundle), out, **given)
     files = [written] if written.is_file() else [p for p in written.rglob("*") if p.is_file()]
     sys.stdout.write(f"{written}\n")
     sys.stderr.write(f"{sum(p.stat().st_size for p in files):,} bytes\n")

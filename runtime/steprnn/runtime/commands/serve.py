@@ -128,16 +128,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _page(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     """The web page of the bundle, in a temporary folder."""
     from ..bundle.manifest import VARIANTS, Manifest
-    from ..bundle.open import open_bundle
+    from ..bundle.open import read_bundle
     from ..package import web
 
     folder = Path(stack.enter_context(temporary_folder())) / "page"
-    with open_bundle(arguments.bundle) as bundle:
-        variant = arguments.variant
-        if variant == "auto":  # of the ONNX graphs, which the page runs; the server may run another format
-            held = Manifest.read(bundle)
-            variant = next((v for v in VARIANTS if held.artefact("onnx", v)), VARIANTS[0])
-        return web.write(bundle, folder, variant=variant, ort=arguments.ort)
+    bundle = read_bundle(arguments.bundle)
+    variant = arguments.variant
+    if variant == "auto":  # of the ONNX graphs, which the page runs; the server may run another format
+        held = Manifest.read(bundle)
+        variant = next((v for v in VARIANTS if held.artefact("onnx", v)), VARIANTS[0])
+    return web.write(bundle, folder, variant=variant, ort=arguments.ort)
 
 
 def _listen(host: str, port: int) -> socket.socket:

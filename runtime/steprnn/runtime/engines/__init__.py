@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
@@ -92,7 +91,12 @@ def open_engine(name: str, path: Place, spec: StepSpec, threads: int = 1) -> Eng
     return _module(name, threads).load(path, spec, threads)  # type: ignore[no-any-return]
 
 
-def open_graph(name: str, path: Path, threads: int = 1) -> Graph:
+def check_file(name: str, path: Place) -> None:
+    """Raise `BundleError` where a graph of a bundle is such that the engine `name` is not to be given it."""
+    _module(name, 1).read(path)
+
+
+def open_graph(name: str, path: Place, threads: int = 1) -> Graph:
     """Open a file of any maker in the engine `name`; raises as `open_engine` does."""
     return _module(name, threads).open_graph(path, threads)  # type: ignore[no-any-return]
 

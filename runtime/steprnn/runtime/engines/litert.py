@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,20 @@ _greeting = threading.Lock()
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a TFLite step graph; raises `BundleError` where it is none, or LiteRT refuses it."""
-    engine = LiteRTEngine(path, spec, threads)
+    return LiteRTEngine(path, read(path), spec, threads)
+
+
+def read(path: Place) -> bytes:
+    """The flatbuffer of a step; raises `BundleError` where LiteRT is not to be given it."""
+    data = path.read_bytes()
     try:
-        check(engine.flatbuffer)
+        check(data)
     except ValueError as error:
         raise BundleError(f"steprnn refuses {path}: {error}; do not trust it, or export again") from None
-    return engine
+    return data
 
 
-def open_graph(path: Path, threads: int = 1) -> Graph:
+def open_graph(path: Place, threads: int = 1) -> Graph:
     """Open a TFLite file of any maker; raises `BundleError` where LiteRT refuses it."""
     return LiteRTGraph(path, threads)
 
@@ -42,10 +46,10 @@ def open_graph(path: Path, threads: int = 1) -> Graph:
 class LiteRTGraph:
     """What a TFLite file of any maker declares: by its signature or, without one, its tensors' names."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Place, threads: int) -> None:
+        self._path, self._flatbuffer, self._threads = path, path.read_bytes(), threads
         try:
-            interpreter = Interpreter(str(path), num_threads=threads)
+            interpreter = Interpreter(model_content=self._flatbuffer, num_threads=threads)
             inputs, outputs = _indices(interpreter)
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"LiteRT refuses {path}: {' '.join(str(error).split())}") from error
@@ -59,7 +63,7 @@ class LiteRTGraph:
 
         from . import hidden
 
-        model = schema.ModelT.InitFromPackedBuf(self._path.read_bytes(), 0)
+        model = schema.ModelT.InitFromPackedBuf(self._flatbuffer, 0)
         names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
         codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
         operators = [op for graph in model.subgraphs for op in graph.operators or ()]
@@ -68,7 +72,7 @@ class LiteRTGraph:
 
     def try_once(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run on arrays of full shapes, by name; every output by name."""
-        interpreter = Interpreter(str(self._path))
+        interpreter = Interpreter(model_content=self._flatbuffer)
         names, results = _indices(interpreter)
         for name, array in inputs.items():
             interpreter.resize_tensor_input(names[name], array.shape)
@@ -80,7 +84,7 @@ class LiteRTGraph:
 
     def engine(self, spec: StepSpec) -> Engine:
         """The engine of this file for a spec."""
-        return LiteRTEngine(self._path, spec, self._threads)
+        return LiteRTEngine(self._path, self._flatbuffer, spec, self._threads)
 
 
 def _declared(name: str, detail: dict[str, Any]) -> Declared:
@@ -114,16 +118,16 @@ def _indices(interpreter: Any) -> Indices:
 class LiteRTEngine:
     """A flatbuffer. An interpreter serves one thread, so every runner has its own."""
 
-    def __init__(self, path: Place, spec: StepSpec, threads: int) -> None:
+    def __init__(self, path: Place, flatbuffer: bytes, spec: StepSpec, threads: int) -> None:
         self._path = path
-        self.flatbuffer = path.read_bytes()  # a runner made later still runs this model, whatever is at path
+        self._flatbuffer = flatbuffer  # a runner made later still runs this model, whatever is at path
         self._spec = spec
         self._threads = threads
 
     def runner(self, batch: int) -> Runner:
         """A new runner with zero states."""
         try:
-            interpreter = Interpreter(model_content=self.flatbuffer, num_threads=self._threads)
+            interpreter = Interpreter(model_content=self._flatbuffer, num_threads=self._threads)
             indices = _indices(interpreter)
             expected = {t.name for t in (*self._spec.inputs, *self._spec.states)}
             if strangers := sorted(expected ^ indices[0].keys()):

@@ -22,9 +22,7 @@ LONGEST = 20  # seconds that the first step of a file of another maker may take
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load an ONNX step graph on the CPU; raises `BundleError` where onnxruntime refuses it."""
-    data = path.read_bytes()
-    _check_control(path, data)
-    session = _open(path, threads, data)
+    session = _open(path, threads, read(path))
     expected = {t.name for t in (*spec.inputs, *spec.states)}
     if strangers := sorted(expected ^ {t.name for t in session.get_inputs()}):
         raise BundleError(
@@ -35,7 +33,9 @@ def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     return OnnxEngine(session, spec)
 
 
-def _check_control(path: Place, data: bytes) -> None:
+def read(path: Place) -> bytes:
+    """The bytes of a step; raises `BundleError` where onnxruntime is not to be given them."""
+    data = path.read_bytes()
     try:
         found = set(operators(data))
     except ValueError as error:
@@ -46,11 +46,13 @@ def _check_control(path: Place, data: bytes) -> None:
         raise BundleError(f"{path} splits a tensor {UNEVEN}; do not trust it, or export again")
     if control := sorted(CONTROL & found):
         raise BundleError(f"{path} holds {control[0]}, and a step has no loop and no branch; do not trust it")
+    return data
 
 
-def open_graph(path: Path, threads: int = 1) -> Graph:
+def open_graph(path: Place, threads: int = 1) -> Graph:
     """Open an ONNX file of any maker; raises `BundleError` where onnxruntime refuses it."""
-    return OnnxGraph(_open(path, threads))
+    data = None if isinstance(path, Path) else path.read_bytes()  # a file may have weights beside it
+    return OnnxGraph(_open(path, threads, data))
 
 
 def _open(path: Place, threads: int, data: bytes | None = None) -> onnxruntime.InferenceSession:

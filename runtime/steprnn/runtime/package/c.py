@@ -10,6 +10,7 @@ import numpy as np
 
 from ..atomic import new_folder
 from ..bundle.manifest import Manifest
+from ..bundle.packed import Place
 from ..bundle.vocabulary import Vocabulary
 from ..engines import open_graph
 from ..engines.native.library import HERE, SOURCE, Streams, aligned
@@ -37,8 +38,8 @@ def default_out(bundle: Path) -> Path:
     return Path("c")
 
 
-def write(bundle: Path, out: Path, *, variant: str = "float32") -> Path:
-    """Write the sources of a bundle folder to `out`, whole or not at all; such a folder is replaced.
+def write(bundle: Place, out: Path, *, variant: str = "float32") -> Path:
+    """Write the sources of a bundle to `out`, whole or not at all; such a folder is replaced.
 
     Raises `UsageError` where the bundle has no program of this variant, begins from a start graph, or
     something else is at `out`; `BundleError` where a file is damaged.
@@ -53,7 +54,7 @@ def write(bundle: Path, out: Path, *, variant: str = "float32") -> Path:
         raise UsageError(f"{bundle} {what}; export with --formats program, or choose another --variant")
     manifest.verify(bundle, manifest.files_of(artefact))
     open_graph("native", bundle / artefact.path)  # refuses what is damaged
-    data = np.fromfile(bundle / artefact.path, np.uint32)
+    data = np.frombuffer((bundle / artefact.path).read_bytes(), np.uint32)
     words = aligned(len(data))
     words[:] = data
     streams = Streams(words)

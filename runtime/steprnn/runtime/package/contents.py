@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
+from ..bundle.packed import Place
 from ..errors import UsageError
 from ..files import MANIFEST
 
 
-def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Manifest:
+def write_contents(bundle: Place, folder: Path, formats: Collection[str]) -> Manifest:
     """Copy the bundle to `folder`, with the graphs of these formats only; returns its new manifest.
 
     Every file is compared with its record first, whether it is kept or not. Raises `BundleError` where
@@ -32,9 +32,9 @@ def write_contents(bundle: Path, folder: Path, formats: Collection[str]) -> Mani
     for name in files:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle / name, target)
+        target.write_bytes((bundle / name).read_bytes())
     if len(kept) == len(manifest.artefacts):
-        shutil.copyfile(bundle / MANIFEST, folder / MANIFEST)
+        (folder / MANIFEST).write_bytes((bundle / MANIFEST).read_bytes())
         return manifest
     reads = {a.name: manifest.read_bytes[a.name] for a in kept if a.name in manifest.read_bytes}
     start = replace(start, artefacts=begun) if start else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..atomic import new_folder, write_text
 from ..bundle.manifest import Artefact, Manifest
+from ..bundle.packed import Place
 from ..errors import UsageError
 from ..files import INITIAL, MANIFEST, VOCABULARY
 from .ort import VERSION, engine_files
@@ -23,8 +24,8 @@ def default_out(bundle: Path) -> Path:
     return Path("site")
 
 
-def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None = None) -> Path:
-    """Write the page of a bundle folder to `out`, whole or not at all; a page that is there is replaced.
+def write(bundle: Place, out: Path, *, variant: str = "float32", ort: Path | None = None) -> Path:
+    """Write the page of a bundle to `out`, whole or not at all; a page that is there is replaced.
 
     `variant` is that of the ONNX graph, such as "int8-weights"; `ort` a node_modules folder with
     onnxruntime-web, which npm fetches otherwise. Raises `UsageError` where the bundle has no such graph or
@@ -47,14 +48,14 @@ def write(bundle: Path, out: Path, *, variant: str = "float32", ort: Path | None
         for name in (MANIFEST, *names):
             target = folder / "model" / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / name, target)
+            target.write_bytes((bundle / name).read_bytes())
         (folder / "ort").mkdir()
         for name, data in engine.items():
             (folder / "ort" / name).write_bytes(data)
     return out
 
 
-def _graph(bundle: Path, manifest: Manifest, variant: str) -> Artefact:
+def _graph(bundle: Place, manifest: Manifest, variant: str) -> Artefact:
     """The graph that the page runs."""
     if not manifest.writes_text or VOCABULARY not in manifest.files:
         raise UsageError(

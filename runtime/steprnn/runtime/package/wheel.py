@@ -13,7 +13,8 @@ from pathlib import Path
 from ..atomic import write_bytes
 from ..bundle.installed import FOLDER, GROUP, plain
 from ..bundle.manifest import Manifest
-from ..claims import temporary_folder
+from ..bundle.packed import Place
+from ..claims import temporary_files
 from ..engines import ENGINES
 from ..errors import MissingExtra, SteprnnError, UsageError
 from .card import card, summary
@@ -50,7 +51,7 @@ def default_out(bundle: Path) -> Path:
 
 
 def write(
-    bundle: Path,
+    bundle: Place,
     out: Path,
     *,
     name: str | None = None,
@@ -69,8 +70,8 @@ def write(
     package, version = _names(name, version)
     text, expression = _licence(license)
     engine = engine or _engine(bundle)
-    with temporary_folder() as temporary:
-        project, built = Path(temporary) / "project", Path(temporary) / "dist"
+    with temporary_files() as temporary:  # hatchling leaves its own where it is killed
+        project, built = temporary / "project", temporary / "dist"
         folder = project / package / FOLDER
         folder.mkdir(parents=True)
         manifest = write_contents(bundle, folder, [ENGINES[engine]])
@@ -164,7 +165,7 @@ def _licence_lines(text: str | None, expression: str | None) -> str:
     return 'classifiers = ["Private :: Do Not Upload"]\n'  # PyPI refuses it: nobody said that it may be given
 
 
-def _engine(bundle: Path) -> str:
+def _engine(bundle: Place) -> str:
     manifest = Manifest.read(bundle)
     held = [
         engine for engine, format in ENGINES.items() if any(a.format == format for a in manifest.artefacts)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..atomic import write_bytes
 from ..bundle.archive import MOST_BYTES, unpack
+from ..bundle.packed import Place
 from ..claims import temporary_folder
 from ..engines import ENGINES
 from ..errors import UsageError
@@ -22,7 +23,7 @@ def default_out(bundle: Path) -> Path:
     return Path(f"{stem(bundle)}.zip")
 
 
-def write(bundle: Path, out: Path) -> Path:
+def write(bundle: Place, out: Path) -> Path:
     """Write the bundle to the zip file `out`, which is opened as a stranger's would be before it is there.
 
     A SavedModel is left out: it is a program for TensorFlow, and no engine of the runtime reads it.

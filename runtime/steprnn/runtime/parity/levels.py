@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.packed import Place
 from ..engines import Engine, Runner, Tensors
 from ..spec import NEXT, StepSpec
 from .findings import Finding, Label, Level
@@ -42,7 +42,7 @@ class Candidate:
     wide: bool = False
     look: Callable[[], list[str]] = list
     batched: bool = True  # takes several rows; a graph of another tool may be fixed at one
-    path: Path | None = None  # the file or folder, for its size
+    path: Place | None = None  # the file or folder, for its size
     own: bool = True  # written by an export; of a graph of another tool some things are told, not judged
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.arrays import Shape, read_arrays
+from ..bundle.packed import Place
 from ..engines import Runner, Tensors
 from ..errors import BundleError
 from ..spec import NEXT
@@ -109,10 +110,11 @@ class Reference:
         np.savez(path, **rows)  # type: ignore[arg-type]
 
     @classmethod
-    def read(cls, path: Path) -> Reference:
+    def read(cls, path: Place) -> Reference:
         """Read golden.npz; raises `BundleError` where it is not one."""
         try:
-            parts = read_arrays(path, _judge, MOST_GOLDEN)
+            with path.open("rb") as file:
+                parts = read_arrays(file, _judge, MOST_GOLDEN)
             for name, array in parts.items():
                 if not np.isfinite(array).all():
                     raise ValueError(f"{name!r} is not finite")

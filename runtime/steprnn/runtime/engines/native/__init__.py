@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.packed import Place
 from ...errors import BundleError, UsageError
 from ...pairing import Declared
 from ...spec import StepSpec
@@ -17,26 +17,26 @@ from .library import Streams, Tensor, aligned, available
 __all__ = ["available", "load", "open_graph", "selftest"]
 
 
-def load(path: Path, spec: StepSpec, threads: int = 1) -> Engine:
+def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
     """Load a step program; one thread steps it, whatever `threads` is.
 
     Raises `BundleError` where the interpreter refuses it, or it is of another step.
     """
-    return NativeEngine(path, _read(path), spec)
+    return NativeEngine(path, read(path), spec)
 
 
-def open_graph(path: Path, threads: int = 1) -> Graph:
+def open_graph(path: Place, threads: int = 1) -> Graph:
     """Open a step program to see what it declares; raises `BundleError` where the interpreter refuses it."""
     return NativeGraph(path)
 
 
-def selftest(path: Path) -> str:
+def selftest(path: Place) -> str:
     """What the self-test of a program finds here, in words; empty where every bit is right."""
-    return _opened(path, _read(path), 1).selftest()
+    return _opened(path, read(path), 1).selftest()
 
 
-def _read(path: Path) -> NDArray[np.uint32]:
-    """The program, at an address that 64 divides."""
+def read(path: Place) -> NDArray[np.uint32]:
+    """The words of the program, at an address that 64 divides."""
     data = path.read_bytes()
     words = aligned(-(-len(data) // 4))
     words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
@@ -46,8 +46,8 @@ def _read(path: Path) -> NDArray[np.uint32]:
 class NativeGraph:
     """What a step program declares."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._program = path, _read(path)
+    def __init__(self, path: Place) -> None:
+        self._path, self._program = path, read(path)
         self._streams = _opened(path, self._program, 1)
         found = self._streams.inputs, self._streams.states, self._streams.outputs
         self.inputs = [_declared(t) for part in found[:2] for t in part]
@@ -76,7 +76,7 @@ def _declared(tensor: Tensor, prefix: str = "") -> Declared:
     return Declared(prefix + tensor.name, tensor.dtype, (None, *tensor.shape))
 
 
-def _opened(path: Path, program: NDArray[np.uint32], rows: int) -> Streams:
+def _opened(path: Place, program: NDArray[np.uint32], rows: int) -> Streams:
     try:
         return Streams(program, rows)
     except ValueError as error:
@@ -86,7 +86,7 @@ def _opened(path: Path, program: NDArray[np.uint32], rows: int) -> Streams:
 class NativeEngine:
     """A step program, which is only read, and shared by threads."""
 
-    def __init__(self, path: Path, program: NDArray[np.uint32], spec: StepSpec) -> None:
+    def __init__(self, path: Place, program: NDArray[np.uint32], spec: StepSpec) -> None:
         self._path, self._program, self._spec = path, program, spec
         streams = _opened(path, program, 1)
         for what, tensors, expected in (

@@ -83,6 +83,14 @@ def test_rows_are_streams_of_their_own_to_the_bit(bundle: Path) -> None:
     assert np.array_equal(together[1][3], alone[1][0])
 
 
+def test_a_block_is_its_steps_to_the_bit(bundle: Path) -> None:
+    model = load(bundle, engine="native")
+    singly, block = model.session(), model.session()
+    tokens = np.arange(64) % model.manifest.step.inputs[0].tokens
+    np.testing.assert_array_equal(block.run(tokens), np.stack([singly.step(int(x)) for x in tokens]))
+    assert block.state.to_bytes() == singly.state.to_bytes()
+
+
 def test_a_token_outside_is_refused_and_no_step_is_taken(bundle: Path) -> None:
     runner = open_engine("native", bundle / "step.program", Manifest.read(bundle).step).runner(1)
     runner.inputs["x"][...] = TOKENS

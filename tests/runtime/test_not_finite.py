@@ -75,6 +75,19 @@ def test_a_session_stays_where_it_was(broken: Model) -> None:
     np.testing.assert_array_equal(session.step([3, 4]), other.step([3, 4]))
 
 
+def test_a_block_names_its_step_and_changes_nothing(broken: Model) -> None:
+    session, other = broken.session(batch=2), broken.session(batch=2)
+    for stream in (session, other):
+        stream.step([1, 2])
+    with pytest.raises(NotFinite) as raised:
+        session.run([[1, 2], [3, 4], [1, POISON], [5, 6]])
+    assert (raised.value.steps, raised.value.what) == (4, "output 'y' holds nan")
+    np.testing.assert_array_equal(session.step([3, 4]), other.step([3, 4]))
+    with pytest.raises(NotFinite) as raised:
+        session.step([POISON, 1])
+    assert raised.value.steps == 3
+
+
 class Adder:
     """A graph of another maker: h goes up by x, and y is the logarithm of x."""
 
@@ -114,6 +127,21 @@ def test_a_frame_that_is_no_number_leaves_the_stream_as_it_was(
         session.step(np.array([[1, bad, 3, 4]], dtype))
     session.step(frame)
     assert session.state.tensors["h"].tolist() == [[2, 4, 6, 8]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_block_with_a_frame_that_is_no_number(adder: Callable[[str], Model], bad: float) -> None:
+    session = adder("float32").session()
+    frames = np.full((5, 1, 4), 1, np.float32)
+    session.run(frames)
+    frames[3, 0, 2] = bad
+    what = "state 'h' holds inf" if bad > 0 else "output 'y' holds nan"
+    with pytest.raises(NotFinite, match=f"{what} after 9 steps of model"):
+        session.run(frames)
+    assert session.state.tensors["h"].tolist() == [[5] * 4]
+    large = np.full((2, 1, 4), 1e38, np.float32)  # whose squares are infinite
+    np.testing.assert_allclose(session.run(large), np.log(large), rtol=1e-6)
+    assert session.state.tensors["h"].tolist() == [[float(np.float32(1e38) + np.float32(1e38))] * 4]
 
 
 def test_an_output_may_be_infinite_and_not_nan(adder: Callable[[str], Model]) -> None:

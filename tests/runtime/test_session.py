@@ -284,3 +284,49 @@ def test_one_bad_row_of_a_batch_is_refused(model: Model) -> None:
 def test_a_batch_of_none_is_refused(model: Model, batch: int) -> None:
     with pytest.raises(UsageError, match=f"batch is {batch}; expected at least 1"):
         model.session(batch=batch)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(64, 1), (5, 3), (1, 1), (0, 2)])
+def test_a_block_is_its_steps_to_the_bit(model: Model, steps: int, batch: int) -> None:
+    tokens = np.random.default_rng(3).integers(0, 21, (steps, batch))
+    singly, block = model.session(batch=batch), model.session(batch=batch)
+    for session in (singly, block):
+        session.step([3] * batch)
+    expected = chained(singly, tokens) if steps else np.zeros((0, batch, 21), np.float32)
+    y = block.run(tokens)
+    assert isinstance(y, np.ndarray)
+    assert (y.dtype, y.shape) == (np.float32, (steps, batch, 21))
+    np.testing.assert_array_equal(y, expected)
+    assert block.state.to_bytes() == singly.state.to_bytes()
+    np.testing.assert_array_equal(block.step([7] * batch), singly.step([7] * batch))
+
+
+def test_a_block_of_one_row_needs_no_batch_axis_and_takes_turns(model: Model) -> None:
+    one, two, alone = model.session(), model.session(), model.session()
+    for part in (TOKENS[:50, 0], TOKENS[50:60], TOKENS[60:, 0].tolist()):
+        two.run([5, 6])  # has the runner between
+        np.testing.assert_array_equal(one.run(part), chained(alone, np.reshape(part, (-1, 1))))
+    assert one.state.to_bytes() == alone.state.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (1, "a block has an axis of time first, of one length in every input"),
+        ({}, "a block has an axis of time first, of one length in every input"),
+        ([1, 21, 2], "input 'x' has a token outside 0..20: [[1], [21], [2]]"),
+        ([[1, 2]], "input 'x' has shape (1, 2), expected (1, 1)"),
+        ([0.5], "input 'x' has dtype float64, expected whole numbers (int32)"),
+        ({"token": [1]}, "got inputs ['token'], expected ['x']"),
+    ],
+)
+def test_a_block_that_does_not_fit_is_refused_and_changes_nothing(
+    model: Model, frames: Any, words: str
+) -> None:
+    session = model.session()
+    session.step(3)
+    before = session.state.to_bytes()
+    with pytest.raises(UsageError) as raised:
+        session.run(frames)
+    assert str(raised.value) == words
+    assert session.state.to_bytes() == before

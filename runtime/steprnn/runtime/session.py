@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bundle.arrays import read_arrays
 from .bundle.manifest import Manifest
-from .engines import Runner, Tensors
+from .engines import Runner, Tensors, run_block
 from .errors import NotFinite, StateError, UsageError
 from .pool import Pool
 from .spec import KINDS, TensorSpec
@@ -110,10 +110,17 @@ class Session:
         self._float_inputs = [t.name for t in model.manifest.step.stepped if np.dtype(t.dtype).kind == "f"]
         self._given = [t.name for t in model.manifest.step.inputs]  # what only begins the states is not
         self._static = self._checked_inputs(static or {}, model.manifest.static)
-        self._token: tuple[str, int] | None = None  # name and bound of the one input, where it is a token
-        if batch == 1 and len(stepped := model.manifest.step.inputs) == 1 and stepped[0].tokens is not None:
-            self._token = (stepped[0].name, stepped[0].tokens) if stepped[0].shape == () else None
+        # Of the one input, to be quick about it: its name and bound where it is a token, or its name, dtype
+        # and the shapes that it comes in.
+        self._token: tuple[str, int] | None = None
+        self._frame: tuple[str, np.dtype[Any], tuple[Any, ...]] | None = None
         self.reset()
+        if len(inputs := model.manifest.step.inputs) == 1:
+            one, whole = inputs[0], inputs[0].array_shape(batch)
+            if one.tokens is None:
+                self._frame = one.name, np.dtype(one.dtype), (whole, one.shape if batch == 1 else whole)
+            elif whole == (1,):
+                self._token = one.name, one.tokens
         if state is not None:
             self.state = state
 
@@ -169,10 +176,17 @@ class Session:
         """
         if self._token is not None and type(x) is int and 0 <= x < self._token[1]:
             arrays: dict[str, Any] = {self._token[0]: x}
+        elif (
+            (frame := self._frame) is not None
+            and type(x) is np.ndarray
+            and x.dtype == frame[1]
+            and x.shape in frame[2]
+        ):
+            arrays = {frame[0]: x}
         else:
             spec = self._model.manifest.step
-            given = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
-            arrays = self._static | self._checked_inputs(given, spec.stepped)
+            named = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
+            arrays = self._static | self._checked_inputs(named, spec.stepped)
         pool = self._model.runners
         runner, holder = pool.borrow(self._batch)
         try:
@@ -183,48 +197,106 @@ class Session:
                 runner.inputs[name][...] = arrays[name]
             runner.run()
             tensors = runner.get_state()
-            outputs = {name: array.copy() for name, array in runner.outputs.items()}
-            self._check_finite(arrays, tensors, outputs)
+            self._steps += 1
+            outputs = {}
+            for name, array in runner.outputs.items():
+                outputs[name] = y = array.copy()
+                # NaN comes before all others. Infinity may be meant, as the logarithm of nothing is.
+                if (largest := y.item(y.argmax())) != largest:
+                    raise self._not_finite(f"output {name!r}", largest)
+            for name in self._float_inputs:
+                given = arrays[name]
+                # A sum of squares has no inf - inf, and costs a third of a look at each; it is inf from 1e19.
+                if not vdot(given, given) < inf:
+                    self._check_states(tensors)
             holder = self._mark = object()  # a new one: a runner of an earlier step is not taken for it
         finally:
             pool.give(self._batch, runner, holder)
         self._tensors = tensors
+        if len(outputs) == 1:
+            return y
         if not outputs:  # a graph of another maker whose output is its next state
             spec = self._model.manifest.step
             outputs = {spec.next_of(t): self._tensors[t.name].copy() for t in spec.states}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def _check_finite(self, given: Tensors, tensors: Tensors, outputs: Tensors) -> None:
-        self._steps += 1
-        for name, array in outputs.items():
-            # NaN comes before all others. Infinity may be meant, as the logarithm of nothing is.
-            if (largest := array.item(array.argmax())) != largest:
-                raise NotFinite(f"output {name!r} holds nan", self._model.manifest.model, self._steps)
-        for name in self._float_inputs:
-            # A sum of squares has no inf - inf, and costs a third of a look at each; it is inf from 1e19 on.
-            if not vdot(given[name], given[name]) < inf:
-                self._check_states(tensors)
+    def run(
+        self, frames: ArrayLike | Mapping[str, ArrayLike]
+    ) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+        """Take a block of steps in one call: to the bit what as many calls of `step` give, and faster.
+
+        `frames` has one axis more than what `step` takes, before all others: `[steps]` or `[steps, batch]`
+        tokens, `[steps, features...]` for a session of one row, `[steps, batch, features...]`, or a dict of
+        such. `y` is float32 `[steps, batch, ...]`, or a dict by name. Raises what `step` raises; the state is
+        then what it was before the block.
+        """
+        spec = self._model.manifest.step
+        given = frames if isinstance(frames, Mapping) else {spec.stepped[0].name: frames}
+        lengths = {len(array) if (array := np.asarray(value)).ndim else -1 for value in given.values()}
+        if len(lengths) != 1 or -1 in lengths:
+            raise UsageError("a block has an axis of time first, of one length in every input")
+        steps = lengths.pop()
+        arrays = self._checked_inputs(given, spec.stepped, (steps,))
+        finite = all(vdot(arrays[name], arrays[name]) < inf for name in self._float_inputs)
+        if not (finite and spec.outputs):
+            return self._run_singly(arrays, steps)
+        outputs = {t.name: np.empty((steps, *t.array_shape(self._batch)), np.float32) for t in spec.outputs}
+        pool = self._model.runners
+        runner, holder = pool.borrow(self._batch)
+        try:
+            if holder is not self._mark:
+                runner.set_state(self._tensors)
+            holder = None
+            run_block(runner, arrays, self._static, outputs)
+            tensors = runner.get_state()
+            for name, array in outputs.items():
+                if steps and np.isnan(array.max()):
+                    first = int(np.isnan(array).reshape(steps, -1).any(axis=1).argmax())
+                    raise self._not_finite(f"output {name!r}", nan, first + 1)
+            holder = self._mark = object()
+        finally:
+            pool.give(self._batch, runner, holder)
+        self._tensors, self._steps = tensors, self._steps + steps
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def _run_singly(
+        self, arrays: Tensors, steps: int
+    ) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+        """The block step by step, each of which is looked at."""
+        before = self._tensors, self._steps
+        try:
+            results = [self.step({name: array[k] for name, array in arrays.items()}) for k in range(steps)]
+        except NotFinite:
+            (self._tensors, self._steps), self._mark = before, object()
+            raise
+        if results and isinstance(results[0], dict):
+            return {name: np.stack([y[name] for y in results]) for name in results[0]}  # type: ignore[call-overload]
+        return np.array(results, np.float32)
 
     def _check_states(self, tensors: Tensors) -> None:
         for name, array in tensors.items():
             if (bad := first_bad(array)) is not None:
-                raise NotFinite(f"state {name!r} holds {bad}", self._model.manifest.model, self._steps)
+                raise self._not_finite(f"state {name!r}", bad)
+
+    def _not_finite(self, what: str, bad: float, later: int = 0) -> NotFinite:
+        return NotFinite(f"{what} holds {bad}", self._model.manifest.model, self._steps + later)
 
     def _checked_inputs(
-        self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec]
+        self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec], steps: tuple[int, ...] = ()
     ) -> dict[str, NDArray[Any]]:
+        """By name `[*steps, batch, ...]`; raises `UsageError` where something does not fit."""
         if set(given) != {t.name for t in specs}:
             static = [t.name for t in specs if t.static]
             way_out = f"; give session(static={{...}}) {', '.join(static)}" if static else ""
             raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in specs)}{way_out}")
-        return {t.name: self._checked(t, given[t.name]) for t in specs}
+        return {t.name: self._checked(t, given[t.name], steps) for t in specs}
 
-    def _checked(self, spec: TensorSpec, value: ArrayLike) -> NDArray[Any]:
-        name, dtype, shape, tokens = spec.name, spec.dtype, spec.shape, spec.tokens
+    def _checked(self, spec: TensorSpec, value: ArrayLike, steps: tuple[int, ...]) -> NDArray[Any]:
+        name, dtype, shape, tokens = spec.name, spec.dtype, (*steps, *spec.shape), spec.tokens
         array = np.asarray(value)
-        expected = spec.array_shape(self._batch)
+        expected = (*steps, *spec.array_shape(self._batch))
         if array.shape == shape != expected and self._batch == 1:
-            array = array[np.newaxis]
+            array = np.expand_dims(array, len(steps))
         if array.shape != expected:
             raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
         if array.dtype != (wanted := np.dtype(dtype)):

@@ -55,8 +55,9 @@ def test_a_static_input_is_given_once(build: Any, engine: str, tmp_path: Path) -
         else generator.standard_normal((3, STEPS, FEATURES)).astype(np.float32)
     )
     session = load(tmp_path / "b", engine=engine).session(batch=3, static={"cond": cond})
-    twin = session.fork()
+    twin, block = session.fork(), session.fork()
     got = [session.step(x[:, t]) for t in range(STEPS)]
+    np.testing.assert_array_equal(block.run(np.swapaxes(x, 0, 1)), np.stack(got))
     expected = np.asarray(model([x, cond]))
     if build is repeated:
         np.testing.assert_allclose(np.stack(got, 1), expected, rtol=0, atol=2e-6)

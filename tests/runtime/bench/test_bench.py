@@ -68,7 +68,7 @@ def test_the_other_forms(tiny: Path, flag: str | None, capfd: pytest.CaptureFixt
         assert all(float(line["raw_us"]) > 0 for line in lines)
         return
     tables = [part.splitlines() for part in out.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for head, ruler, *body in tables:
         assert {line.count("|") for line in (head, ruler, *body)} == {head.count("|")}
         assert set(ruler) <= set("|-: ")
@@ -83,6 +83,7 @@ def test_a_bundle_without_a_vocabulary_has_the_engine_alone(
     report = measure(tiny_copy, BRIEF)
     for row in report.rows:
         assert row["raw_us"] > 0
+        assert min(row["session_us"], row["block_us"]) > 0
         assert row["raw_64_tokens_per_second"] > 0
         assert row["generate_us"] is row["filters_adds_us"] is row["generate_64_tokens_per_second"] is None
     assert any(" - |" in line for line in markdown(report))
@@ -201,6 +202,8 @@ def test_figures_of_given_times() -> None:
         "temperature": [14.0, 125.0, 24.0],
         "filters": [20.0, 119.0, 33.0],
         "prompt": [5.0, 7.0, 9.0],
+        "session": [13.0, 104.0, 26.0],
+        "block": [6.5, 52.0, 26.0],
         "raw 64": [640.0, 320.0, 160.0],
         "generate 64": [64.0, 128.0, 256.0],
     }
@@ -216,6 +219,10 @@ def test_figures_of_given_times() -> None:
         "temperature_adds_us": 3.0,
         "filters_adds_us": 9.0,
         "prompt_us": 7.0,
+        "session_us": 26.0,
+        "block_us": 26.0,
+        "session_adds_us": 4.0,
+        "session_to_block": 2.0,
         "tokens_per_second": pytest.approx(1e6 / 22),
         "raw_64_tokens_per_second": 200_000.0,
         "generate_64_tokens_per_second": 500_000.0,

@@ -123,7 +123,10 @@ def figures(times: Times) -> dict[str, float | None]:
         row[f"{kind}_to_raw"] = _middle(times, kind, "raw", lambda ours, raw: ours / raw)
     for kind in ("temperature", "filters"):
         row[f"{kind}_adds_us"] = _middle(times, kind, "generate", lambda draw, greedy: draw - greedy)
-    row["prompt_us"] = _middle(times, "prompt", "prompt", lambda prompt, _: prompt)
+    for kind in ("prompt", "session", "block"):
+        row[f"{kind}_us"] = _middle(times, kind, kind, lambda us, _: us)
+    row["session_adds_us"] = _middle(times, "session", "raw", lambda ours, raw: ours - raw)
+    row["session_to_block"] = _middle(times, "session", "block", lambda singly, block: singly / block)
     row["tokens_per_second"] = 1e6 / row["generate_us"] if row["generate_us"] else None
     for kind in ("raw", "generate", "temperature", "filters"):
         name = f"{kind} {BATCH}"

@@ -24,6 +24,13 @@ ONE: Columns = {
     "prompt": lambda row: number(row["prompt_us"]),
     "tokens/s": lambda row: number(row["tokens_per_second"], "{:,.0f}"),
 }
+SESSION: Columns = {
+    "engine alone": lambda row: number(row["raw_us"]),
+    "session.step": lambda row: number(row["session_us"]),
+    "adds": lambda row: number(row["session_adds_us"]),
+    "session.run, 64 steps at once": lambda row: number(row["block_us"]),
+    "times as fast": lambda row: number(row["session_to_block"], "{:.2f} x"),
+}
 MANY: Columns = {
     "engine alone": lambda row: number(row[RAW], "{:,.0f}"),
     "generate": lambda row: share(row, "generate_64_tokens_per_second"),
@@ -53,6 +60,10 @@ def markdown(report: Report) -> list[str]:
         "The floor is the time to read the weights once.",
         "",
         *_table(report.rows, ONE),
+        "",
+        "A session of one row, microseconds a step.",
+        "",
+        *_table(report.rows, SESSION),
         "",
         "Batch 64, tokens a second, and the share of the engine's own.",
         "",

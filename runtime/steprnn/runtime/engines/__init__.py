@@ -49,6 +49,34 @@ class Runner(Protocol):
         """Copies of the states, by name."""
 
 
+def run_block(
+    runner: Runner, frames: Tensors, static: Tensors, outputs: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Step a runner through `frames`, `[steps, batch, ...]` by name, into `outputs`, of the same axes.
+
+    `static` is given at every step, by name `[batch, ...]`: an engine may write over its inputs.
+    """
+    given = [(runner.inputs[name], array) for name, array in frames.items()]
+    same = [(runner.inputs[name], array) for name, array in static.items() if name in runner.inputs]
+    taken = [(array, runner.outputs[name]) for name, array in outputs.items()]
+    run = runner.run
+    if len(given) == len(taken) == 1 and not same:
+        (x, arrays), (results, y) = given[0], taken[0]
+        for frame, result in zip(arrays, results, strict=True):
+            x[...] = frame
+            run()
+            result[...] = y
+        return
+    for k in range(len(next(iter(frames.values())))):
+        for x, array in same:
+            x[...] = array
+        for x, arrays in given:
+            x[...] = arrays[k]
+        run()
+        for results, y in taken:
+            results[k] = y
+
+
 class Engine(Protocol):
     """A loaded graph: immutable, and shared by threads."""
 

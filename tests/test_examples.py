@@ -38,7 +38,7 @@ def run(name: str, *argv: object, **options: Any) -> str:
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert len(names) == 5
+    assert len(names) == 6
     assert {name for name in names if f'"{name}"' in source} == names
 
 
@@ -161,3 +161,26 @@ def test_signal_model() -> None:
     assert difference is not None
     assert float(difference[1]) < 1e-5
     assert re.search(r"^\d+ us a frame$", written, re.MULTILINE)
+
+
+def test_denoiser(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    noisy, clean = tmp_path / "noisy.wav", tmp_path / "clean.wav"
+    first = run("denoiser.py", noisy, clean)
+    before, after = re.findall(r"(-?[\d.]+) dB", first)
+    assert float(after) > float(before) + 3
+    written = clean.read_bytes()
+    again = run("denoiser.py", noisy, clean)  # reads the sound, and trains nothing
+    assert clean.read_bytes() == written
+    assert len(written) == noisy.stat().st_size
+    for printed in (first, again):
+        (factor,) = re.findall(r"10\.0 s of sound in .*: real-time factor ([\d.]+)", printed)
+        assert 0 < float(factor) < 1
+    clean.write_bytes(written[:22] + b"\2\0" + written[24:])  # two channels
+    result = subprocess.run(
+        command("denoiser.py", clean, noisy), capture_output=True, encoding="utf-8", check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        f"{clean} is no WAV of 16000 Hz, 16 bits and one channel"
+    )

@@ -57,7 +57,8 @@ MUTANTS ?= 7000
 KILLS ?= 1000
 STEPS ?= 5000000
 hostile: $(VENV)/dev ## mutants, kills, ten times the load, millions of steps (three hours; MUTANTS= of each kind, KILLS=, STEPS=)
-	$(BIN)/python tests/hostile/fuzz.py --count $(MUTANTS); mutants=$$?; \
+	$(BIN)/python tests/hostile/layers.py build/graphs
+	$(BIN)/python tests/hostile/fuzz.py --count $(MUTANTS) --graphs build/graphs; mutants=$$?; \
 	$(BIN)/python tests/hostile/kill.py --kills $(KILLS); kills=$$?; \
 	$(BIN)/python tests/hostile/steps.py tests/tiny/bundle --steps $(STEPS); steps=$$?; \
 	$(BIN)/python tests/hostile/overload.py tests/tiny/bundle --tokens 1000 --seconds 30; load=$$?; \

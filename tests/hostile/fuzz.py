@@ -32,9 +32,11 @@ from wire import Wire
 
 from steprnn.runtime import Model, State, SteprnnError, load
 from steprnn.runtime.bundle.manifest import FileRecord
+from steprnn.runtime.engines import open_engine
 from steprnn.runtime.files import INITIAL, MANIFEST, VOCABULARY
 from steprnn.runtime.package import zip as package_zip
 from steprnn.runtime.parity.reference import Reference
+from steprnn.runtime.spec import StepSpec
 
 TINY = Path(__file__).parents[1] / "tiny" / "bundle"
 OUTCOMES = ("refused", "right", "wrong", "traceback", "crash", "hang")
@@ -50,7 +52,8 @@ def said(model: Model) -> str:
 class Fuzzer:
     """Makes and tries mutants of one kind, in one process."""
 
-    def __init__(self, kind: str, place: Path) -> None:
+    def __init__(self, kind: str, place: Path, graphs: Path | None = None) -> None:
+        self.graphs = sorted(graphs.glob(f"*/*.{kind.partition('-')[0]}")) if graphs else []
         self.folder = place / "tiny.bundle"
         shutil.copytree(TINY, self.folder)
         self.manifest = json.loads((TINY / MANIFEST).read_text(encoding="utf-8"))
@@ -130,6 +133,29 @@ class Fuzzer:
         said(load(self.folder, engine="litert"))
         return "right"
 
+    def try_onnx_layers(self, chance: random.Random) -> str:
+        return self.stepped("onnx", mutated_onnx, chance)
+
+    def try_tflite_layers(self, chance: random.Random) -> str:
+        return self.stepped("litert", mutated_tflite, chance)
+
+    def stepped(
+        self, engine: str, mutated: Callable[[bytes, random.Random], bytes], chance: random.Random
+    ) -> str:
+        """A graph of another model, of one row and of three."""
+        path = chance.choice(self.graphs)
+        spec = StepSpec.from_record(json.loads((path.parent / "spec.json").read_text(encoding="utf-8")))
+        mutant = self.folder / path.name
+        mutant.write_bytes(mutated(path.read_bytes(), chance))
+        opened = open_engine(engine, mutant, spec)
+        for batch in (1, 3):
+            runner = opened.runner(batch)
+            for number in range(3):
+                for tensor in spec.inputs:
+                    runner.inputs[tensor.name][...] = number % (tensor.tokens or 2)
+                runner.run()
+        return "right"
+
     def try_body(self, chance: random.Random) -> str:
         from steprnn.runtime.serve.errors import ApiError
         from steprnn.runtime.serve.protocol import Limits, parse
@@ -201,13 +227,14 @@ class Fuzzer:
         return self.wire.tried(mutated_bytes(self.wire.request, chance, most=2), chance)
 
 
-KINDS = [name.removeprefix("try_").replace("_", "-") for name in vars(Fuzzer) if name.startswith("try_")]
+EVERY = [name.removeprefix("try_").replace("_", "-") for name in vars(Fuzzer) if name.startswith("try_")]
+KINDS = [kind for kind in EVERY if not kind.endswith("-layers")]  # those need graphs
 
 
-def child(kind: str, seed: int, count: int) -> None:
+def child(kind: str, seed: int, count: int, graphs: Path | None) -> None:
     """Try mutants `seed` to `seed + count - 1`, a line before and after each."""
     with tempfile.TemporaryDirectory() as place:
-        fuzzer = Fuzzer(kind, Path(place))
+        fuzzer = Fuzzer(kind, Path(place), graphs)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for number in range(seed, seed + count):
@@ -227,7 +254,7 @@ def child(kind: str, seed: int, count: int) -> None:
         os._exit(0)  # an engine that was given damaged graphs may not end well
 
 
-def run(kind: str, seed: int, count: int) -> tuple[Counter[str], list[str], int]:
+def run(kind: str, seed: int, count: int, graphs: Path | None = None) -> tuple[Counter[str], list[str], int]:
     """Outcomes of a kind, the mutants that are none of refused and right, and the peak in kB."""
     outcomes: Counter[str] = Counter()
     bad: list[str] = []
@@ -243,6 +270,7 @@ def run(kind: str, seed: int, count: int) -> tuple[Counter[str], list[str], int]
             str(at),
             "--count",
             str(seed + count - at),
+            *(["--graphs", str(graphs)] if graphs else []),
         ]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -281,16 +309,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=1000, help="mutants of each kind")
     parser.add_argument("--seed", type=int, default=0, help="the first")
-    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
-    parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--kinds", nargs="*", choices=EVERY, help="(default: all)")
+    parser.add_argument("--graphs", type=Path, help="a folder as layers.py writes it, for the kinds *-layers")
+    parser.add_argument("--child", choices=EVERY, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child, arguments.seed, arguments.count)
+        child(arguments.child, arguments.seed, arguments.count, arguments.graphs)
+    kinds = arguments.kinds or (EVERY if arguments.graphs else KINDS)
     failed = []
     out = io.StringIO()
     out.write(f"| kind | tried | {' | '.join(OUTCOMES)} | peak, MB |\n|{' --- |' * (len(OUTCOMES) + 3)}\n")
-    for kind in arguments.kinds:
-        outcomes, bad, peak = run(kind, arguments.seed, arguments.count)
+    for kind in kinds:
+        outcomes, bad, peak = run(kind, arguments.seed, arguments.count, arguments.graphs)
         failed += bad
         figures = " | ".join(str(outcomes[outcome]) for outcome in OUTCOMES)
         out.write(f"| {kind} | {arguments.count} | {figures} | {peak // 1000} |\n")

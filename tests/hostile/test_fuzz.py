@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from steprnn.runtime.bundle.manifest import Manifest
 
 from . import fuzz
 
@@ -18,6 +22,19 @@ def test_mutants_are_refused_or_right(kind: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"| {kind} | {count} |" in ended.stdout
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_mutants_of_other_graphs_are_refused_or_right(format: str, tiny: Path, tmp_path: Path) -> None:
+    """`make hostile` has those of every layer, which takes minutes to write."""
+    (tmp_path / "lstm").mkdir()
+    shutil.copyfile(tiny / f"step.{format}", tmp_path / "lstm" / f"step.{format}")
+    record = json.dumps(Manifest.read(tiny).step.to_record())
+    (tmp_path / "lstm" / "spec.json").write_text(record, encoding="utf-8")
+    outcomes, bad, _ = fuzz.run(f"{format}-layers", 0, 40, tmp_path)
+    assert (outcomes.total(), bad) == (40, [])
+    assert outcomes["refused"] > 5
+    assert outcomes["right"] > 5
 
 
 def test_the_judge_notices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

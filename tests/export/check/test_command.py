@@ -484,6 +484,69 @@ def test_usage(
     assert words in err
 
 
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A signal model, saved and exported."""
+    folder = tmp_path_factory.mktemp("denoiser")
+    keras.utils.set_random_seed(0)
+    x = keras.Input((None, 2), name="frames")
+    y = keras.layers.GRU(8, return_sequences=True)(keras.layers.Normalization(mean=3.0, variance=4.0)(x))
+    keras.Model(x, keras.layers.Dense(2)(y)).save(folder / "model.keras")
+    argv = ["export", str(folder / "model.keras"), "--out", str(folder / "bundle"), "--formats", "onnx"]
+    assert cli.main([*argv, "--quantize", "none"]) == 0
+    return folder
+
+
+def test_recorded_signals_are_what_is_in_use_and_a_long_run_tells_its_drift(
+    denoiser: Path, tmp_path: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    recorded = np.random.default_rng(0).normal(3, 2, (64, 3, 2)).astype(np.float32)
+    np.savez(tmp_path / "recorded.npz", x=recorded)
+    model, bundle = denoiser / "model.keras", denoiser / "bundle"
+    code, out, err = check(
+        *(bundle, "--reference", model, "--inputs", tmp_path / "recorded.npz", "--long", "--steps", 32),
+        *("--report", tmp_path / "report"),
+    )
+    assert code == 0, err
+    assert "rms of y" in out.splitlines()[0]
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    chained = {f["case"]: f for f in report["findings"] if f["level"] == "chained"}
+    assert list(chained)[:2] == ["recorded.npz", "noise"]
+    assert chained["recorded.npz"]["figures"]["steps"] == 64
+    assert list(chained)[-1] == "noise, long"
+    assert chained["noise, long"]["figures"]["steps"] == 10240
+    assert re.search(r" u of 8, drift [+-]\S+ ± \S+ u a thousand steps$", chained["noise, long"]["summary"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"y": (64, 1, 2)}, "holds y; expected the inputs of the step, x"),
+        ({"x": (64, 2)}, r"x is \[64, 2\], expected \[steps, rows, 2\] of 16 steps or more"),
+        ({"x": (15, 1, 2)}, r"x is \[15, 1, 2\], expected \[steps, rows, 2\] of 16 steps or more"),
+        ({"x": (64, 0, 2)}, "x is float32, expected float32 of one row or more"),
+        (None, "is not an .npz file of arrays"),
+    ],
+)
+def test_recorded_signals_that_do_not_fit(
+    denoiser: Path,
+    tmp_path: Path,
+    check: Callable[..., tuple[int, str, str]],
+    arrays: dict[str, tuple[int, ...]] | None,
+    words: str,
+) -> None:
+    path = tmp_path / "recorded.npz"
+    if arrays is None:
+        path.write_bytes(b"RIFF")
+    else:
+        np.savez(path, **{n: np.zeros(shape, np.float32) for n, shape in arrays.items()})
+    code, _, err = check(
+        denoiser / "bundle", "--reference", denoiser / "model.keras", "--inputs", path, "--steps", 32
+    )
+    assert code == 2
+    assert re.search(rf"steprnn: --inputs \S+ ?{words}|steprnn: --inputs \S+: {words}", err), err
+
+
 def test_one_graph_needs_a_reference(tiny: Path, check: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = check(tiny / "step.onnx")
     assert code == 2

@@ -162,6 +162,18 @@ def test_weights_that_are_not_all_known_are_not_judged(step: Step, runs: Runs, t
     assert (found.passed, found.summary, found.measures) == (True, "not known", None)
 
 
+@pytest.mark.parametrize("variant", ["int8", "int8-weights"])
+def test_a_normalisation_that_a_converter_turned_over_is_known(tmp_path: Path, variant: str) -> None:
+    """Division by the deviation becomes a product with what one over it is."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((None, 3))
+    y = layers.Normalization(mean=[5.0, 100.0, -3.0], variance=[4.0, 1e4, 0.01])(x)
+    step = derive(keras.Model(x, layers.Dense(2)(layers.GRU(48, return_sequences=True)(y))))
+    found = judged(written(step, tmp_path, "onnx", variant), reference_runs(step, steps=64, seeds=1, kinds=1))
+    assert found.passed, found.failure
+    assert 0.2 < units(found) < 4
+
+
 def test_an_epsilon_in_16_bits_is_a_weight_of_its_own(step: Step, runs: Runs, tmp_path: Path) -> None:
     candidate = written(step, tmp_path, "onnx", "float16")
     assert candidate.path is not None

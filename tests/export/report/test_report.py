@@ -19,8 +19,10 @@ from steprnn.runtime.engines import open_engine
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import Finding, Label, Level
 from steprnn.runtime.parity.levels import Candidate
-from steprnn.runtime.parity.profiles import PROFILES
+from steprnn.runtime.parity.measure import Measures
+from steprnn.runtime.parity.profiles import PROFILES, Profile
 from steprnn.runtime.parity.reference import Reference
+from steprnn.runtime.spec import StepSpec, TensorSpec
 
 jsonschema = pytest.importorskip("jsonschema")
 pytest.importorskip("matplotlib")
@@ -28,7 +30,7 @@ pytest.importorskip("matplotlib")
 from steprnn.export.check.command import golden_levels  # noqa: E402
 from steprnn.export.report.files import junit, write_report  # noqa: E402
 from steprnn.export.report.record import record  # noqa: E402
-from steprnn.export.report.table import table  # noqa: E402
+from steprnn.export.report.table import cell, table  # noqa: E402
 from steprnn.export.report.variants import measured  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -145,6 +147,41 @@ def test_junit_has_a_suite_a_candidate_and_a_case_a_level(failing: list[Finding]
     assert "fails at the level 'chained, <script>'" in (failure.text or "")
 
 
+def test_junit_tells_how_long_each_took(findings: list[Finding]) -> None:
+    slow = [replace(f, seconds=0.25 * (i + 1)) for i, f in enumerate(findings[:3])]
+    (suite,) = ElementTree.fromstring(junit(slow))
+    assert [case.get("time") for case in suite] == ["0.250", "0.500", "0.750"]
+    assert suite.get("time") == "1.500"
+    assert all(f.seconds > 0 for f in findings), "each finding was timed"
+
+
+@pytest.mark.parametrize(
+    ("profile", "relative", "words"),
+    [
+        ("float32", 0.0, "3.4 u of 8"),
+        ("int8", 0.0042, "rms 0.42% of 5.0%"),
+        ("float16", 0.0042, "rms 0.42% of 0.5%"),
+    ],
+)
+def test_a_figure_stands_beside_its_limit(profile: str, relative: float, words: str) -> None:
+    shape = StepSpec(
+        (TensorSpec("x", "float32", (1,)),),
+        (TensorSpec("h", "float32", (1,)),),
+        (TensorSpec("y", "float32", (1,)),),
+    )
+    signal = Measures(9, {"y": 3.4, "next_h": 1.0}, None, relative={"y": relative, "next_h": 0.5})
+    assert signal.told(shape, PROFILES[profile]) == words
+    assert signal.told(shape, Profile()) == "3.4 u, not judged"
+
+
+def test_the_cell_of_a_level_is_what_is_judged(findings: list[Finding]) -> None:
+    """Not the run on inputs that nobody uses, however far off it is there."""
+    (chained,) = [f for f in findings if f.level is Level.CHAINED and "int8" in f.candidate.artefact]
+    assert re.fullmatch(r"KL \S+ of 0\.01", chained.summary)
+    other = replace(chained, summary="9e+09 u, not judged", case="one token repeated")
+    assert cell([chained, other], chained.candidate, Level.CHAINED)[0] == chained.summary
+
+
 class Page(HTMLParser):
     """Every tag with its attributes, and the text a reader sees."""
 
@@ -169,6 +206,8 @@ def page(folder: Path) -> Page:
 def test_the_page_tells_the_verdict_and_the_first_breach(page: Page) -> None:
     assert "FAILED" in page.text
     assert "a <bundle>" in page.text
+    assert "may be shipped" in page.text
+    assert "must not be shipped" in page.text
     assert re.search(
         r"next_h is \S+ units off at step 3 of seed 0 \(got \S+, expected \S+\), at most 8", page.text
     )

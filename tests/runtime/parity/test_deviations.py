@@ -112,3 +112,18 @@ def test_the_99th_percentile_is_one_of_the_numbers_and_not_below() -> None:
     assert p99(np.arange(1.0, 101.0)) == 100.0
     assert p99(np.arange(1.0, 202.0)) == 199.0
     assert p99(np.array([1.0, math.inf])) == math.inf
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.5, -1.0])
+def test_drift_is_the_slope_of_the_error_and_how_sure_it_is(slope: float) -> None:
+    """Of noise around a line, in units a thousand steps; nothing is said of a short run."""
+    steps, draw = 4096, np.random.default_rng(0)
+    error = 20 + slope * np.arange(steps) / 1000 + draw.standard_normal(steps)
+    reference = Reference({"x": np.zeros((steps, 1))}, {"y": np.zeros((steps, 1, 1))}, {"y": 1.0})
+    drift = Deviations.of(reference, {"y": error[:, None, None]}, ["row 0"]).drift
+    assert drift is not None
+    assert abs(drift[0] - slope) < 3 * drift[1]
+    assert 0.005 < drift[1] < 0.05, "32 medians of 128 of a spread of one, over four thousand steps"
+    exact = Deviations.of(reference, {"y": (20 + slope * np.arange(steps) / 1000)[:, None, None]}, ["row 0"])
+    assert exact.drift == (pytest.approx(slope, abs=1e-9), pytest.approx(0, abs=1e-9))
+    assert deviations().drift is None

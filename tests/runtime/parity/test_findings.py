@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Label, Level, attempt
@@ -27,7 +29,11 @@ def test_a_failure_in_words() -> None:
 
 def test_what_is_found_is_handed_on() -> None:
     finding = Finding(Level.BATCH, LABEL, True, "1 u")
-    assert attempt(Level.BATCH, LABEL, lambda: finding) is finding
+    found = attempt(Level.BATCH, LABEL, lambda: finding)
+    assert found == finding
+    assert 0 < found.seconds < 1
+    slow = attempt(Level.BATCH, LABEL, lambda: (time.sleep(0.02), finding)[1])
+    assert slow.seconds >= 0.02
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ def test_thirty_two_units_are_allowed_at_saturated_states_and_eight_elsewhere(
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
     engine = candidate.open(1)
     inside = levels.saturated(candidate, engine, off(saturated, 40, 31.9), "far states")
-    assert (inside.passed, inside.failure, inside.summary) == (True, "", "32 u")
+    assert (inside.passed, inside.failure, inside.summary) == (True, "", "32 u of 32")
     outside = levels.saturated(candidate, engine, off(saturated, 40, 32.1), "far states")
     assert re.fullmatch(
         r"next_c is 32\.1 units off at step 0 of row 40 of far states \(got \S+, expected \S+\), at most 32",
@@ -397,7 +397,7 @@ def test_a_chain_that_was_cut_says_so(tiny: Path, spec: StepSpec, reference: Ref
     candidate = candidate_of(tiny / "step.onnx", "onnx", spec)
     cut = replace(reference.part(slice(0, 90)), of=300)
     found = levels.chained(candidate, candidate.open(1), cut)
-    assert found.summary.endswith(" u, chaotic from step 90 of 300")
+    assert found.summary.endswith(" u of 8, chaotic from step 90 of 300")
     assert found.measures is not None
     assert found.measures.steps == 90
 
@@ -420,7 +420,7 @@ def test_a_judgement_has_all_figures_and_all_that_is_beyond(
         assert (found.title, found.passed, found.summary) == (
             "chained, noise",
             False,
-            f"{expected.largest:.2g} u",
+            f"{expected.largest:.2g} u of 8",
         )
 
 
@@ -733,7 +733,7 @@ def test_a_chain_that_magnifies_what_is_right_at_every_step_passes(
     sharp = with_oracle(reference, lstm, 1e-9, 2e-6)
     found = levels.chained(candidate, engine, sharp, "text")
     assert found.passed
-    assert re.fullmatch(r"\S+ u, each step 0\.\d+ u", found.summary)
+    assert re.fullmatch(r"\S+ u, each step 0\.\d+ u of 8", found.summary)
     assert found.measures is not None
     assert found.measures.largest > 8, "the chain itself is beyond its limit"
     assert levels.batch(candidate, engine, sharp).passed

@@ -251,6 +251,7 @@ def test_the_record_of_a_run_is_every_figure_but_the_series(spec: StepSpec, refe
         "breach": place,
         "p99": 0.0,
         "growth": 1.0,
+        "drift": None,
         "errors": {"y": 0.0, "next_h": 0.0, "next_c": pytest.approx(got - expected)},
         "relative": measures.relative,
         "ranges": {

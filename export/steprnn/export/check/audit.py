@@ -224,7 +224,7 @@ def _match(weight: Weight, constants: Sequence[Constant]) -> Match:
                 error = np.abs(arranged - constant.values.ravel())
             within = error <= (limit if np.ndim(limit) == 0 else np.asarray(limit).ravel())
             if within.all():
-                held = () if inverse else (_held(weight, constant, order),)
+                held = (_held(weight, constant, order, inverse),)
                 return _coarse(weight, constant) or Match(weight.name, "matched", held=held)
             near = _nearness(arranged, constant.values.ravel(), within)
             if near > best[0]:
@@ -246,10 +246,10 @@ def _limit(weight: Weight, constant: Constant) -> Any:
     return ULPS * np.spacing(np.abs(constant.values).max()) if weight.parts else 0.0
 
 
-def _held(weight: Weight, constant: Constant, order: tuple[int, ...]) -> Held:
+def _held(weight: Weight, constant: Constant, order: tuple[int, ...], inverse: bool) -> Held:
     shape = weight.values.squeeze().transpose(order).shape
     values = constant.values.reshape(shape).transpose(np.argsort(order)).reshape(weight.values.shape)
-    return Held(weight.node, values, constant.step is not None)
+    return Held(weight.node, np.float32(1) / values if inverse else values, constant.step is not None)
 
 
 def _arrangements(weight: Weight) -> Iterator[tuple[tuple[int, ...], Floats, bool]]:

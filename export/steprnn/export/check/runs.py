@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.errors import ExportError, UsageError
+from steprnn.runtime.parity.levels import LONG as LONG_KIND
 from steprnn.runtime.parity.levels import Greedy
 from steprnn.runtime.parity.mutants import Mistake
 from steprnn.runtime.parity.reference import Arrays, Reference
@@ -70,7 +71,7 @@ def reference_runs(
     every = chain(
         ((kind, inputs, None) for kind, inputs in (given or {}).items()),
         made,
-        ((f"{kind}, long", inputs, tensorflow) for kind, inputs, tensorflow in longer),
+        ((f"{kind}{LONG_KIND}", inputs, tensorflow) for kind, inputs, tensorflow in longer),
     )
     for kind, inputs, tensorflow in every:
         try:

@@ -54,7 +54,11 @@ def junit(findings: Sequence[Finding]) -> bytes:
         suite.attrib |= _counts(own)
         for finding in own:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=_plain(str(candidate)), name=_plain(finding.title), time="0"
+                suite,
+                "testcase",
+                classname=_plain(str(candidate)),
+                name=_plain(finding.title),
+                time=f"{finding.seconds:.3f}",
             )
             if finding.void:
                 ElementTree.SubElement(case, "skipped", message=_plain(finding.failure))
@@ -74,7 +78,7 @@ def _counts(findings: Sequence[Finding]) -> dict[str, str]:
         "failures": str(verdicts[Verdict.FAILED]),
         "errors": "0",
         "skipped": str(verdicts[Verdict.VOID]),
-        "time": "0",
+        "time": f"{sum(f.seconds for f in findings):.3f}",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from steprnn.runtime.parity.findings import Finding, Label, Level, Verdict, overall
 
 from .plots import BAND, colour, pictures
-from .table import COLUMNS, candidates_in, cell, main_run
+from .table import COLUMNS, HEADS, candidates_in, cell, said
 from .variants import Variant
 
 STYLE = """
@@ -22,6 +22,7 @@ header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 .verdict { font-weight: 700; color: #fff; padding: .15rem .7rem; border-radius: 4px; }
 .verdict.good { background: var(--good); } .verdict.bad { background: var(--bad); }
 .verdict.void { background: var(--void); }
+td .good, td .bad, td .void { white-space: nowrap; }
 td .good, p .good { color: var(--good); } td .bad, p .bad { color: var(--bad); font-weight: 700; }
 td .void, p .void { color: var(--void); font-weight: 700; }
 .soft { color: var(--soft); } p { margin: .4rem 0; max-width: 80ch; }
@@ -29,7 +30,7 @@ td .void, p .void { color: var(--void); font-weight: 700; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-th { font-weight: 600; color: var(--soft); font-size: .87rem; }
+th { overflow-wrap: normal; font-weight: 600; color: var(--soft); font-size: .87rem; }
 td { font-variant-numeric: tabular-nums; }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem 2rem; align-items: start; }
@@ -71,6 +72,7 @@ def html_page(
     parts = [
         f"<header><h1>{escape(name)}</h1>"
         f'<span class="verdict {TINTS[overall(findings)]}">{verdict}</span><span>{said}</span></header>',
+        _choice(findings, variants),
         *(_breach(f) for f in [*failed, *void][:8]),
         f"<p>{len(failed + void) - 8} more are in the list below.</p>" if len(failed + void) > 8 else "",
         _verdicts(findings),
@@ -115,6 +117,31 @@ def _dot(findings: Sequence[Finding], candidate: Label) -> str:
     return f'<span><span class="dot" style="background:{tint}"></span>{escape(str(candidate))}</span>'
 
 
+ANSWERS = {
+    Verdict.PASSED: "may be shipped",
+    Verdict.VOID: "cannot be told",
+    Verdict.FAILED: "must not be shipped",
+}
+
+
+def _choice(findings: Sequence[Finding], variants: Sequence[Variant]) -> str:
+    """Which artefact may be shipped, and what each costs."""
+    candidates = candidates_in(findings)
+    says = {candidate: said(findings, candidate) for candidate in candidates}
+    heads = [head for head in HEADS if any(head in own for own in says.values())]
+    measured = {str(v.label): v for v in variants}
+    rows = []
+    for candidate in candidates:
+        verdict = overall(f for f in findings if f.candidate == candidate)
+        one = measured.get(str(candidate))
+        size = f"{one.bytes:,}" if one and one.bytes is not None else ""
+        speed = f"{one.microseconds:,.1f}" if one and one.microseconds is not None else ""
+        answer = f'<span class="{TINTS[verdict]}">{ANSWERS[verdict]}</span>'
+        costs = [says[candidate].get(head, "") for head in heads]
+        rows.append([_dot(findings, candidate), answer, size, speed, *costs])
+    return _rows(["artefact", "", "bytes", "us a step", *heads], rows) if rows else ""
+
+
 def _verdicts(findings: Sequence[Finding]) -> str:
     levels = [c for c in COLUMNS if any(f.level == c for f in findings)]
     rows = []
@@ -124,16 +151,11 @@ def _verdicts(findings: Sequence[Finding]) -> str:
             words, verdict = cell(findings, candidate, level)
             tint = "" if verdict is Verdict.PASSED else TINTS[verdict]
             cells.append(f'<span class="{tint}">{escape(words)}</span>' if words else "")
-        run = main_run(findings, candidate)
-        top = run.measures.same_top_1 if run and run.measures else None
-        kl = run.measures.mean_kl if run and run.measures else None
         verdict = overall(f for f in findings if f.candidate == candidate)
         rows.append(
             [
                 _dot(findings, candidate),
                 *cells,
-                "" if top is None else f"{top:.2%}",
-                "" if kl is None else f"{abs(kl):.1e}",
                 _verdict(verdict),
             ]
         )
@@ -142,7 +164,7 @@ def _verdicts(findings: Sequence[Finding]) -> str:
         for f in findings
         if f.candidate not in candidates_in(findings)
     )
-    return _rows(["", *map(str, levels), "same-top-1", "mean KL", "verdict"], rows) + f"<p>{others}</p>"
+    return "<h2>Levels</h2>" + _rows(["", *map(str, levels), "verdict"], rows) + f"<p>{others}</p>"
 
 
 def _verdict(verdict: Verdict) -> str:

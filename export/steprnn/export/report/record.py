@@ -29,6 +29,7 @@ def record(findings: Sequence[Finding]) -> dict[str, Any]:
                 "void": f.void,
                 "summary": f.summary,
                 "failure": f.failure,
+                "seconds": round(f.seconds, 3),
                 "figures": _finite(f.figures),
             }
             for f in findings

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Label, Level, Verdict, overall
+from steprnn.runtime.parity.measure import NOT_JUDGED
+from steprnn.runtime.spec import NEXT
 
 MARKS = {Verdict.PASSED: "", Verdict.VOID: " ?", Verdict.FAILED: " !"}
 COLUMNS = tuple(level for level in Level if level is not Level.TRANSFORM)
@@ -23,7 +25,8 @@ def cell(findings: Sequence[Finding], candidate: Label, level: Level) -> tuple[s
         return "", Verdict.PASSED
     if level is Level.SENSITIVITY:
         return f"{sum(f.passed for f in found)} of {len(found)}", overall(found)
-    worst = max(found, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0))
+    judged = [f for f in found if not f.summary.endswith(NOT_JUDGED)] or found
+    worst = max(judged, key=lambda f: (not f.passed, f.measures.largest if f.measures else 0.0))
     return worst.summary, overall(found)
 
 
@@ -33,19 +36,38 @@ def main_run(findings: Sequence[Finding], candidate: Label) -> Finding | None:
     return next(runs, None)
 
 
+HEADS = ("same-top-1", "mean KL", "rms of y", "rms of states")
+
+
+def said(findings: Sequence[Finding], candidate: Label) -> dict[str, str]:
+    """What a candidate says otherwise on the input in use: a language model decides, a signal is off."""
+    run = main_run(findings, candidate)
+    measures = run.measures if run else None
+    if measures is None:
+        return {}
+    if measures.same_top_1 is not None and measures.mean_kl is not None:
+        return {"same-top-1": f"{measures.same_top_1:.2%}", "mean KL": f"{abs(measures.mean_kl):.1e}"}
+    states = [off for name, off in measures.relative.items() if name.startswith(NEXT)]
+    outputs = [off for name, off in measures.relative.items() if not name.startswith(NEXT)]
+    both = (("rms of y", outputs), ("rms of states", states))
+    return {
+        head: f"{max(some):.2g}" if max(some) < 1e-4 else f"{max(some):.2%}" for head, some in both if some
+    }
+
+
 def table(findings: Sequence[Finding]) -> list[str]:
     """A row for each candidate, a column for each level; below it what belongs to none."""
     levels = [c for c in COLUMNS if any(f.level == c and f.candidate != BUNDLE for f in findings)]
-    rows = [["", *map(str, levels), "same-top-1", "mean KL", "verdict"]]
-    for candidate in candidates_in(findings):
+    candidates = candidates_in(findings)
+    says = {candidate: said(findings, candidate) for candidate in candidates}
+    heads = [head for head in HEADS if any(head in own for own in says.values())]
+    rows = [["", *map(str, levels), *heads, "verdict"]]
+    for candidate in candidates:
         cells = []
         for level in levels:
             words, verdict = cell(findings, candidate, level)
             cells.append(words + MARKS[verdict])
-        run = main_run(findings, candidate)
-        top = run.measures.same_top_1 if run and run.measures else None
-        kl = run.measures.mean_kl if run and run.measures else None
-        cells += ["" if top is None else f"{top:.2%}", "" if kl is None else f"{abs(kl):.1e}"]
+        cells += [says[candidate].get(head, "") for head in heads]
         verdict = overall(f for f in findings if f.candidate == candidate)
         rows.append([str(candidate), *cells, str(verdict)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

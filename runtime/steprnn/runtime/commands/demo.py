@@ -59,20 +59,19 @@ def summary(folder: Path) -> list[str]:
     manifest = Manifest.read(folder)
     parity = read_record(folder / PARITY, PARITY_FORMAT, BundleError, "export again")
     runs = [finding for finding in parity["findings"] if finding["level"] == "chained"]
-    records = {run["candidate"].partition(" in ")[0]: run["figures"] for run in runs}
-    head = ["artefact", "bytes", "largest error, units", "same-top-1", "us a character", "greedy text"]
+    judged = {run["candidate"].partition(" in ")[0]: run for run in runs}
+    head = ["artefact", "bytes", "error, of its limit", "same-top-1", "us a character", "greedy text"]
     rows = []
     for artefact in manifest.artefacts:
-        record = records[artefact.name]
+        run = judged[artefact.name]
         speed, text = "", "(runs in TensorFlow)"
         if artefact.format in ENGINE_OF:
             with quiet():
                 model = load(folder, engine=ENGINE_OF[artefact.format], variant=artefact.variant)
             text = model.generate(PROMPT, LENGTH)
             speed = f"{microseconds(model):.1f}"
-        units = max(record["units"].values())
-        size, same = f"{manifest.size_of(artefact):,}", f"{record['same_top_1']:.2%}"
-        rows.append([artefact.name, size, f"{units:,.2g}", same, speed, text])
+        size, same = f"{manifest.size_of(artefact):,}", f"{run['figures']['same_top_1']:.2%}"
+        rows.append([artefact.name, size, run["summary"], same, speed, text])
     return table(head, rows, words=(0, 5))
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from .reference import Arrays, Reference
 
+LONG, BLOCKS = 1024, 32  # time steps of a run whose drift is told, and the blocks that it is told by
+
 
 @dataclass(frozen=True)
 class Place:
@@ -95,6 +97,24 @@ class Deviations:
         quarter = max(1, len(series) // 4)
         begin, end = p99(series[:quarter]), p99(series[-quarter:])
         return end / begin if begin and math.isfinite(begin) else 1.0
+
+    @property
+    def drift(self) -> tuple[float, float] | None:
+        """The slope of the error in units a thousand steps, and its standard error; None of a run too short.
+
+        Least squares through the medians of blocks of steps, which are nearly independent where single steps
+        are not.
+        """
+        if self.reference.steps < LONG:
+            return None
+        blocks = np.array_split(self.series, BLOCKS)
+        y = np.array([float(np.median(block)) for block in blocks])
+        if not np.isfinite(y).all():
+            return None
+        x = (np.arange(BLOCKS) - (BLOCKS - 1) / 2) * self.reference.steps / BLOCKS / 1000
+        slope = float((x * y).sum() / (x * x).sum())
+        rest = y - y.mean() - slope * x
+        return slope, math.sqrt(float((rest * rest).sum()) / (BLOCKS - 2) / float((x * x).sum()))
 
     @property
     def relative(self) -> dict[str, float]:

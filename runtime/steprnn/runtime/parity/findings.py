@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -68,6 +69,7 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)
     measures: Measures | None = field(default=None, repr=False)
     case: str = ""  # which of several of this level: a kind of input, or a mistake
+    seconds: float = field(default=0.0, compare=False)  # that it took
     void: bool = False  # not passed, and no breach either: the check cannot tell; `failure` says why
 
     @property
@@ -94,8 +96,10 @@ def overall(findings: Iterable[Finding]) -> Verdict:
 
 def attempt(level: Level, candidate: Label, judged: Callable[[], Finding], case: str = "") -> Finding:
     """What is found, or a failed finding with the engine's own words where it raises."""
+    started = time.perf_counter()
     try:
-        return judged()
+        found = judged()
     except Exception as error:  # each engine raises its own classes
         words = " ".join(str(error).split())[:500] or type(error).__name__
-        return Finding(level, candidate, False, "broke", f"it does not run: {words}", case=case)
+        found = Finding(level, candidate, False, "broke", f"it does not run: {words}", case=case)
+    return replace(found, seconds=time.perf_counter() - started)

@@ -23,6 +23,7 @@ from .reference import SINGLES, Arrays, Reference, chain, single_places, single_
 BATCH, BATCH_STEPS = 3, 128
 BATCHES = (2, BATCH, 8, 64)
 TOKENS_AT_ONCE = 64
+LONG = ", long"  # what the kind of an input ends in whose run is long
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ def judge(
     """
     profile = candidate.profile.for_decisions(reference.steps, reference.batch)
     measures = measure(candidate.spec, reference, results, profile, rows)
-    summary = f"{measures.largest:.2g} u"
+    summary = measures.told(candidate.spec, profile)
     if profile.units and measures.breach and reference.steps > 1 and (alone := _alone(reference, results)):
         closely = measure(candidate.spec, alone, results, profile, rows)
         if closely.passed:
             figures = measures.to_record() | {"alone": closely.units, "passed": True}
-            words = f"{summary}, each step {closely.largest:.2g} u"
+            words = f"{measures.largest:.2g} u, each step {closely.told(candidate.spec, profile)}"
             return Finding(level, candidate.label, True, words, "", figures, measures, case)
     failure = "; ".join(measures.failures)
     return Finding(
@@ -148,9 +149,12 @@ def chained(
     results = ran() if ran else run_chained(candidate, engine.runner, reference)
     seeds = [f"seed {r}" for r in range(reference.batch)]
     found = judge(Level.CHAINED, candidate, reference, results, seeds, kind)
-    if not reference.of:
-        return found
-    return replace(found, summary=f"{found.summary}, chaotic from step {reference.steps} of {reference.of}")
+    words = found.summary
+    if kind.endswith(LONG) and found.measures and found.measures.drift:
+        words += ", drift {:+.2g} ± {:.2g} u a thousand steps".format(*found.measures.drift)
+    if reference.of:
+        words += f", chaotic from step {reference.steps} of {reference.of}"
+    return replace(found, summary=words)
 
 
 def one_step(candidate: Candidate, engine: Engine, reference: Reference) -> Finding:

@@ -17,6 +17,8 @@ from .deviations import Deviations, Place, p99
 from .profiles import Profile
 from .reference import Arrays, Reference
 
+NOT_JUDGED = ", not judged"
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -29,6 +31,7 @@ class Measures:
     breach: Place | None = None  # the largest at the first step that is beyond the profile's units
     p99: float = 0.0  # 99th percentile over the steps of the largest error at a step, in units
     growth: float = 1.0  # that of the last quarter of the steps over that of the first
+    drift: tuple[float, float] | None = None  # units a thousand steps, and its standard error; of long runs
     relative: dict[str, float] = field(default_factory=dict)  # result name -> rms error over its rms
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # what each state reached
     series: list[float] = field(default_factory=list, repr=False)  # the largest error at each step, in units
@@ -50,6 +53,17 @@ class Measures:
     def largest(self) -> float:
         """The largest error of any tensor, in units."""
         return max(self.units.values())
+
+    def told(self, spec: StepSpec, profile: Profile) -> str:
+        """The figure that the profile judges it by beside its limit, in a few words."""
+        outputs = [] if spec.is_language_model else [self.relative.get(t.name, 0.0) for t in spec.outputs]
+        if profile.units is not None:
+            return f"{self.largest:.2g} u of {profile.units:g}"
+        if profile.mean_kl is not None and self.mean_kl is not None:
+            return f"KL {abs(self.mean_kl):.1e} of {profile.mean_kl:g}"
+        if profile.signal is not None and outputs:
+            return f"rms {max(outputs):.2%} of {profile.signal:.1%}"
+        return f"{self.largest:.2g} u{NOT_JUDGED}"
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in parity.json; without the series, which are for plots."""
@@ -97,6 +111,7 @@ def _deviations(spec: StepSpec, deviations: Deviations, profile: Profile) -> Mea
         breach=deviations.breach(profile.units),
         p99=p99(series),
         growth=deviations.growth,
+        drift=deviations.drift,
         errors=deviations.absolute,
         relative=deviations.relative,
         ranges={name: (float(array.min()), float(array.max())) for name, array in states.items()},

@@ -137,3 +137,43 @@ def test_a_mistake_that_is_none_of_these_is_not_guessed(lstm: Step, tmp_path: Pa
 
     onnx_writer.write(stepped_wrongly(lstm, louder), tmp_path / "theirs.onnx")
     assert not first_failure(lstm, tmp_path / "theirs.onnx").startswith("it looks as if")
+
+
+def gated(**options: Any) -> Step:
+    """A GRU and an LSTM, built the same but for what is said."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((None,), dtype="int32")
+    gate = {k: v for k, v in options.items() if k == "recurrent_activation"}
+    y = layers.LSTM(UNITS, return_sequences=True, name="first", **gate)(layers.Embedding(TOKENS, 5)(x))
+    y = layers.GRU(UNITS, return_sequences=True, name="second", **options)(y)
+    return derive(shaken(keras.Model(x, layers.Dense(TOKENS)(y))))
+
+
+def old_hard_sigmoid(x: Any) -> Any:
+    return keras.ops.clip(0.2 * x + 0.5, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ("sigmoid", old_hard_sigmoid, "its gates are the hard sigmoid of Keras 2, clip(0.2 x + 0.5)"),
+        ("sigmoid", "hard_sigmoid", "its gates are the hard sigmoid of Keras 3, relu6(x + 3) / 6"),
+        ("hard_sigmoid", old_hard_sigmoid, "its gates are the hard sigmoid of Keras 2, clip(0.2 x + 0.5)"),
+        ("hard_sigmoid", "sigmoid", "its gates are sigmoids"),
+    ],
+)
+def test_another_function_in_the_gates(ours: Any, theirs: Any, words: str, tmp_path: Path) -> None:
+    onnx_writer.write(gated(recurrent_activation=theirs), tmp_path / "theirs.onnx")
+    assert first_failure(gated(recurrent_activation=ours), tmp_path / "theirs.onnx").startswith(
+        f"it looks as if {words}: "
+    )
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_a_reset_on_the_other_side_of_the_product(after: bool, tmp_path: Path) -> None:
+    """Without biases, which have another shape in a GRU of the other kind."""
+    step, other = (gated(reset_after=mode, use_bias=False) for mode in (after, not after))
+    onnx_writer.write(other, tmp_path / "theirs.onnx")
+    assert first_failure(step, tmp_path / "theirs.onnx").startswith(
+        "it looks as if its GRU resets the other way (reset_after): "
+    )

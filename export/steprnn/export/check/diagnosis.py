@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, permutations
 from typing import Any
+from unittest.mock import patch
 
+import keras
 import numpy as np
+import tensorflow as tf
+from keras import tree
 from numpy.typing import NDArray
 
 from steprnn.runtime.engines import Runner
@@ -16,6 +22,7 @@ from steprnn.runtime.parity.reference import Arrays, Reference, chain
 from steprnn.runtime.spec import NEXT, StepSpec
 
 from ..formats.frozen import freeze
+from ..formats.splice import spliced
 from ..step.contract import Step
 from .reference import FunctionEngine
 
@@ -72,6 +79,12 @@ def _mistaken(step: Step) -> Iterator[tuple[str, Runner]]:
             yield f"its tokens are shifted by {by}", Shifted(right.runner(1), spec, by, tokens)
     for words, change in _changes(step):
         yield words, FunctionEngine(freeze(step, change=change), spec).runner(1)
+    for words, gate in GATE_FUNCTIONS.items():
+        edited = freeze(step, edit=partial(_gated, gate=gate))
+        yield f"its gates are {words}", FunctionEngine(edited, spec).runner(1)
+    with patch.object(keras.layers.GRUCell, "call", _otherwise_reset):
+        other = FunctionEngine(freeze(replace(step)), spec)  # traced anew
+    yield "its GRU resets the other way (reset_after)", other.runner(1)
 
 
 class Shifted:
@@ -87,6 +100,59 @@ class Shifted:
         x = self.inputs[self._name]
         x[...] = (x + self._by) % self._tokens
         self._runner.run()
+
+
+def _hard_sigmoid_2(x: Any) -> Any:
+    return tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
+
+
+def _hard_sigmoid_3(x: Any) -> Any:
+    return tf.nn.relu6(x + 3.0) / 6.0
+
+
+GATE_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "the hard sigmoid of Keras 2, clip(0.2 x + 0.5)": _hard_sigmoid_2,
+    "the hard sigmoid of Keras 3, relu6(x + 3) / 6": _hard_sigmoid_3,
+    "sigmoids": tf.sigmoid,
+}
+
+
+def _gated(graph: tf.compat.v1.GraphDef, gate: Callable[[Any], Any]) -> None:
+    """Put another function in place of each sigmoid, or hard sigmoid, of a graph."""
+    nodes = {node.name: node for node in graph.node}
+
+    def source(name: str) -> Any:
+        return nodes[name.split(":")[0]]
+
+    for node in list(nodes.values()):
+        if node.op == "Sigmoid":
+            x = node.input[0]
+        elif node.op == "RealDiv" and source(node.input[0]).op == "Relu6":
+            x = source(source(node.input[0]).input[0]).input[0]
+        else:
+            continue
+        made = spliced(graph, f"{node.name}/other", x, tf.as_dtype(node.attr["T"].type), gate)
+        node.op = "Identity"
+        del node.input[:]
+        node.input.append(made)
+
+
+def _otherwise_reset(cell: Any, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+    """A GRU cell whose reset gate acts before the recurrent product where it should behind, or vice versa."""
+    (h,), size = tree.flatten(states), cell.units
+    before, behind = tf.zeros(3 * size, h.dtype), tf.zeros(3 * size, h.dtype)
+    if cell.use_bias:
+        before, behind = tf.unstack(cell.bias) if cell.reset_after else (cell.bias, behind)
+    given = tf.split(tf.matmul(inputs, cell.kernel) + before, 3, axis=-1)
+    kernel, (*_, last) = cell.recurrent_kernel, tf.split(behind, 3)
+    z, r = (
+        cell.recurrent_activation(x + u)
+        for x, u in zip(given, tf.split(tf.matmul(h, kernel) + behind, 3, axis=-1)[:2], strict=False)
+    )
+    product = kernel[:, 2 * size :]
+    kept = tf.matmul(r * h, product) + last if cell.reset_after else r * (tf.matmul(h, product) + last)
+    after = z * h + (1 - z) * cell.activation(given[2] + kept)
+    return after, [after] if tree.is_nested(states) else after
 
 
 Change = Callable[[Weights, str | None], Weights | None]

@@ -129,6 +129,24 @@ def test_a_frame_that_is_no_number_leaves_the_stream_as_it_was(
     assert session.state.tensors["h"].tolist() == [[2, 4, 6, 8]]
 
 
+def test_a_block_of_a_graph_whose_output_is_its_state(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, half = onnx.helper, onnx.TensorProto.FLOAT16
+    inputs = [helper.make_tensor_value_info(name, half, [1, 4]) for name in ("x", "h")]
+    output = helper.make_tensor_value_info("hn", half, [1, 4])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "h"], ["hn"])], "graph", inputs, [output])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "sum.onnx")
+    session = load(tmp_path / "sum.onnx", states={"h": "hn"}).session()
+    frames = np.full((3, 1, 4), 0.5, np.float16)
+    y = session.run(frames)
+    assert (y.dtype, y.tolist()) == (np.float16, [[[0.5] * 4], [[1.0] * 4], [[1.5] * 4]])
+    frames[2] = np.inf
+    with pytest.raises(NotFinite, match="state 'h' holds inf after 6 steps"):
+        session.run(frames)
+    assert session.state.tensors["h"].tolist() == [[1.5] * 4]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_block_with_a_frame_that_is_no_number(adder: Callable[[str], Model], bad: float) -> None:
     session = adder("float32").session()

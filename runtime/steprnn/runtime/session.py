@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -240,46 +240,44 @@ class Session:
         finite = all(vdot(arrays[name], arrays[name]) < inf for name in self._float_inputs)
         if not (finite and spec.outputs):
             return self._run_singly(arrays, steps)
-        outputs = {t.name: np.empty((steps, *t.array_shape(self._batch)), np.float32) for t in spec.outputs}
         pool = self._model.runners
         runner, holder = pool.borrow(self._batch)
         try:
             if holder is not self._mark:
                 runner.set_state(self._tensors)
             holder = None
+            outputs = {name: np.empty((steps, *y.shape), y.dtype) for name, y in runner.outputs.items()}
             run_block(runner, arrays, self._static, outputs)
-            tensors = runner.get_state()
-            for name, array in outputs.items():
-                if steps and np.isnan(array.max()):
-                    first = int(np.isnan(array).reshape(steps, -1).any(axis=1).argmax())
-                    raise self._not_finite(f"output {name!r}", nan, first + 1)
-            holder = self._mark = object()
+            if fits := not (steps and any(np.isnan(array.max()) for array in outputs.values())):
+                self._tensors, self._steps = runner.get_state(), self._steps + steps
+                holder = self._mark = object()
         finally:
             pool.give(self._batch, runner, holder)
-        self._tensors, self._steps = tensors, self._steps + steps
+        if not fits:
+            return self._run_singly(arrays, steps)  # which tells where
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def _run_singly(
         self, arrays: Tensors, steps: int
     ) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
-        """The block step by step, each of which is looked at."""
+        """The block step by step, each of which is looked at; where one raises, none was taken."""
         before = self._tensors, self._steps
         try:
             results = [self.step({name: array[k] for name, array in arrays.items()}) for k in range(steps)]
-        except NotFinite:
+        except BaseException:
             (self._tensors, self._steps), self._mark = before, object()
             raise
         if results and isinstance(results[0], dict):
             return {name: np.stack([y[name] for y in results]) for name in results[0]}  # type: ignore[call-overload]
-        return np.array(results, np.float32)
+        return np.stack(results) if results else np.zeros(0, np.float32)  # type: ignore[arg-type]
 
     def _check_states(self, tensors: Tensors) -> None:
         for name, array in tensors.items():
             if (bad := first_bad(array)) is not None:
                 raise self._not_finite(f"state {name!r}", bad)
 
-    def _not_finite(self, what: str, bad: float, later: int = 0) -> NotFinite:
-        return NotFinite(f"{what} holds {bad}", self._model.manifest.model, self._steps + later)
+    def _not_finite(self, what: str, bad: float) -> NotFinite:
+        return NotFinite(f"{what} holds {bad}", self._model.manifest.model, self._steps)
 
     def _checked_inputs(
         self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec], steps: tuple[int, ...] = ()

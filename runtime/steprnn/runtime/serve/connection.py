@@ -60,6 +60,7 @@ class Connection(H11Protocol):
 
     def leave(self) -> None:
         """Hang up."""
+        self._door.idle.pop(self, None)  # not twice, where several come before it is closed
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

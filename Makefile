@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo quick lint types test alone zoo mutants hostile fuzz bits bench clean
+.PHONY: help install demo quick site lint types test alone zoo mutants hostile fuzz bits bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -15,6 +15,11 @@ $(VENV)/all: pyproject.toml
 
 $(VENV)/dev: $(VENV)/all
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/quick: pyproject.toml
@@ -31,6 +36,9 @@ quick: $(VENV)/quick ## style and the tests that need no TensorFlow (90 seconds;
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/runtime tests/tiny tests/test_docs.py tests/test_project.py tests/test_isolation.py --ignore tests/runtime/bench
+
+site: $(VENV)/docs ## the documentation as a site, in build/site/html (seconds; warnings are errors)
+	$(BIN)/python docs/site/stage.py
 
 lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy
 	$(BIN)/ruff check .

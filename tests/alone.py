@@ -1,7 +1,8 @@
 """The runtime alone: the wheel with one engine in a clean environment, without TensorFlow.
 
 `make alone` runs it. For each engine it installs the wheel with that extra only, asks for help, checks the
-tiny bundle, generates from it, and measures what the environment takes on disk. Exits 1 where anything fails.
+tiny bundle, generates from it, measures what the environment takes on disk, and freezes a program. Exits 1
+where anything fails.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ IN_THE_WHEEL = (
     "steprnn/export/py.typed",
     "steprnn/runtime/py.typed",
 )
+PROGRAM = """\
+import sys
+from steprnn.runtime import __version__, load
+print(load(sys.argv[1]).generate("分开", 20), __version__)
+"""
 ABSENT = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib", "torch")
 
 
@@ -36,6 +42,8 @@ def main() -> int:
         try:
             wheel = build(Path(folder))
             texts = {engine: alone(wheel, engine, Path(folder) / engine) for engine in ENGINES}
+            for engine, form in zip(ENGINES, ("--onedir", "--onefile"), strict=True):
+                texts[f"{engine}, frozen"] = frozen(Path(folder) / engine, form)
             expect(len(set(texts.values())) == 1, f"the engines write different texts: {texts}")
         except AloneError as failure:
             say(f"FAILED: {failure}")
@@ -76,6 +84,23 @@ def alone(wheel: Path, engine: str, folder: Path) -> str:
     text = run(steprnn, "generate", BUNDLE, "-p", "分开", "-n", "20").rstrip("\n")
     expect(text.startswith("分开") and len(text) == 22, f"got the text {text!r}")
     say(f"steprnn[{engine}]: {(size(packages) - before) / 1e6:.0f} MB on disk, {text!r}")
+    return text
+
+
+def frozen(folder: Path, form: str) -> str:
+    """Freeze a program with PyInstaller, by the hook that the wheel brings, and return what it wrote."""
+    say(f"freezing a program with PyInstaller {form}")
+    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "pyinstaller")
+    program = folder / "poet.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    where = ("--distpath", folder / "dist", "--workpath", folder / "build", "--specpath", folder)
+    run(folder / "bin" / "pyinstaller", form, "--noconfirm", "--log-level", "ERROR", *where, program)
+    moved = folder.with_name(f"{folder.name}-away")
+    folder.rename(moved)  # nothing of the environment is found by accident
+    place = moved / "dist" / "poet"
+    text, _, version = run(place if place.is_file() else place / "poet", BUNDLE).rpartition(" ")
+    expect(bool(re.fullmatch(r"\d+\.\d+\.\d+\n", version)), f"the version was {version!r}")
+    say(f"frozen: {size(moved / 'dist') / 1e6:.0f} MB on disk, {text!r}")
     return text
 
 

@@ -41,6 +41,9 @@ def pages() -> dict[Path, Path]:
     found[Path("data/README.md")] = Path("corpora.md")
     for path in sorted((ROOT / "examples").glob("*.py")):
         found[path.relative_to(ROOT)] = Path("examples") / f"{path.stem}.md"
+    found |= {
+        path.relative_to(ROOT): Path("examples") / path.name for path in (ROOT / "examples").glob("*.ipynb")
+    }
     return found
 
 

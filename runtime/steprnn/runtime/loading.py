@@ -30,7 +30,7 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     apart: bool = False,
 ) -> Model:
-    """Load a bundle: a folder, a `.zip`, or an installed model's name; or an `.onnx` or `.tflite` graph.
+    """Load a bundle: a folder, a `.zip`, an installed model's name, or `hf://OWNER/NAME`; or a graph file.
 
     `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
     for which the bundle has a graph. `variant` is that of the graph, such as "int8", or "auto": the first
@@ -49,7 +49,7 @@ def load(
 
         try_apart(path, engine, variant)
     model = _loaded(path, engine, variant, threads, states, constants, shapes)
-    there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else an installed model
+    there = str(Path(path).absolute()) if Path(path).exists() else str(path)  # else a name or an address
     options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
     options |= {"states": states, "constants": constants, "shapes": shapes}
     model._pickled = loaded_again, (there, options, model.manifest)

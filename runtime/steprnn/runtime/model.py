@@ -75,6 +75,12 @@ class Model:
         graph = f"{self.manifest.model[:8]} {self.engine} {self.artefact.variant}"
         return f"<Model {graph}: {inputs} -> {outputs}, {states}>"
 
+    def _repr_html_(self) -> str:
+        from .html import facts  # only a notebook asks
+
+        characters = None if self.vocabulary is None else len(self.vocabulary)
+        return facts(self.manifest, self.artefact, self.engine, characters)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """As where it was loaded from, and what it is: another process loads it again."""
         if self._pickled is None:

@@ -1,4 +1,4 @@
-"""Where a bundle is: a folder, a zip file, or the name of an installed model."""
+"""Where a bundle is: a folder, a zip file, the name of an installed model, or an address of the Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def open_bundle(bundle: str | Path, choice: Choice | None = None) -> Iterator[Pa
 
     A folder, and whatever else is no zip file, is given back as it is. A `.zip` file is unpacked into a
     temporary folder that only this user can read, and which is gone after the block; `choice` tells
-    which of its files are needed. A name that is no path is looked for among the installed models.
+    which of its files are needed. A name that is no path is looked for among the installed models, and
+    `hf://OWNER/NAME` is fetched from the Hugging Face Hub.
     Raises `BundleError` where a zip file is not a sound bundle, or an installed model cannot be found.
     """
     path = Path(bundle)
@@ -53,6 +54,10 @@ def _is_zip(path: Path) -> bool:
 
 def _found(bundle: str | Path) -> Path:
     path = Path(bundle)
+    if str(bundle).startswith("hf:/"):
+        from .hub import fetched
+
+        return fetched(bundle)
     if path.name == str(bundle) and not path.suffix and not path.exists():
         return _installed(path)
     return path

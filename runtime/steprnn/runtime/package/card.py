@@ -22,8 +22,19 @@ def summary(manifest: Manifest) -> str:
     return f"A recurrent model of {len(spec.inputs)} input(s) and {size}"
 
 
-def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str, licence: str | None) -> str:
-    """The card of a bundle folder, as the README of the package `name`, imported as `package`."""
+def card(
+    folder: Path,
+    manifest: Manifest,
+    name: str,
+    package: str,
+    engine: str,
+    licence: str | None,
+    install: str | None = None,
+) -> str:
+    """The card of a bundle folder, as the README of `name`, which `load` takes as `package`.
+
+    `install` is the command before that; without it, pip installs `name` itself.
+    """
     language = manifest.writes_text
     lines = [
         f"# {name}",
@@ -34,7 +45,7 @@ def card(folder: Path, manifest: Manifest, name: str, package: str, engine: str,
         "## Use",
         "",
         "```sh",
-        f"pip install {name}",
+        install or f"pip install {name}",
         *([f"steprnn generate {package} -p {_beginning(folder)} -n 50"] if language else ["steprnn models"]),
         "```",
         "",

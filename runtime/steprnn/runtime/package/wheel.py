@@ -19,6 +19,7 @@ from ..engines import ENGINES
 from ..errors import MissingExtra, SteprnnError, UsageError
 from .card import card, summary
 from .contents import write_contents
+from .licence import read_licence
 
 PROJECT = """\
 [build-system]
@@ -68,7 +69,7 @@ def write(
     """
     builder = _builder()
     package, version = _names(name, version)
-    text, expression = _licence(license)
+    text, expression = read_licence(license)
     engine = engine or _engine(bundle)
     with temporary_files() as temporary:  # hatchling leaves its own where it is killed
         project, built = temporary / "project", temporary / "dist"
@@ -138,23 +139,6 @@ def _names(name: str | None, version: str | None) -> tuple[str, str]:
         return package, str(Version(version))
     except InvalidVersion:
         raise UsageError(f"--version {version} is not one to Python; expected such as 1.0.0") from None
-
-
-def _licence(license: str | None) -> tuple[str | None, str | None]:
-    """The text of the file, or the SPDX expression in its normal form."""
-    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
-    if license is None:
-        return None, None
-    if Path(license).is_file():
-        return Path(license).read_text(encoding="utf-8"), None
-    try:
-        return None, str(canonicalize_license_expression(license))
-    except InvalidLicenseExpression:
-        raise UsageError(
-            f"--license {license!r} is neither a file nor an SPDX expression, such as CC-BY-4.0 or "
-            "LicenseRef-Proprietary"
-        ) from None
 
 
 def _licence_lines(text: str | None, expression: str | None) -> str:

@@ -73,6 +73,28 @@ def test_a_person_writes_with_a_seed_and_reads_how_fast(
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_at_reading_pace_it_says_both_speeds(browser: Any, serve: Run, page: Path) -> None:
+    """And what a screen reader was told follows the language."""
+    opened(browser, serve(page)[0])
+    value(browser, "length", "60")
+    browser.find_element(By.ID, "write").click()
+    finished(browser)
+    said = re.fullmatch(
+        r"60 characters · shown at (\d+) a second, written at ([\d,]+) a second · seed \d+",
+        text_of(browser, "figures"),
+    )
+    assert said, text_of(browser, "figures")
+    assert 20 <= int(said[1]) <= 30
+    assert int(said[2].replace(",", "")) > 100
+    assert text_of(browser, "said") == "Done: 60 characters"
+    browser.find_element(By.ID, "language").click()
+    assert text_of(browser, "said") == "写完了：60 字"
+    assert re.fullmatch(
+        rf"60 字 · 以每秒 {said[1]} 字显示，实际写得出每秒 {said[2]} 字 · 种子 \d+",
+        text_of(browser, "figures"),
+    )
+
+
 def test_a_seed_that_was_drawn_can_be_kept(browser: Any, serve: Run, page: Path) -> None:
     opened(browser, serve(page)[0])
     browser.find_element(By.ID, "pace").click()

@@ -16,6 +16,7 @@ let model = null;
 let writing = null; // the AbortController of the text being written
 let say = () => words.loading; // what the line under the text says, in whichever language
 let complain = null;
+let announce = () => ""; // what a screen reader was told last, in whichever language
 
 start();
 
@@ -87,28 +88,28 @@ async function write(unknown) {
   begun.textContent = prompt;
   at("text").replaceChildren(begun, text);
   const drawn = () => (temperature > 0 ? words.seedIs(seed) : words.greedy);
-  let [count, busy] = [0, 0];
+  let [count, busy, seen] = [0, 0, 0];
   const shown = (piece) => {
     text.appendData(piece.join(""));
     count += piece.length;
   };
   try {
-    for await (const { piece, speed } of paced(pieces, controller.signal)) {
+    for await (const { piece, speed, pace } of paced(pieces, controller.signal)) {
       shown(piece);
-      busy = speed;
-      show(() => words.figures(count, speed, drawn()));
+      [busy, seen] = [speed, pace];
+      show(() => words.figures(count, speed, pace, drawn()));
     }
     end(() => words.done(count));
   } catch (error) {
     if (!controller.signal.aborted) complainOf(() => explain(words, error));
     end(() => words.stopped(count));
   }
-  show(() => words.figures(count, busy, drawn()));
+  show(() => words.figures(count, busy, seen, drawn()));
   at("keep").hidden = temperature === 0 || at("seed").value !== "";
   at("keep").dataset.seed = String(seed);
 }
 
-/** Pieces as they are to be shown, one frame's worth at a time, and how fast the model writes lately. */
+/** Pieces as they are to be shown, a frame's worth at a time; how fast they are written lately, and shown. */
 async function* paced(pieces, signal) {
   const ready = [];
   let [given, written, busy, done] = [0, 0, 0, false];
@@ -131,7 +132,8 @@ async function* paced(pieces, signal) {
     }
     const piece = ready.splice(0, free ? ready.length : allowance(began, given));
     given += piece.length;
-    if (piece.length) yield { piece, speed: busy ? Math.round((written / busy) * 1000) : 0 };
+    const pace = free ? 0 : Math.round((given * 1000) / (performance.now() - began)); // 0: as fast as written
+    if (piece.length) yield { piece, speed: busy ? Math.round((written / busy) * 1000) : 0, pace };
     if (!done || ready.length) await frame();
     signal.throwIfAborted();
   }
@@ -149,7 +151,7 @@ function frame() {
 
 function begin(controller) {
   writing = controller;
-  at("said").textContent = "";
+  tell(() => "");
   at("keep").hidden = true;
   at("text").classList.add("writing");
   const focused = document.activeElement === at("write");
@@ -160,7 +162,7 @@ function begin(controller) {
 
 function end(message) {
   writing = null;
-  at("said").textContent = message();
+  tell(message);
   at("text").classList.remove("writing");
   const focused = document.activeElement === at("stop");
   at("stop").hidden = true;
@@ -183,6 +185,12 @@ function show(line) {
   at("figures").textContent = line();
 }
 
+/** What a screen reader says; it is said again where the language changes. */
+function tell(message) {
+  announce = message;
+  at("said").textContent = message();
+}
+
 function complainOf(message, skippable = false) {
   complain = message;
   at("problem").hidden = !message;
@@ -201,6 +209,7 @@ function speak(chosen) {
   at("language").textContent = words.other;
   at("language").lang = chosen === "en" ? "zh-Hans" : "en";
   show(say);
+  tell(announce);
   if (complain) at("problem").textContent = complain();
   if (model) {
     const { variant, path } = model.artefact;

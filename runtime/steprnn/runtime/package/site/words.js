@@ -27,8 +27,9 @@ export const WORDS = {
     progress: (bytes, of) => `Loading the model: ${size(bytes)} of ${size(of)} MB`,
     starting: "Starting the engine",
     ready: (characters) => `Ready. It knows ${number.en.format(characters)} characters.`,
-    figures: (count, speed, seed) =>
-      `${number.en.format(count)} characters · ${speed ? `${number.en.format(speed)} a second` : "–"} · ${seed}`,
+    figures: (count, speed, pace, seed) =>
+      `${number.en.format(count)} characters · ${pace ? `shown at ${number.en.format(pace)} a second, written at ` : ""}` +
+      `${speed ? `${number.en.format(speed)} a second` : "–"} · ${seed}`,
     seedIs: (seed) => `seed ${seed}`,
     greedy: "no seed at temperature 0",
     done: (count) => `Done: ${count} characters`,
@@ -83,8 +84,9 @@ export const WORDS = {
     progress: (bytes, of) => `正在载入模型：${size(bytes)} / ${size(of)} MB`,
     starting: "正在启动引擎",
     ready: (characters) => `准备好了。它认识 ${number.zh.format(characters)} 个字符。`,
-    figures: (count, speed, seed) =>
-      `${number.zh.format(count)} 字 · ${speed ? `每秒 ${number.zh.format(speed)} 字` : "–"} · ${seed}`,
+    figures: (count, speed, pace, seed) =>
+      `${number.zh.format(count)} 字 · ${pace ? `以每秒 ${number.zh.format(pace)} 字显示，实际写得出` : ""}` +
+      `${speed ? `每秒 ${number.zh.format(speed)} 字` : "–"} · ${seed}`,
     seedIs: (seed) => `种子 ${seed}`,
     greedy: "温度为 0，不用种子",
     done: (count) => `写完了：${count} 字`,

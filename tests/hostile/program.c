@@ -71,7 +71,7 @@ int main(int arguments, char **argument) {
         if (!error) {
             taken++;
             if (steprnn_work(&stream) < MOST_WORK) {
-                steprnn_kernels(&stream, (int)draw(4));
+                steprnn_kernels(&stream, (int)draw(6));
                 stepped++;
                 for (i = 0; i < 2; i++) {
                     for (at = 0; steprnn_tensor_at(&stream, STEPRNN_INPUT, at, &tensor); at++)

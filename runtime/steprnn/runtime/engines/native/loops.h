@@ -14,12 +14,29 @@ typedef int32_t whole;
 
 #define BLOCK 64u /* a multiple of the 16 partial sums */
 
+#define GROUP 64u /* columns of a product at a time: two panels, or four blocks of int8 */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define ROWS 8u  /* vectors that share what is read of the weights */
+#define MANY 64u /* vectors that are made ready at a time */
+#else
+#define ROWS 1u /* a small stack */
+#define MANY 1u
+#endif
+
+/* Streams of one program, and which of them is stepped. */
 typedef struct {
     const uint32_t *block;
+    const steprnn *streams;
+    size_t count;
+    const struct steprnn_kernels *use;
     uint32_t *arena;
     void *scratch;
-    int kernels;
 } memory;
+
+STEPRNN_INLINE void enter(memory *m, size_t stream) {
+    m->arena = m->streams[stream].arena;
+    m->scratch = m->arena + m->block[H_ARENA];
+}
 
 STEPRNN_INLINE const uint32_t *read_at(const memory *m, uint32_t place) {
     return (place >> 31 ? m->block : m->arena) + (place & IN_BLOCK);
@@ -231,33 +248,38 @@ STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
         }
 }
 
+/* One function after the other, so that a processor works at several elements at a time. */
 STEPRNN_INLINE void run_lstm(const memory *m, const uint32_t *op) {
     uint32_t n = op[1], done, count, i;
     for (done = 0; done < n; done += count) {
-        steprnn_word v[5][BLOCK], c[BLOCK], h[BLOCK];
+        steprnn_word v[5][BLOCK], t[4][BLOCK];
         count = n - done < BLOCK ? n - done : BLOCK;
         for (i = 0; i < 5; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
-        for (i = 0; i < count; i++) {
-            c[i].f = sigmoid(v[1][i].f) * v[4][i].f + sigmoid(v[0][i].f) * tangent(v[2][i].f);
-            h[i].f = sigmoid(v[3][i].f) * tangent(c[i].f);
-        }
-        memcpy(m->arena + (op[7] & IN_BLOCK) + done, c, 4 * (size_t)count);
-        memcpy(m->arena + (op[8] & IN_BLOCK) + done, h, 4 * (size_t)count);
+        map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
+        map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
+        map_block(TANH, t[2], v[2], NULL, NULL, count);
+        map_block(SIGMOID, t[3], v[3], NULL, NULL, count);
+        for (i = 0; i < count; i++) v[0][i].f = t[1][i].f * v[4][i].f + t[0][i].f * t[2][i].f;
+        map_block(TANH, t[2], v[0], NULL, NULL, count);
+        for (i = 0; i < count; i++) t[3][i].f = t[3][i].f * t[2][i].f;
+        memcpy(m->arena + (op[7] & IN_BLOCK) + done, v[0], 4 * (size_t)count);
+        memcpy(m->arena + (op[8] & IN_BLOCK) + done, t[3], 4 * (size_t)count);
     }
 }
 
 STEPRNN_INLINE void run_gru(const memory *m, const uint32_t *op) {
     uint32_t n = op[1], done, count, i;
     for (done = 0; done < n; done += count) {
-        steprnn_word v[7][BLOCK], h[BLOCK];
+        steprnn_word v[7][BLOCK], t[3][BLOCK];
         count = n - done < BLOCK ? n - done : BLOCK;
         for (i = 0; i < 7; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
-        for (i = 0; i < count; i++) {
-            float z = sigmoid(v[0][i].f + v[3][i].f), r = sigmoid(v[1][i].f + v[4][i].f);
-            float g = tangent(v[2][i].f + r * v[5][i].f);
-            h[i].f = z * v[6][i].f + (1.0f - z) * g;
-        }
-        memcpy(m->arena + (op[9] & IN_BLOCK) + done, h, 4 * (size_t)count);
+        for (i = 0; i < count; i++) v[0][i].f = v[0][i].f + v[3][i].f, v[1][i].f = v[1][i].f + v[4][i].f;
+        map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
+        map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
+        for (i = 0; i < count; i++) v[0][i].f = v[2][i].f + t[1][i].f * v[5][i].f;
+        map_block(TANH, t[2], v[0], NULL, NULL, count);
+        for (i = 0; i < count; i++) v[1][i].f = t[0][i].f * v[6][i].f + (1.0f - t[0][i].f) * t[2][i].f;
+        memcpy(m->arena + (op[9] & IN_BLOCK) + done, v[1], 4 * (size_t)count);
     }
 }
 #endif

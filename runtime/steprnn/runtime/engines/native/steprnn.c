@@ -10,18 +10,24 @@
 #error "float32 must be computed in float32: on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-STEPRNN_INLINE void run_all(const memory *m) {
+/* Every operation, one after the other, each for all streams. */
+STEPRNN_INLINE void run_all(memory *m) {
     const uint32_t *op = m->block + m->block[H_OPERATIONS_AT];
     uint32_t left = m->block[H_OPERATIONS];
+    size_t i;
     for (; left--; op += op[0] >> 8) {
-        switch (op[0] & 255) {
-            case MAP: run_map(m, op); break;
-            case REDUCE: run_reduce(m, op); break;
-            case PRODUCT: run_product(m, op); break;
-            case GATHER: run_gather(m, op); break;
-            case LSTM: run_lstm(m, op); break;
-            default: run_gru(m, op); break;
-        }
+        if ((op[0] & 255) == PRODUCT) run_product(m, op);
+        else
+            for (i = 0; i < m->count; i++) {
+                enter(m, i);
+                switch (op[0] & 255) {
+                    case MAP: run_map(m, op); break;
+                    case REDUCE: run_reduce(m, op); break;
+                    case GATHER: run_gather(m, op); break;
+                    case LSTM: run_lstm(m, op); break;
+                    default: run_gru(m, op); break;
+                }
+            }
     }
 }
 
@@ -32,24 +38,13 @@ STEPRNN_INLINE int is_contracted(void) {
     return x * y + z != 0.0f;
 }
 
-static void run_portable(const memory *m) { run_all(m); }
+static void run_portable(memory *m) { run_all(m); }
 static int contracted_portable(void) { return is_contracted(); }
 #ifdef STEPRNN_X86
-FOR_AVX2 static void run_avx2(const memory *m) { run_all(m); }
-FOR_AVX512 static void run_avx512(const memory *m) { run_all(m); }
+FOR_AVX2 static void run_avx2(memory *m) { run_all(m); }
+FOR_AVX512 static void run_avx512(memory *m) { run_all(m); }
 FOR_AVX512 static int contracted_avx512(void) { return is_contracted(); }
 #endif
-
-/* The fastest kernels that the processor has. */
-static int best_kernels(void) {
-#ifdef STEPRNN_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return __builtin_cpu_supports("avx512vnni") ? STEPRNN_VNNI : STEPRNN_AVX512;
-    if (__builtin_cpu_supports("avx2")) return STEPRNN_AVX2;
-#endif
-    return STEPRNN_PORTABLE;
-}
 
 size_t steprnn_arena(const void *program, size_t bytes) {
     const uint32_t *h = (const uint32_t *)program;
@@ -127,35 +122,80 @@ float *steprnn_state(const steprnn *s, size_t index) {
     return r ? (float *)(void *)(s->arena + r[R_PLACE]) : NULL;
 }
 
-int steprnn_step(steprnn *s) {
+static int tokens_fit(const steprnn *s) {
     const uint32_t *h = s->program, *r = h + h[H_INPUTS + 1];
-    memory m;
     uint32_t i, j;
     for (i = 0; i < h[H_INPUTS]; i++, r += RECORD)
         for (j = 0; r[R_TOKENS] && j < r[R_ELEMENTS]; j++)
-            if (s->arena[r[R_PLACE] + j] >= r[R_TOKENS]) return STEPRNN_TOKEN;
+            if (s->arena[r[R_PLACE] + j] >= r[R_TOKENS]) return 0;
+    return 1;
+}
+
+/* A step of streams of one program and the same kernels, whose tokens fit. */
+static void step_alike(steprnn *s, size_t count) {
+    const uint32_t *h = s->program, *r;
+    memory m;
+    size_t stream;
+    uint32_t i;
     m.block = h;
-    m.arena = s->arena;
-    m.scratch = s->arena + h[H_ARENA];
-    m.kernels = s->kernels;
+    m.streams = s;
+    m.count = count;
+    m.use = kernels_of(s->kernels);
 #ifdef STEPRNN_X86
-    if (m.kernels >= STEPRNN_AVX512) run_avx512(&m);
-    else if (m.kernels >= STEPRNN_AVX2) run_avx2(&m);
+    if (s->kernels >= STEPRNN_AVX512) run_avx512(&m);
+    else if (s->kernels >= STEPRNN_AVX2) run_avx2(&m);
     else
 #endif
         run_portable(&m);
-    r = h + h[H_STATES + 1];
-    for (i = 0; i < h[H_STATES]; i++, r += RECORD)
-        memmove(s->arena + r[R_PLACE], s->arena + r[R_NEXT], 4 * (size_t)r[R_ELEMENTS]);
+    for (stream = 0; stream < count; stream++)
+        for (i = 0, r = h + h[H_STATES + 1]; i < h[H_STATES]; i++, r += RECORD)
+            memmove(s[stream].arena + r[R_PLACE], s[stream].arena + r[R_NEXT], 4 * (size_t)r[R_ELEMENTS]);
+}
+
+int steprnn_step(steprnn *s) { return steprnn_step_all(s, 1); }
+
+int steprnn_step_all(steprnn *streams, size_t count) {
+    size_t i, alike;
+    for (i = 0; i < count; i++)
+        if (!tokens_fit(streams + i)) return STEPRNN_TOKEN;
+    for (i = 0; i < count; i += alike) {
+        const steprnn *s = streams + i;
+        for (alike = 1; i + alike < count; alike++)
+            if (s[alike].program != s->program || s[alike].kernels != s->kernels) break;
+        step_alike(streams + i, alike);
+    }
     return STEPRNN_OK;
 }
 
-int steprnn_step_all(steprnn *streams, size_t count) {
-    size_t i;
-    int error;
-    for (i = 0; i < count; i++)
-        if ((error = steprnn_step(streams + i)) != 0) return error;
-    return STEPRNN_OK;
+static size_t words_of(const steprnn *s, int kind) {
+    steprnn_tensor tensor;
+    size_t i, words = 0;
+    for (i = 0; steprnn_tensor_at(s, kind, i, &tensor); i++) words += tensor.is_static ? 0 : tensor.elements;
+    return words;
+}
+
+size_t steprnn_input_words(const steprnn *s) { return words_of(s, STEPRNN_INPUT); }
+size_t steprnn_output_words(const steprnn *s) { return words_of(s, STEPRNN_OUTPUT); }
+
+int steprnn_run(steprnn *s, const void *inputs, size_t steps, void *outputs, size_t *taken) {
+    const uint32_t *h = s->program, *r, *from = (const uint32_t *)inputs;
+    uint32_t *to = (uint32_t *)outputs, i;
+    size_t step;
+    int error = STEPRNN_OK;
+    for (step = 0; step < steps; step++) {
+        for (i = 0, r = h + h[H_INPUTS + 1]; i < h[H_INPUTS]; i++, r += RECORD)
+            if (!r[R_STATIC]) {
+                memcpy(s->arena + r[R_PLACE], from, 4 * (size_t)r[R_ELEMENTS]);
+                from += r[R_ELEMENTS];
+            }
+        if ((error = steprnn_step(s)) != 0) break;
+        for (i = 0, r = h + h[H_OUTPUTS + 1]; to && i < h[H_OUTPUTS]; i++, r += RECORD) {
+            memcpy(to, s->arena + r[R_PLACE], 4 * (size_t)r[R_ELEMENTS]);
+            to += r[R_ELEMENTS];
+        }
+    }
+    if (taken) *taken = step;
+    return error;
 }
 
 void steprnn_reset(steprnn *s) {
@@ -206,8 +246,12 @@ int steprnn_selftest(steprnn *s) {
 uint64_t steprnn_work(const steprnn *s) { return s->work; }
 
 int steprnn_kernels(steprnn *s, int most) {
-    int best = best_kernels();
-    s->kernels = most < best ? most : best;
+    int best = best_kernels(), level = most < best ? most : best;
+#ifdef STEPRNN_X86
+    if ((level == STEPRNN_AVX_VNNI && best != STEPRNN_AVX_VNNI) || (level == STEPRNN_VNNI_256 && best != STEPRNN_VNNI))
+        level = STEPRNN_AVX2; /* the instructions of another family */
+#endif
+    s->kernels = level < STEPRNN_PORTABLE ? STEPRNN_PORTABLE : level;
     return s->kernels;
 }
 

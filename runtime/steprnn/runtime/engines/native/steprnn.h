@@ -39,7 +39,9 @@ enum {
 enum { STEPRNN_FLOAT32 = 0, STEPRNN_INT32 = 1 };
 enum { STEPRNN_INPUT = 0, STEPRNN_STATE = 1, STEPRNN_OUTPUT = 2 };
 /* Kernels, the later the faster where the processor has them; all give the same bits. */
-enum { STEPRNN_PORTABLE = 0, STEPRNN_AVX2 = 1, STEPRNN_AVX512 = 2, STEPRNN_VNNI = 3 };
+enum { STEPRNN_PORTABLE = 0 };
+enum { STEPRNN_AVX2 = 1, STEPRNN_AVX_VNNI, STEPRNN_VNNI_256, STEPRNN_AVX512, STEPRNN_VNNI }; /* x86-64 */
+enum { STEPRNN_NEON = 1, STEPRNN_DOT };                                                       /* aarch64 */
 
 /* An opened stream; its fields are private. */
 typedef struct {
@@ -79,8 +81,17 @@ float *steprnn_state(const steprnn *s, size_t index);
 
 /* Take one time step: reads the inputs, writes the outputs, and the next states become the states. */
 int steprnn_step(steprnn *s);
-/* The same for streams one after the other in memory; stops at the first error. */
+/* One time step in each of streams one after the other in memory. Those of one program share what is read of
+   its weights. At an error no stream of them was stepped. */
 int steprnn_step_all(steprnn *streams, size_t count);
+/* The words that one step reads of the inputs, and those that it gives as outputs. */
+size_t steprnn_input_words(const steprnn *s);
+size_t steprnn_output_words(const steprnn *s);
+/* Take `steps` steps with the same bits as one by one. For each step `inputs` has the words of every input that
+   is not static, in their order. The words of all outputs of each step, in their order, go to `outputs`; where
+   that is NULL, those of the last step are read as after steprnn_step. Stops at the first error; `taken`, where
+   it is not NULL, is how many steps were taken. */
+int steprnn_run(steprnn *s, const void *inputs, size_t steps, void *outputs, size_t *taken);
 /* Begin again: the states are the first ones. */
 void steprnn_reset(steprnn *s);
 

@@ -1,0 +1,297 @@
+/* Kernels for x86-64 beyond what each of them has: AVX2, AVX-VNNI, AVX-512, AVX-512 VNNI. */
+#ifndef STEPRNN_X86_H
+#define STEPRNN_X86_H
+#include "loops.h"
+#include <cpuid.h>
+#include <immintrin.h>
+#define FOR_AVX2 __attribute__((target("avx2")))
+#define FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
+#define FOR_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* The fastest kernels of this processor, whose registers the system keeps. */
+static int best_kernels(void) {
+    uint32_t a, b, c, d, kept, high;
+    __cpuid_count(1, 0, a, b, c, d);
+    if (!(c >> 27 & 1) || __get_cpuid_max(0, NULL) < 7) return STEPRNN_PORTABLE; /* OSXSAVE */
+    __asm__("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    __cpuid_count(7, 0, a, b, c, d);
+    if ((kept & 6) != 6 || !(b >> 5 & 1)) return STEPRNN_PORTABLE;                    /* AVX2 */
+    if ((kept & 0xe0) == 0xe0 && (b >> 16 & 3) == 3 && (b >> 30 & 3) == 3)            /* F, DQ, BW, VL */
+        return c >> 11 & 1 ? STEPRNN_VNNI : STEPRNN_AVX512;
+    if (a < 1) return STEPRNN_AVX2;
+    __cpuid_count(7, 1, a, b, c, d);
+    return a >> 4 & 1 ? STEPRNN_AVX_VNNI : STEPRNN_AVX2;
+}
+
+/* Eight columns of a row of a panel, float32 or int8. */
+FOR_AVX2 STEPRNN_INLINE __m256 eight(const void *panel, size_t at, int bytes) {
+    if (!bytes) return _mm256_loadu_ps((const float *)panel + at);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)((const int8_t *)panel + at))));
+}
+
+/* 16 columns of a panel for one vector, in four partial sums. */
+FOR_AVX2 STEPRNN_INLINE void columns_avx2(const void *w, const real *x, uint32_t k, uint32_t width, int bytes,
+                                          float *sums) {
+    __m256 a[4], b[4];
+    uint32_t r, p;
+    for (p = 0; p < 4; p++) a[p] = b[p] = _mm256_setzero_ps();
+    for (r = 0; r + 4 <= k; r += 4)
+        UNROLL for (p = 0; p < 4; p++) {
+            __m256 s = _mm256_set1_ps(x[r + p]);
+            size_t at = (size_t)(r + p) * width;
+            a[p] = _mm256_add_ps(a[p], _mm256_mul_ps(s, eight(w, at, bytes)));
+            b[p] = _mm256_add_ps(b[p], _mm256_mul_ps(s, eight(w, at + 8, bytes)));
+        }
+    for (p = 0; r + p < k; p++) {
+        __m256 s = _mm256_set1_ps(x[r + p]);
+        size_t at = (size_t)(r + p) * width;
+        a[p] = _mm256_add_ps(a[p], _mm256_mul_ps(s, eight(w, at, bytes)));
+        b[p] = _mm256_add_ps(b[p], _mm256_mul_ps(s, eight(w, at + 8, bytes)));
+    }
+    _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_add_ps(a[0], a[1]), _mm256_add_ps(a[2], a[3])));
+    _mm256_storeu_ps(sums + 8, _mm256_add_ps(_mm256_add_ps(b[0], b[1]), _mm256_add_ps(b[2], b[3])));
+}
+
+/* The same for four vectors, one partial sum after the other, so that all fit the registers. */
+FOR_AVX2 STEPRNN_INLINE void tile_avx2(const void *w, const real *const *x, uint32_t k, uint32_t width, int bytes,
+                                       uint32_t at, float (*sums)[GROUP]) {
+    __m256 part[4][4][2];
+    uint32_t r, p, t;
+    for (p = 0; p < 4; p++) {
+        __m256 a[4], b[4];
+        UNROLL for (t = 0; t < 4; t++) a[t] = b[t] = _mm256_setzero_ps();
+        for (r = p; r < k; r += 4) {
+            __m256 c = eight(w, (size_t)r * width, bytes), d = eight(w, (size_t)r * width + 8, bytes);
+            UNROLL for (t = 0; t < 4; t++) {
+                __m256 s = _mm256_set1_ps(x[t][r]);
+                a[t] = _mm256_add_ps(a[t], _mm256_mul_ps(s, c));
+                b[t] = _mm256_add_ps(b[t], _mm256_mul_ps(s, d));
+            }
+        }
+        for (t = 0; t < 4; t++) part[p][t][0] = a[t], part[p][t][1] = b[t];
+    }
+    for (t = 0; t < 4; t++)
+        for (r = 0; r < 2; r++)
+            _mm256_storeu_ps(sums[t] + at + 8 * r, _mm256_add_ps(_mm256_add_ps(part[0][t][r], part[1][t][r]),
+                                                                 _mm256_add_ps(part[2][t][r], part[3][t][r])));
+}
+
+FOR_AVX2 STEPRNN_INLINE void panel_avx2(const void *w, const real *const *x, uint32_t rows, uint32_t k,
+                                        uint32_t width, int bytes, float (*sums)[GROUP]) {
+    uint32_t at, t;
+    for (at = 0; at < width; at += 16) {
+        const void *here = bytes ? (const void *)((const int8_t *)w + at) : (const void *)((const float *)w + at);
+        for (t = 0; t + 4 <= rows; t += 4) tile_avx2(here, x + t, k, width, bytes, at, sums + t);
+        for (; t < rows; t++) columns_avx2(here, x[t], k, width, bytes, sums[t] + at);
+    }
+}
+
+FOR_AVX2 static void floats_avx2(const real *w, const real *const *x, uint32_t rows, uint32_t k, uint32_t width,
+                                 float (*sums)[GROUP]) {
+    panel_avx2(w, x, rows, k, width, 0, sums);
+}
+
+FOR_AVX2 static void weights_avx2(const int8_t *w, const real *const *x, uint32_t rows, uint32_t k, uint32_t width,
+                                  float (*sums)[GROUP]) {
+    panel_avx2(w, x, rows, k, width, 1, sums);
+}
+
+/* |q| * (w with the sign of q): two products of at most 127 * 127 fit 16 bits. */
+FOR_AVX2 static void bytes_avx2(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k, uint32_t blocks,
+                                const int32_t *shifts, int32_t (*sums)[GROUP]) {
+    __m256i ones = _mm256_set1_epi16(1);
+    uint32_t i, r, t;
+    (void)shifts;
+    for (i = 0; i < blocks; i++)
+        for (t = 0; t < rows; t++) {
+            __m256i a = _mm256_setzero_si256(), b = a;
+            const whole *fours = (const whole *)(const void *)q[t];
+            const int8_t *from = w + (size_t)16 * i * k;
+            for (r = 0; r < k; r += 4, from += 64) {
+                __m256i x = _mm256_set1_epi32(fours[r / 4]), size = _mm256_abs_epi8(x);
+                __m256i l = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(const void *)from), x);
+                __m256i h = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(const void *)(from + 32)), x);
+                a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(size, l), ones));
+                b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_maddubs_epi16(size, h), ones));
+            }
+            _mm256_storeu_si256((__m256i *)(void *)(sums[t] + 16 * i), a);
+            _mm256_storeu_si256((__m256i *)(void *)(sums[t] + 16 * i + 8), b);
+        }
+}
+
+/* VPDPBUSD takes unsigned activations: q + 128. What that adds, 128 times the column's sum, is taken off. Of
+   256 bits it is in AVX-VNNI and, encoded differently, in AVX-512. */
+#define BYTES_VNNI_256(name, features, product)                                                                 \
+    __attribute__((target(features))) static void name(const int8_t *w, const int8_t *const *q, uint32_t rows,  \
+                                                       uint32_t k, uint32_t blocks, const int32_t *shifts,      \
+                                                       int32_t (*sums)[GROUP]) {                                \
+        uint32_t i, r, t, v;                                                                                    \
+        for (i = 0; i < blocks; i += 2)                                                                         \
+            for (t = 0; t < rows; t++) {                                                                        \
+                const whole *fours = (const whole *)(const void *)q[t];                                         \
+                const int8_t *from = w + (size_t)16 * i * k, *next = i + 1 < blocks ? from + 16 * (size_t)k : from; \
+                __m256i a[4], b[4];                                                                             \
+                UNROLL for (v = 0; v < 4; v++) a[v] = b[v] = _mm256_setzero_si256();                            \
+                for (r = 0; r + 8 <= k; r += 8) {                                                               \
+                    __m256i x = _mm256_set1_epi32(fours[r / 4]), y = _mm256_set1_epi32(fours[r / 4 + 1]);       \
+                    UNROLL for (v = 0; v < 4; v++) {                                                            \
+                        const int8_t *at = (v < 2 ? from : next) + 16 * (size_t)r + 32 * (v & 1);               \
+                        a[v] = product(a[v], x, _mm256_loadu_si256((const __m256i *)(const void *)at));         \
+                        b[v] = product(b[v], y, _mm256_loadu_si256((const __m256i *)(const void *)(at + 64)));  \
+                    }                                                                                           \
+                }                                                                                               \
+                if (r < k)                                                                                      \
+                    for (v = 0; v < 4; v++) {                                                                   \
+                        const int8_t *at = (v < 2 ? from : next) + 16 * (size_t)r + 32 * (v & 1);               \
+                        a[v] = product(a[v], _mm256_set1_epi32(fours[r / 4]),                                   \
+                                       _mm256_loadu_si256((const __m256i *)(const void *)at));                  \
+                    }                                                                                           \
+                for (v = 0; v < (i + 1 < blocks ? 4u : 2u); v++) {                                              \
+                    __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(shifts + 16 * i + 8 * v));   \
+                    s = _mm256_sub_epi32(_mm256_add_epi32(a[v], b[v]), s);                                      \
+                    _mm256_storeu_si256((__m256i *)(void *)(sums[t] + 16 * i + 8 * v), s);                      \
+                }                                                                                               \
+            }                                                                                                   \
+    }
+BYTES_VNNI_256(bytes_avx_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32)
+BYTES_VNNI_256(bytes_vnni_256, "avx2,avx512f,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
+
+FOR_AVX512 STEPRNN_INLINE __m512 sixteen(const void *panel, size_t at, int bytes) {
+    if (!bytes) return _mm512_loadu_ps((const float *)panel + at);
+    return _mm512_maskz_cvtepi32_ps(
+        0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128((const __m128i *)(const void *)((const int8_t *)panel + at))));
+}
+
+/* One or two vectors of columns of a panel for one vector, in four partial sums. */
+FOR_AVX512 STEPRNN_INLINE void columns_avx512(const void *w, const real *x, uint32_t k, uint32_t vectors, int bytes,
+                                              float *sums) {
+    uint32_t r, p;
+    size_t at = 0;
+    __m512 a[4], b[4];
+    for (p = 0; p < 4; p++) a[p] = b[p] = _mm512_setzero_ps();
+    for (r = 0; r + 4 <= k; r += 4)
+        UNROLL for (p = 0; p < 4; p++, at += 16 * vectors) {
+            __m512 s = _mm512_set1_ps(x[r + p]);
+            a[p] = _mm512_add_ps(a[p], _mm512_mul_ps(s, sixteen(w, at, bytes)));
+            if (vectors == 2) b[p] = _mm512_add_ps(b[p], _mm512_mul_ps(s, sixteen(w, at + 16, bytes)));
+        }
+    for (p = 0; r + p < k; p++, at += 16 * vectors) {
+        __m512 s = _mm512_set1_ps(x[r + p]);
+        a[p] = _mm512_add_ps(a[p], _mm512_mul_ps(s, sixteen(w, at, bytes)));
+        if (vectors == 2) b[p] = _mm512_add_ps(b[p], _mm512_mul_ps(s, sixteen(w, at + 16, bytes)));
+    }
+    _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_add_ps(a[0], a[1]), _mm512_add_ps(a[2], a[3])));
+    if (vectors == 2) _mm512_storeu_ps(sums + 16, _mm512_add_ps(_mm512_add_ps(b[0], b[1]), _mm512_add_ps(b[2], b[3])));
+}
+
+/* The same for 8 or 4 vectors, one partial sum after the other, so that all fit the registers. */
+FOR_AVX512 STEPRNN_INLINE void tile_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
+                                           uint32_t vectors, int bytes, float (*sums)[GROUP]) {
+    __m512 part[4][8][2];
+    uint32_t r, p, t, v;
+    for (p = 0; p < 4; p++) {
+        __m512 a[8][2];
+        UNROLL for (t = 0; t < rows; t++)
+            UNROLL for (v = 0; v < vectors; v++) a[t][v] = _mm512_setzero_ps();
+        for (r = p; r < k; r += 4) {
+            __m512 b[2];
+            UNROLL for (v = 0; v < vectors; v++) b[v] = sixteen(w, (size_t)r * 16 * vectors + 16 * v, bytes);
+            UNROLL for (t = 0; t < rows; t++) {
+                __m512 s = _mm512_set1_ps(x[t][r]);
+                UNROLL for (v = 0; v < vectors; v++) a[t][v] = _mm512_add_ps(a[t][v], _mm512_mul_ps(s, b[v]));
+            }
+        }
+        UNROLL for (t = 0; t < rows; t++)
+            UNROLL for (v = 0; v < vectors; v++) part[p][t][v] = a[t][v];
+    }
+    for (t = 0; t < rows; t++)
+        for (v = 0; v < vectors; v++)
+            _mm512_storeu_ps(sums[t] + 16 * v, _mm512_add_ps(_mm512_add_ps(part[0][t][v], part[1][t][v]),
+                                                             _mm512_add_ps(part[2][t][v], part[3][t][v])));
+}
+
+FOR_AVX512 STEPRNN_INLINE void panel_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
+                                            uint32_t vectors, int bytes, float (*sums)[GROUP]) {
+    uint32_t t = 0;
+    for (; t + 8 <= rows; t += 8) tile_avx512(w, x + t, 8, k, vectors, bytes, sums + t);
+    for (; t + 4 <= rows; t += 4) tile_avx512(w, x + t, 4, k, vectors, bytes, sums + t);
+    for (; t < rows; t++) columns_avx512(w, x[t], k, vectors, bytes, sums[t]);
+}
+
+FOR_AVX512 static void floats_avx512(const real *w, const real *const *x, uint32_t rows, uint32_t k, uint32_t width,
+                                     float (*sums)[GROUP]) {
+    if (width == 32) panel_avx512(w, x, rows, k, 2, 0, sums);
+    else panel_avx512(w, x, rows, k, 1, 0, sums);
+}
+
+FOR_AVX512 static void weights_avx512(const int8_t *w, const real *const *x, uint32_t rows, uint32_t k,
+                                      uint32_t width, float (*sums)[GROUP]) {
+    if (width == 32) panel_avx512(w, x, rows, k, 2, 1, sums);
+    else panel_avx512(w, x, rows, k, 1, 1, sums);
+}
+
+/* Four blocks for one vector, in two sums each, as an addition waits for the one before. */
+#define VNNI(sum, x, at) sum = _mm512_dpbusd_epi32(sum, x, _mm512_loadu_si512(at))
+FOR_VNNI STEPRNN_INLINE void four_vnni(const int8_t *w, const int8_t *q, uint32_t k, const int32_t *shifts,
+                                       int32_t *sums) {
+    const size_t next = 16 * (size_t)k;
+    const int8_t *w1 = w + next, *w2 = w1 + next, *w3 = w2 + next;
+    const whole *fours = (const whole *)(const void *)q;
+    __m512i z = _mm512_setzero_si512(), a0 = z, a1 = z, a2 = z, a3 = z, b0 = z, b1 = z, b2 = z, b3 = z;
+    uint32_t r;
+    for (r = 0; r + 8 <= k; r += 8, w += 128, w1 += 128, w2 += 128, w3 += 128) {
+        __m512i x = _mm512_set1_epi32(fours[r / 4]), y = _mm512_set1_epi32(fours[r / 4 + 1]);
+        VNNI(a0, x, w), VNNI(a1, x, w1), VNNI(a2, x, w2), VNNI(a3, x, w3);
+        VNNI(b0, y, w + 64), VNNI(b1, y, w1 + 64), VNNI(b2, y, w2 + 64), VNNI(b3, y, w3 + 64);
+    }
+    if (r < k) {
+        __m512i x = _mm512_set1_epi32(fours[r / 4]);
+        VNNI(a0, x, w), VNNI(a1, x, w1), VNNI(a2, x, w2), VNNI(a3, x, w3);
+    }
+    a0 = _mm512_add_epi32(a0, b0), a1 = _mm512_add_epi32(a1, b1);
+    a2 = _mm512_add_epi32(a2, b2), a3 = _mm512_add_epi32(a3, b3);
+    _mm512_storeu_si512(sums, _mm512_sub_epi32(a0, _mm512_loadu_si512(shifts)));
+    _mm512_storeu_si512(sums + 16, _mm512_sub_epi32(a1, _mm512_loadu_si512(shifts + 16)));
+    _mm512_storeu_si512(sums + 32, _mm512_sub_epi32(a2, _mm512_loadu_si512(shifts + 32)));
+    _mm512_storeu_si512(sums + 48, _mm512_sub_epi32(a3, _mm512_loadu_si512(shifts + 48)));
+}
+
+/* Some blocks for some vectors. */
+FOR_VNNI STEPRNN_INLINE void tile_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k,
+                                       uint32_t blocks, const int32_t *shifts, int32_t (*sums)[GROUP]) {
+    const size_t next = 16 * (size_t)k;
+    __m512i a[4][4];
+    uint32_t i, r, t;
+    UNROLL for (t = 0; t < rows; t++)
+        UNROLL for (i = 0; i < blocks; i++) a[t][i] = _mm512_setzero_si512();
+    for (r = 0; r < k; r += 4) {
+        __m512i b[4];
+        UNROLL for (i = 0; i < blocks; i++) b[i] = _mm512_loadu_si512(w + 16 * (size_t)r + i * next);
+        UNROLL for (t = 0; t < rows; t++) {
+            __m512i x = _mm512_set1_epi32(((const whole *)(const void *)q[t])[r / 4]);
+            UNROLL for (i = 0; i < blocks; i++) a[t][i] = _mm512_dpbusd_epi32(a[t][i], x, b[i]);
+        }
+    }
+    UNROLL for (t = 0; t < rows; t++)
+        UNROLL for (i = 0; i < blocks; i++)
+            _mm512_storeu_si512(sums[t] + 16 * i, _mm512_sub_epi32(a[t][i], _mm512_loadu_si512(shifts + 16 * i)));
+}
+
+FOR_VNNI static void bytes_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k, uint32_t blocks,
+                                const int32_t *shifts, int32_t (*sums)[GROUP]) {
+    uint32_t t = 0, i;
+    if (blocks == 4) {
+        for (; t + 4 <= rows; t += 4) tile_vnni(w, q + t, 4, k, 4, shifts, sums + t);
+        for (; t + 2 <= rows; t += 2) tile_vnni(w, q + t, 2, k, 4, shifts, sums + t);
+        for (; t < rows; t++) four_vnni(w, q[t], k, shifts, sums[t]);
+        return;
+    }
+    for (; t < rows; t++)
+        for (i = 0; i < blocks; i++) {
+            int32_t one[1][GROUP];
+            tile_vnni(w + (size_t)16 * i * k, q + t, 1, k, 1, shifts + 16 * i, one);
+            memcpy(sums[t] + 16 * i, one[0], 64);
+        }
+}
+#endif

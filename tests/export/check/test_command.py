@@ -154,6 +154,15 @@ def test_a_bundle_of_another_model_fails_with_the_first_breach_in_words(
     assert "the bundle, structure: 7 files as listed FAILED" in out
 
 
+def test_weights_that_were_audited_at_export_are_told_by_the_hash_of_their_file(
+    bundle: Path, check: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = check(bundle)
+    assert code == 0, err
+    assert out.splitlines()[0].split()[:2] == ["structure", "weights"]
+    assert len(re.findall(r"\d+ of \d+, by hash", out)) == len(verdicts(out))
+
+
 def test_a_file_that_was_altered(
     tiny_copy: Path, checkpoint: Path, check: Callable[..., tuple[int, str, str]]
 ) -> None:

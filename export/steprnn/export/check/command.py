@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from steprnn.runtime import engines
@@ -20,7 +20,7 @@ from steprnn.runtime.bundle.open import open_bundle, read_bundle
 from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.errors import BundleError, MissingExtra, UsageError
-from steprnn.runtime.files import GOLDEN, GOLDEN_START
+from steprnn.runtime.files import GOLDEN, GOLDEN_START, PARITY, PARITY_FORMAT, read_record
 from steprnn.runtime.heavy import heavy_imports
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import BUNDLE, Finding, Level, Verdict, attempt, overall
@@ -28,7 +28,7 @@ from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import sensitivity
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Reference
-from steprnn.runtime.parity.streams import semantics
+from steprnn.runtime.parity.streams import TWICE, run_twice, semantics
 from steprnn.runtime.quiet import quiet
 from steprnn.runtime.spec import StepSpec
 
@@ -155,11 +155,21 @@ def _golden(arguments: argparse.Namespace, folder: Place, say: Say) -> Judged:
         held = ", ".join(a.name for a in manifest.artefacts)
         raise UsageError(f"nothing to check: {folder} holds {held}, and installed is {', '.join(installed)}")
     findings = [Finding(Level.STRUCTURE, BUNDLE, True, f"{len(manifest.files)} files as listed")]
+    audits = _audits(folder)
     for candidate in candidates:
-        found = list(golden_levels(candidate, recorded[candidate.spec]))
+        found = list(golden_levels(candidate, recorded[candidate.spec], audits.get(candidate.name, "")))
         findings += found
         say(told(candidate.label, found))
     return Judged(findings, candidates)
+
+
+def _audits(folder: Place) -> dict[str, str]:
+    """What export found of the weights of each artefact, whose hash says that it still is that file."""
+    if not (folder / PARITY).is_file():
+        return {}
+    findings = read_record(folder / PARITY, PARITY_FORMAT, BundleError, "export again").get("findings", [])
+    audits = (f for f in findings if isinstance(f, dict) and f.get("level") == Level.WEIGHTS)
+    return {str(f["candidate"]).partition(" in ")[0]: str(f["summary"]) for f in audits if f.get("passed")}
 
 
 def _recorded(path: Place, spec: StepSpec) -> Reference:
@@ -184,21 +194,28 @@ def artefact_in(
     return Candidate(artefact.name, engine, spec, judged, opened, look=look, path=path)
 
 
-def golden_levels(candidate: Candidate, reference: Reference) -> Iterator[Finding]:
-    """The levels that need nothing but a recorded run; where the structure is wrong, that alone."""
+def golden_levels(candidate: Candidate, reference: Reference, audit: str = "") -> Iterator[Finding]:
+    """The levels that need nothing but a recorded run; where the structure is wrong, that alone.
+
+    `audit` is what the weights of the same file were found to be where the model was at hand.
+    """
     found = attempt(Level.STRUCTURE, candidate.label, partial(levels.structure, candidate))
     yield found
     if not found.passed:
         return
+    if audit:
+        yield Finding(Level.WEIGHTS, candidate.label, True, f"{audit}, by hash")
     engine = candidate.open(1)
+    ran = cache(partial(levels.run_chained, candidate, engine.runner, reference))
     judgements: dict[Level, Callable[[], Finding]] = {
         Level.ONE_STEP: lambda: levels.one_step(candidate, engine, reference),
-        Level.CHAINED: lambda: levels.chained(candidate, engine, reference),
+        Level.CHAINED: lambda: levels.chained(candidate, engine, reference, ran=ran),
         Level.BATCH: lambda: levels.batch(candidate, engine, reference),
         Level.SEMANTICS: lambda: semantics(candidate, engine, reference),
     }
     for level, judged in judgements.items():
         yield attempt(level, candidate.label, judged)
+    yield attempt(Level.SEMANTICS, candidate.label, lambda: run_twice(candidate, reference, ran()), TWICE)
     yield from sensitivity(candidate, engine, reference)
 
 

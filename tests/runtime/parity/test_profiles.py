@@ -110,7 +110,7 @@ def test_the_limits_are_literally_these() -> None:
         "signal": 0.05,
         "growth": 8.0,
     }
-    assert asdict(PROFILES["int8"]) == int8 | {"own": 4.0, "rounds": True}
+    assert asdict(PROFILES["int8"]) == int8 | {"own": 3.0, "rounds": True}
     assert asdict(PROFILES["int8-weights"]) == int8 | {"own": 8.0, "rounds": False}
 
 

@@ -35,7 +35,7 @@ INT8 = Profile(mean_kl=1e-2, agreement=0.95, perplexity=0.01, relative=0.15, sig
 
 # How far an engine may be off that computes in float32 with weights that were rounded; and in units of what
 # rounding to 8 bits costs, one that rounds what it multiplies them by.
-OWN, OWN_ROUNDED = 8.0, 4.0
+OWN, OWN_ROUNDED = 8.0, 3.0
 
 PROFILES = {
     # Float32 engines differ from TensorFlow in the order of their sums and in how they approximate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ..files import INITIAL, MANIFEST, VOCABULARY
 from .ort import VERSION, engine_files
 
 SITE = Path(__file__).parent / "site"
+LEFT_OUT = ("sw.js", "NOTICE", "steprnn.d.ts", "package.json")  # of what is kept: no visitor fetches them
 NOTICE = f"""\
 ort/ holds ONNX Runtime Web {VERSION}, Copyright (c) Microsoft Corporation, MIT License.
 The other scripts are of steprnn, Apache-2.0. The licence of model/ is its maker's.
@@ -52,7 +55,21 @@ def write(bundle: Place, out: Path, *, variant: str = "float32", ort: Path | Non
         (folder / "ort").mkdir()
         for name, data in engine.items():
             (folder / "ort" / name).write_bytes(data)
+        _keep(folder)
     return out
+
+
+def _keep(folder: Path) -> None:
+    """Write into sw.js which files it keeps for when there is no network, and of which version."""
+    digest, names = hashlib.sha256(), []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in LEFT_OUT):
+        names.append(path.relative_to(folder).as_posix())
+        digest.update(f"{names[-1]}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    worker = folder / "sw.js"
+    text = worker.read_text(encoding="utf-8")
+    text = text.replace('const VERSION = "";', f'const VERSION = "{digest.hexdigest()[:16]}";')
+    text = text.replace("const FILES = [];", f"const FILES = {json.dumps(['./', *names])};")
+    write_text(worker, text)
 
 
 def _graph(bundle: Place, manifest: Manifest, variant: str) -> Artefact:

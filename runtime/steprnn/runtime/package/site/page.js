@@ -48,6 +48,8 @@ async function start() {
     return;
   }
   ready();
+  // For the next visit, with or without a network; where it cannot be kept the page is as it is.
+  navigator.serviceWorker?.register("sw.js").catch((error) => console.warn(error));
 }
 
 function ready() {

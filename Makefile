@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo quick site lint types test alone zoo mutants hostile fuzz bits bench clean
+.PHONY: help install demo quick site journeys lint types test alone zoo mutants hostile fuzz bits bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +39,9 @@ quick: $(VENV)/quick ## style and the tests that need no TensorFlow (90 seconds;
 
 site: $(VENV)/docs ## the documentation as a site, in build/site/html (seconds; warnings are errors)
 	$(BIN)/python docs/site/stage.py
+
+journeys: ## the tutorials, run in a clean clone as a new user meets them (ten minutes, 2.4 GB)
+	$(PYTHON) tests/journeys/run.py
 
 lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy
 	$(BIN)/ruff check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,23 @@ def test_chinese_pages_have_the_code_of_the_english(page: str) -> None:
         (ROOT / "docs" / folder / f"{page}.md").read_text(encoding="utf-8") for folder in ("", "zh")
     )
     assert blocks(chinese) == blocks(english) != []
+
+
+def test_every_tutorial_is_a_journey_that_can_be_run() -> None:
+    """`python tests/journeys/run.py` runs them, in a clean clone; here they are only read."""
+    spec = importlib.util.spec_from_file_location("journeys", ROOT / "tests" / "journeys" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    journeys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(journeys)
+    assert {path.stem for path in journeys.TUTORIALS.glob("*.md")} == {*journeys.ORDER}
+    for name in journeys.ORDER:
+        text = (journeys.TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
+        script = journeys.script(text)
+        assert len(re.findall(r"^printf", script, re.MULTILINE)) > 2
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+        for program in re.findall(r"<<'PROGRAM'\n(.*?)PROGRAM", script, re.DOTALL):
+            compile(program, name, "exec")
 
 
 def test_no_module_is_longer_than_one_reads_at_once() -> None:

@@ -63,6 +63,8 @@ def stage(folder: Path) -> None:
     write_list(folder / "examples", "Examples", [(p.stem, p.name) for p in (ROOT / "examples").glob("*.py")])
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     write_list(folder / "decisions", "Decisions", [(p.stem, title(p)) for p in decisions])
+    tutorials = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+    write_list(folder / "tutorials", "Tutorials", [(p.stem, title(p)) for p in tutorials])
     (folder / "api").mkdir()
     for package in PACKAGES:
         (folder / "api" / f"{package}.md").write_text(reference(f"steprnn.{package}"), encoding="utf-8")
@@ -77,7 +79,7 @@ def linked(text: str, source: Path, target: Path, found: dict[Path, Path]) -> st
             return match[0]
         named = Path(os.path.normpath(source.parent / link))
         there = found.get(named)
-        if named in (Path("examples"), Path("docs/decisions")):
+        if named in (Path("examples"), Path("docs/decisions"), Path("docs/tutorials")):
             there = Path(named.name) / "index.md"
         if there is None:
             raise SiteError(f"{source} links to {link}, which is no page")

@@ -6,12 +6,29 @@ import contextlib
 import io
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from steprnn.export.stages import stages
 
 LINE = r"\[  0\.\d s\] wrote \[bold\]a\[/bold\], 12 %"
+CALL = """
+import sys, keras
+from steprnn.export import export
+model = keras.Sequential([keras.Input((None, 1)), keras.layers.GRU(4, return_sequences=True)])
+sys.stderr.write("begin\\n")
+export(model, sys.argv[1])
+"""
+
+
+def test_a_caller_of_export_sees_nothing(tmp_path: Path) -> None:
+    """tf2onnx turns the root logger on, and TensorFlow tells of assets and deprecations."""
+    command = [sys.executable, "-c", CALL, str(tmp_path / "b")]
+    result = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    assert (result.stdout, result.stderr.partition("begin\n")[2]) == ("", "")
 
 
 def test_a_file_gets_lines_alone() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from steprnn.runtime.files import (
     VOCABULARY,
     write_record,
 )
+from steprnn.runtime.log import logger
 from steprnn.runtime.parity.findings import Finding, Level, Verdict
 from steprnn.runtime.parity.measure import Measures
 from steprnn.runtime.parity.reference import CHAOS
@@ -38,11 +38,10 @@ from .formats import onnx, program, saved_model, tflite
 from .formats.frozen import freeze, frozen_once
 from .inspect import inspect
 from .report.record import conditions, record
+from .silence import errors_alone
 from .source import Source, open_source
 from .step.contract import Step
 from .step.derive import derive
-
-_log = logging.getLogger("steprnn.export")
 
 FORMATS: dict[str, tuple[Any, str]] = {
     "saved_model": (saved_model, "saved_model"),
@@ -58,6 +57,12 @@ START_ROWS = 64  # of what stays the same, drawn to judge what begins from it
 GOLDEN_STEPS = 256  # what a bundle carries to be checked elsewhere: 1.6 MB of the book's model
 
 
+def _logged(line: str) -> None:
+    if log := logger("steprnn.export"):
+        log.info(line)
+
+
+@errors_alone()
 @frozen_once()
 def export(
     source: Path | str | keras.Model | Step | Source,
@@ -70,7 +75,7 @@ def export(
     trust: bool = False,
     chained_steps: int = CHAINED_STEPS,
     golden_steps: int = GOLDEN_STEPS,
-    say: Callable[[str], None] = _log.info,
+    say: Callable[[str], None] = _logged,
 ) -> Manifest:
     """Write the step graphs of a model to the folder `out`, each shown to be right first.
 

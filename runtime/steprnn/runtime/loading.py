@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from .bundle.packed import Place
 from .bundle.vocabulary import Vocabulary
 from .errors import BundleError, MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
+from .log import logger
 from .model import Model
 
 
@@ -53,9 +53,8 @@ def load(
     options: dict[str, Any] = {"engine": model.engine, "variant": variant, "threads": threads}
     options |= {"states": states, "constants": constants, "shapes": shapes}
     model._pickled = loaded_again, (there, options, model.manifest)
-    if logging := sys.modules.get("logging"):  # whoever listens has imported it, which takes 10 ms
-        logger = logging.getLogger("steprnn.runtime")
-        logger.debug("loaded %s: %s in %s, %d threads", path, model.artefact.name, model.engine, threads)
+    if log := logger("steprnn.runtime"):
+        log.debug("loaded %s: %s in %s, %d threads", path, model.artefact.name, model.engine, threads)
     return model
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from steprnn.runtime import BundleError, UsageError, load
+from steprnn.runtime import BundleError, NotFinite, UsageError, load
 from steprnn.runtime.bundle.manifest import Manifest
-from steprnn.runtime.engines import open_engine, open_graph
+from steprnn.runtime.engines import Writer, open_engine, open_graph
 from steprnn.runtime.engines.native.library import Streams, aligned, compiler
-from steprnn.runtime.engines.native.text import NativeSampler, write
+from steprnn.runtime.engines.native.text import NativeSampler, NativeText
 from steprnn.runtime.package import c
 from steprnn.runtime.sampling import Sampling
 
@@ -22,6 +24,7 @@ pytest.importorskip("tf2onnx")
 
 from steprnn.export.bundle import export  # noqa: E402
 from steprnn.export.inspect import inspect  # noqa: E402
+from steprnn.export.program.encoding import GATHER  # noqa: E402
 from steprnn.runtime import Vocabulary  # noqa: E402
 
 TOKENS, UNITS = 40, 24
@@ -158,13 +161,125 @@ def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path)
         c.write(bundle, tmp_path / "d", variant="float16")
 
 
-def test_a_text_in_one_call_is_the_same(bundle: Path) -> None:
+OPTIONS = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 1e-7, 0.3, 0.8, 1.0, 2.5, 1000.0]),
+        "top_k": st.sampled_from([0, 1, 5, 39, 60]),
+        "top_p": st.sampled_from([1.0, 0.999, 0.9, 0.2, 1e-6]),
+        "min_p": st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+        "repeat_penalty": st.sampled_from([1.0, 1.1, 3.0, 0.5, 100.0]),
+        "repeat_last_n": st.sampled_from([0, 1, 7, 64, 2**31 - 1]),
+        "seed": st.integers(0, 2**70),
+        "stop": st.sampled_from([(), "a", ("bc", "d")]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(prompt=st.text("abcdefgh", min_size=1, max_size=90), length=st.integers(0, 70), options=OPTIONS)
+def test_each_engine_writes_the_same_text(
+    models: dict[str, Any], prompt: str, length: int, options: dict[str, Any]
+) -> None:
+    expected = models["onnx"].generate(prompt, length, **options)
+    assert models["native"].generate(prompt, length, **options) == expected
+    assert prompt + "".join(models["native"].stream(prompt, length, **options)) == expected
+    stepped = models["native"].generate(prompt, length, logits_processor=lambda y, tokens: None, **options)
+    assert stepped == expected
+
+
+@pytest.fixture(scope="module")
+def models(bundle: Path) -> dict[str, Any]:
+    return {engine: load(bundle, engine=engine) for engine in ("onnx", "native")}
+
+
+def test_the_engine_writes_by_itself(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a text nor a score takes a step from Python, which would be slower and show no other way."""
+    with models["native"].runner() as runner:
+        monkeypatch.setattr(type(runner), "run", None)
+    assert len(models["native"].generate("ab", 500, temperature=0.7, seed=1)) == 502
+    assert models["native"].score("abcde").characters[0][0] == "b"
+    assert models["native"].embed("abcde").shape == (UNITS,)
+    with pytest.raises(TypeError):
+        models["native"].generate("ab", 5, logits_processor=lambda y, tokens: None)
+
+
+def test_scores_and_states_are_those_of_steps(models: dict[str, Any]) -> None:
+    text = "".join(chr(97 + i * i % TOKENS) for i in range(300))
+    one, other = (models[engine].score(text) for engine in ("native", "onnx"))
+    assert one.log_probability == pytest.approx(other.log_probability, rel=1e-5)
+    session = models["native"].session()
+    for token in models["native"].vocabulary.encode(text):
+        session.step(token)
+    assert np.array_equal(session.state.tensors["h"][0], models["native"].embed(text))
+
+
+def test_many_steps_in_one_call_give_the_same_bits(bundle: Path) -> None:
+    engine = open_engine("native", bundle / "step.int8.program", Manifest.read(bundle).step)
+    tokens = np.random.default_rng(5).integers(0, TOKENS, 200).tolist()
+    single, many = engine.runner(1), engine.runner(1)
+    every = []
+    for token in tokens:
+        single.inputs["x"][...] = token
+        single.run()
+        every.append(single.outputs["y"][0].copy())
+    assert isinstance(many, Writer)
+    assert np.array_equal(many.read_all(tokens), np.stack(every))
+    assert np.array_equal(many.get_state()["h"], single.get_state()["h"])
+    with pytest.raises(UsageError, match="a token is outside the vocabulary"):
+        many.read([1, TOKENS])
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 7, 8, 9, 65, 80])
+@pytest.mark.parametrize("path", ["step.program", "step.int8.program", "step.int8-weights.program"])
+def test_rows_together_have_the_bits_of_each_alone_with_each_kernel(
+    bundle: Path, rows: int, path: str
+) -> None:
+    words = np.fromfile(bundle / path, np.uint32)
+    program = aligned(len(words))
+    program[:] = words
+    tokens = np.random.default_rng(rows).integers(0, TOKENS, (6, rows))
+    together, alone = Streams(program, rows), Streams(program)
+    for most in range(6):
+        level = together.kernels(most)
+        assert alone.kernels(0) == 0
+        for kind in ("states", "outputs"):
+            together.array(getattr(together, kind)[0])[...] = 0
+        for row in tokens:
+            together.array(together.inputs[0])[...] = row
+            together.step()
+        for i in range(0, rows, 3):
+            alone.array(alone.states[0])[...] = 0
+            for token in tokens[:, i]:
+                alone.array(alone.inputs[0])[...] = token
+                alone.step()
+            for one, other in zip(alone.tensors[1:], together.tensors[1:], strict=True):
+                assert np.array_equal(alone.array(one)[0], together.array(other)[i]), (level, one.name, i)
+
+
+def test_an_impossible_token_steps_no_row(bundle: Path) -> None:
+    runner = open_engine("native", bundle / "step.program", Manifest.read(bundle).step).runner(3)
+    runner.inputs["x"][...] = [1, 2, TOKENS]
+    with pytest.raises(UsageError, match="a token is outside the vocabulary"):
+        runner.run()
+    assert not runner.get_state()["h"].any()
+
+
+def test_a_text_ends_where_logits_are_no_numbers(bundle: Path, models: dict[str, Any]) -> None:
+    model = models["native"]
+    expected = model.vocabulary.encode(model.generate("ab", 60, temperature=2.0, seed=4))
     words = np.fromfile(bundle / "step.program", np.uint32)
-    model, vocabulary = load(bundle, engine="native"), [chr(97 + i) for i in range(TOKENS)]
-    for options in ({}, {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "repeat_penalty": 1.2}):
-        sampler = NativeSampler(Sampling(**options), 7, [0, 1], TOKENS)
-        program = aligned(len(words))
-        program[:] = words
-        written = write(Streams(program), [0, 1], 300, sampler, lambda token: False)
-        expected = model.generate("ab", 300, seed=7, **options)
-        assert "ab" + "".join(vocabulary[token] for token in written) == expected
+    program = aligned(len(words))
+    program[:] = words
+    at = int(program[13])
+    while program[at] & 255 != GATHER:
+        at += int(program[at]) >> 8
+    row = int(program[at + 8] & 0x7FFFFFFF) + expected[20] * int(program[at + 4])
+    program[row] = 0x7FC00000  # once this token is read, nothing is a number
+    streams = Streams(program)
+    streams.run(np.array(expected[:2], np.uint32))
+    sampler = NativeSampler(Sampling(temperature=2.0), 4, expected[:2], TOKENS)
+    text = NativeText(streams, sampler, 58)
+    first = expected.index(expected[20], 2)
+    assert text.write(2**40) == expected[2 : first + 1]
+    with pytest.raises(NotFinite, match="the largest logit is nan"):
+        text.write(2**40)

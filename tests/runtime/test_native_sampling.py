@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from steprnn.runtime import Sampling
+from steprnn.runtime import NotFinite, Sampling
 from steprnn.runtime.engines.native.text import NativeSampler
 from steprnn.runtime.sampling import Sampler
 
@@ -52,6 +54,60 @@ def test_it_draws_what_python_draws(options: dict[str, Any]) -> None:
     for _ in range(500):
         logits = (3 * generator.standard_normal(300)).astype(np.float32)
         assert ours.choose(logits) == theirs.choose(logits)
+
+
+LOGIT = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, 2.0, 2.2, -np.inf, 3e38, -3e38, 1e-40, 17.25]),
+    st.floats(-30, 30, width=32),
+    st.floats(-1e5, 1e5, width=32),
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    logits=st.lists(LOGIT, min_size=1, max_size=90),
+    copies=st.integers(1, 4),
+    recent=st.lists(st.integers(0, 89), max_size=9),
+    options=st.fixed_dictionaries(
+        {
+            "temperature": st.sampled_from([0.0, 1e-6, 0.05, 0.7, 1.0, 3.0, 1000.0]),
+            "top_k": st.sampled_from([0, 0, 1, 4, 70, 2**31 - 1]),
+            "top_p": st.sampled_from([1.0, 1.0, 0.9999, 0.9, 0.1, 1e-9]),
+            "min_p": st.sampled_from([0.0, 0.0, 1e-5, 0.05, 0.5, 1.0]),
+            "repeat_penalty": st.sampled_from([1.0, 1.0001, 1.3, 100.0, 0.01]),
+            "repeat_last_n": st.sampled_from([0, 1, 3, 50]),
+        }
+    ),
+    seed=st.integers(0, 2**64 - 1),
+    level=st.integers(0, 5),
+)
+def test_it_draws_what_python_draws_at_the_edges(
+    logits: list[float], copies: int, recent: list[int], options: dict[str, Any], seed: int, level: int
+) -> None:
+    array = np.tile(np.array(logits, np.float32), copies)
+    recent = [token for token in recent if token < len(array)]
+    ours = NativeSampler(Sampling(**options), seed, recent, len(array))
+    ours.struct.kernels = min(level, ours.struct.kernels)
+    theirs = Sampler(Sampling(**options), seed, recent)
+    for turn in range(12):
+        rolled = np.roll(array, turn % 3)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # -inf and 3e38 at a low temperature
+                expected = theirs.choose(rolled)
+        except NotFinite:
+            with pytest.raises(ValueError, match="is not finite"):
+                ours.choose(rolled)
+            return
+        assert ours.choose(rolled) == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_k": 1}], ids=str)
+def test_what_a_penalty_told_apart_is_not_equal_once_rounded(options: dict[str, Any]) -> None:
+    logits = np.array([2, 2.2, 2], np.float32)  # 2.2 / 1.1 is 2 in float32, and a little more in float64
+    for recent, best in (([1], 1), ([], 1), ([0, 1], 1)):
+        sampling = Sampling(repeat_penalty=1.1, repeat_last_n=2, **options)
+        chosen = [NativeSampler(sampling, seed, recent, 3).choose(logits) for seed in range(9)]
+        assert chosen == [Sampler(sampling, seed, recent).choose(logits) for seed in range(9)] == 9 * [best]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import rows
+from . import rows, writing
 from .batch_sampling import RowSampler
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
@@ -22,7 +22,7 @@ from .errors import NotFinite, UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
 from .pool import Pool
-from .sampling import Sampler, Sampling, not_finite
+from .sampling import Sampler, Sampling, check_seed, not_finite
 from .session import Session, State, first_bad
 from .stops import checked_stops, until
 
@@ -157,7 +157,8 @@ class Model:
             raise UsageError(f"n is {n}; expected at least 1")
         if isinstance(prompt, str):
             if n is None:
-                return prompt + "".join(self.stream(prompt, length, **options))
+                at_once = writing.STREAMED if options.get("stop") else writing.AT_ONCE
+                return prompt + "".join(self._pieces(prompt, length, at_once, **options))
             prompt = [prompt]
         return self._generate_rows([p for p in prompt for _ in range(n or 1)], length, **options)
 
@@ -189,15 +190,51 @@ class Model:
         so far, the prompt's too, and changes the logits or returns others; see `hooks.LogitsProcessor`.
         `cancel` is a `threading.Event`: once another thread sets it, the text ends within a step.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n)
+        return self._pieces(
+            prompt,
+            length,
+            writing.STREAMED,
+            seed=seed,
+            stop=stop,
+            unknown=unknown,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repeat_penalty=repeat_penalty,
+            repeat_last_n=repeat_last_n,
+            logits_processor=logits_processor,
+            cancel=cancel,
+        )
+
+    def _pieces(
+        self,
+        prompt: str,
+        length: int,
+        at_once: int,
+        *,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        logits_processor: LogitsProcessor | None = None,
+        cancel: Cancel | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[str]:
+        """What `stream` gives; an engine that writes by itself does `at_once` operations in one call."""
+        sampling = Sampling(**filters)
         tokens = self._encode(prompt, unknown)
         stops = checked_stops(stop)
         _check_length(length)
-        sampler = Sampler(sampling, _new_seed() if seed is None else seed, tokens)
-        chooser = HookedSampler(sampler, logits_processor, tokens) if logits_processor else sampler
+        check_seed(seed := _new_seed() if seed is None else seed)
         decode = self._vocabulary.tokens
-        read = tokens if cancel is None else until_cancelled(cancel, tokens)
-        pieces: Iterator[str] = (decode[token] for token in self._follow(read, length, chooser))
+        if logits_processor is None and cancel is None:
+            written = writing.write(self, tokens, length, sampling, seed, at_once)
+        else:  # each token has to come by
+            sampler = Sampler(sampling, seed, tokens)
+            chooser = HookedSampler(sampler, logits_processor, tokens) if logits_processor else sampler
+            read = tokens if cancel is None else until_cancelled(cancel, tokens)
+            written = writing.follow(self, read, length, chooser)
+        pieces: Iterator[str] = (decode[token] for token in written)
         if cancel is not None:
             pieces = until_cancelled(cancel, pieces)
         return until(pieces, stops) if stops else pieces
@@ -221,12 +258,9 @@ class Model:
                 "the text has one character; a score needs at least 2, as the first has no prediction"
             )
         logs: list[float] = []
-        with self._from_start() as runner:
-            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-            for token, following in zip(tokens, tokens[1:], strict=False):
-                x[0] = token
-                runner.run()
-                logits = y[0].astype(np.float64)
+        with writing.from_start(self) as runner:
+            for y, following in zip(writing.outputs(runner, tokens[:-1]), tokens[1:], strict=True):
+                logits = y.astype(np.float64)
                 if not math.isfinite(top := logits.max()):
                     raise not_finite(top).at(self.manifest.model, len(logs) + 1)
                 logits -= top
@@ -240,8 +274,8 @@ class Model:
         hidden = [t.name for t in self.manifest.step.states if t.name == "h" or t.name.endswith("_h")]
         if not hidden:
             raise UsageError("the model has no hidden state h, only its own kinds of state")
-        with self._from_start() as runner:
-            self._read(runner, tokens)
+        with writing.from_start(self) as runner:
+            writing.read(runner, tokens)
             vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
         if (bad := first_bad(vector)) is not None:
             raise NotFinite(f"state {hidden[-1]!r} holds {bad}", self.manifest.model, len(tokens))
@@ -262,37 +296,6 @@ class Model:
             reason = "is empty" if not text else "has no character of the vocabulary"
             raise UsageError(f"the prompt {reason}; expected at least one character to begin with")
         return tokens
-
-    @contextmanager
-    def _from_start(self, batch: int = 1) -> Iterator[Runner]:
-        with self.runner(batch) as runner:
-            runner.set_state(self.initial_state)
-            yield runner
-
-    @staticmethod
-    def _read(runner: Runner, tokens: Iterable[int]) -> int:
-        """Read tokens; returns how many they were."""
-        (x,), steps = runner.inputs.values(), 0
-        for token in tokens:
-            x[0] = token
-            runner.run()
-            steps += 1
-        return steps
-
-    def _follow(self, prompt: Iterable[int], length: int, sampler: Sampler | HookedSampler) -> Iterator[int]:
-        with self._from_start() as runner:
-            (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-            steps = self._read(runner, prompt)
-            logits, left = y[0], length
-            try:
-                for left in range(length, 0, -1):
-                    token = sampler.choose(logits)
-                    yield token
-                    if left > 1:
-                        x[0] = token
-                        runner.run()
-            except NotFinite as error:
-                raise error.at(self.manifest.model, steps + length - left) from None
 
     def _generate_rows(
         self,

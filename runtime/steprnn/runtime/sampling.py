@@ -77,8 +77,7 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, seed: int, recent: Iterable[int] = ()) -> None:
-        if not _is(seed, Integral) or seed < 0:  # Python would take the absolute value or the hash
-            raise UsageError(f"seed is {seed!r}; expected a whole number, at least 0")
+        check_seed(seed)
         self._sampling = sampling
         self._greedy = sampling.temperature < LEAST_TEMPERATURE
         self._temperature = max(sampling.temperature, LEAST_TEMPERATURE)
@@ -239,6 +238,12 @@ class Sampler:
         values = exact.take(indices).astype(np.float64)
         order = (-values).argsort(kind="stable")  # equals stay in the order of their indices
         return values.take(order), indices.take(order)
+
+
+def check_seed(seed: int) -> None:
+    """Raise `UsageError` where it is none: Python would take the absolute value or the hash."""
+    if not _is(seed, Integral) or seed < 0:
+        raise UsageError(f"seed is {seed!r}; expected a whole number, at least 0")
 
 
 def _is(value: object, kind: type) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from ..bundle.packed import Place
 from ..errors import MissingExtra, UsageError
 from ..pairing import Declared
 from ..spec import StepSpec
+
+if TYPE_CHECKING:
+    from ..sampling import Sampling
 
 # From 1.29 on onnxruntime looks up mobile.events.data.microsoft.com seconds after a session is made, also
 # after `disable_telemetry_events()`. This it reads once, as it starts, and then sends and keeps nothing.
@@ -75,6 +78,30 @@ def run_block(
         run()
         for results, y in taken:
             results[k] = y
+
+
+class Text(Protocol):
+    """A text that an engine writes by itself."""
+
+    def write(self, work: int) -> list[int]:
+        """The next tokens, as many as take about `work` operations; none at the end.
+
+        Raises `NotFinite` where the logits after those that were given are no numbers.
+        """
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """What a runner of a language model has too where its engine takes many steps in one call."""
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Take a time step for each token; of one row."""
+
+    def read_all(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The same; the output of each step, `[len(tokens), ...]`."""
+
+    def text(self, sampling: Sampling, seed: int, tokens: Sequence[int], length: int) -> Text | None:
+        """What follows `tokens`, which are read; None where it has to be written step by step."""
 
 
 class Engine(Protocol):

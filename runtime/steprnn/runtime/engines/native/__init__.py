@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ from numpy.typing import NDArray
 from ...bundle.packed import Place
 from ...errors import BundleError, UsageError
 from ...pairing import Declared
+from ...sampling import Sampling
 from ...spec import StepSpec
-from .. import Engine, Graph, Runner, Tensors
+from .. import Engine, Graph, Runner, Tensors, Text
 from .library import Streams, Tensor, aligned, available
+from .text import LARGEST_SEED, LONGEST, NativeSampler, NativeText
 
 __all__ = ["available", "load", "open_graph", "selftest"]
 
@@ -124,6 +128,35 @@ class NativeRunner:
         """Take one time step."""
         if error := self._step(*self._arguments):
             raise UsageError(self._streams.words(error))
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Take a time step for each token, in one call; of one row."""
+        self._many(np.array(tokens, np.uint32), None)
+
+    def read_all(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The same; the output of each step, `[len(tokens), ...]`."""
+        (y,) = self.outputs.values()
+        every = np.empty((len(tokens), *y.shape[1:]), np.float32)
+        self._many(np.array(tokens, np.uint32), every)
+        return every
+
+    def text(self, sampling: Sampling, seed: int, tokens: Sequence[int], length: int) -> Text | None:
+        """The text that follows `tokens`, which are read; None where it has to be written step by step.
+
+        Of one row. That is for a seed of more than 64 bits, and for recent tokens without end.
+        """
+        recent = min(sampling.repeat_last_n, len(tokens) + length)
+        if seed > LARGEST_SEED or (sampling.repeat_penalty != 1.0 and recent > LONGEST):
+            return None
+        (y,) = self.outputs.values()
+        sampler = NativeSampler(replace(sampling, repeat_last_n=recent), seed, tokens, y.shape[-1])
+        return NativeText(self._streams, sampler, length)
+
+    def _many(self, tokens: NDArray[np.uint32], outputs: NDArray[np.float32] | None) -> None:
+        try:
+            self._streams.run(tokens, outputs)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name."""

@@ -57,6 +57,26 @@ class _Tensor(ctypes.Structure):
     )
 
 
+_stream, _pointer, _size = ctypes.POINTER(_Stream), ctypes.c_void_p, ctypes.c_size_t
+_error, _word = ctypes.c_int, ctypes.c_uint32
+FUNCTIONS: dict[str, tuple[Any, ...]] = {  # of steprnn.h: what each returns, then what it takes
+    "steprnn_arena": (_size, _pointer, _size),
+    "steprnn_open": (_error, _stream, _pointer, _size, _pointer, _size),
+    "steprnn_error": (ctypes.c_char_p, _error),
+    "steprnn_tensor_at": (_error, _stream, ctypes.c_int, _size, ctypes.POINTER(_Tensor)),
+    "steprnn_step_all": (_error, _pointer, _size),
+    "steprnn_run": (_error, _pointer, _pointer, _size, _pointer, ctypes.POINTER(_size)),
+    "steprnn_hash": (ctypes.c_uint64, _stream, _word),
+    "steprnn_selftest": (_error, _stream),
+    "steprnn_kernels": (ctypes.c_int, _stream, ctypes.c_int),
+    "steprnn_sampler_bytes": (_size, _word, _word),
+    "steprnn_sampler_open": (_error, _pointer, _pointer, ctypes.c_uint64, _word, _pointer, _size),
+    "steprnn_sampler_read": (None, _pointer, _pointer, _size),
+    "steprnn_sample": (_error, _pointer, _pointer, ctypes.POINTER(_word)),
+    "steprnn_generate": (_error, _pointer, _pointer, _size, _pointer, _pointer),
+}
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of one row, and where in its arena it lies, in words."""
@@ -84,7 +104,7 @@ class Streams:
     """A program opened for some rows, each a stream with an arena of its own. `ValueError` where refused."""
 
     def __init__(self, program: NDArray[np.uint32], rows: int = 1) -> None:
-        self._library = _library()
+        self._library = library()
         self._program = program
         size = self._library.steprnn_arena(program.ctypes.data, program.nbytes)
         self._pitch = -(-max(size, 4) // LINE) * LINE // 4  # words from one arena to the next
@@ -126,6 +146,13 @@ class Streams:
         if error := step(*arguments):
             raise ValueError(self.words(error))
 
+    def run(self, inputs: NDArray[Any], outputs: NDArray[np.float32] | None = None) -> None:
+        """Take a time step of the first row for each of the `inputs`, words `[steps, ...]` of all that is not
+        static; those of the outputs go to `outputs` `[steps, ...]`. `ValueError` as of `step`."""
+        to = None if outputs is None else outputs.ctypes.data
+        if error := self._library.steprnn_run(self.call[1][0], inputs.ctypes.data, len(inputs), to, None):
+            raise ValueError(self.words(error))
+
     def hash(self, steps: int) -> int:
         """The hash of the self-test over so many steps of the first row."""
         return int(self._library.steprnn_hash(self._streams[0], steps))
@@ -155,29 +182,18 @@ class Streams:
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(BUILT if BUILT.is_file() else _build()))
-    stream, pointer, size = ctypes.POINTER(_Stream), ctypes.c_void_p, ctypes.c_size_t
-    for name, result, arguments in (
-        ("steprnn_arena", size, (pointer, size)),
-        ("steprnn_open", ctypes.c_int, (stream, pointer, size, pointer, size)),
-        ("steprnn_error", ctypes.c_char_p, (ctypes.c_int,)),
-        ("steprnn_tensor_at", ctypes.c_int, (stream, ctypes.c_int, size, ctypes.POINTER(_Tensor))),
-        ("steprnn_step_all", ctypes.c_int, (pointer, size)),
-        ("steprnn_hash", ctypes.c_uint64, (stream, ctypes.c_uint32)),
-        ("steprnn_selftest", ctypes.c_int, (stream,)),
-        ("steprnn_kernels", ctypes.c_int, (stream, ctypes.c_int)),
-    ):
-        function = getattr(library, name)
+def library() -> ctypes.CDLL:
+    """The library, loaded once; `UsageError` where it cannot be built."""
+    opened = ctypes.CDLL(str(BUILT if BUILT.is_file() else _build()))
+    for name, (result, *arguments) in FUNCTIONS.items():
+        function = getattr(opened, name)
         function.restype, function.argtypes = result, arguments
-    return library
+    return opened
 
 
-def call(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
-    """Call a function of steprnn.h whose arguments are ctypes values."""
-    function = _library()[name]  # a new object each time, so that its result type is its own
-    function.restype = result
-    return function(*arguments)
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function of steprnn.h, one of `FUNCTIONS`."""
+    return getattr(library(), name)(*arguments)
 
 
 def compiler() -> list[str] | None:

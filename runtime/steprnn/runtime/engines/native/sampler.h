@@ -5,17 +5,20 @@
 
 /* e^x for x <= 0, within 1e-15 of itself; 0 below -708, where no sum can see it. */
 static double exponential_64(double x) {
+    static const double over[15] = {/* 1 / n! */
+        1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0, 1.0 / 40320.0,
+        1.0 / 362880.0, 1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0, 1.0 / 87178291200.0};
     union {
         double f;
         uint64_t u;
     } w;
-    double n, f, p = 1.0;
+    double n, f, p = over[14];
     int i;
     if (!(x > -708.0)) return x != x ? x : 0.0;
     w.f = x * 1.4426950408889634 + 6755399441055744.0; /* its last bits are the nearest whole number */
     n = w.f - 6755399441055744.0;
     f = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10;
-    for (i = 14; i; i--) p = 1.0 + p * f / (double)i;
+    for (i = 13; i >= 0; i--) p = p * f + over[i];
     w.u = (w.u - 0x4338000000000000u + 1023u) << 52;
     return p * w.f;
 }
@@ -79,39 +82,204 @@ static double next_number(steprnn_sampler *s) {
     return ((double)a * 67108864.0 + (double)b) / 9007199254740992.0;
 }
 
-/* Whether token a comes before b: the larger value, then the lower index. */
-static int before(const double *v, uint32_t a, uint32_t b) { return v[a] > v[b] || (v[a] == v[b] && a < b); }
+/* Float32 sums of weights are within ROUNDED of themselves while an exponent is no larger than LARGEST_EXPONENT,
+   and a draw is the likeliest token for certain where u times the sum is below NEARLY. */
+#define ROUNDED 1e-4
+#define NEARLY 0.9999
+#define LARGEST_EXPONENT 60.0
+#define LEAST_TEMPERATURE 1e-6
+#define FIRST_REACH 4.0f /* how far below the likeliest logit is looked first */
 
-static void sift(const double *v, uint32_t *heap, uint32_t at, uint32_t size) {
-    uint32_t moved = heap[at], child;
+/* The largest of some logits, NaN where one is. Compared as whole numbers, as their order matters to none. */
+STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
+    const whole *bits = (const whole *)(const void *)v;
+    int32_t most = INT32_MIN, nan = 0;
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        int32_t size = bits[i] & INT32_MAX, ordered = bits[i] < 0 ? ~size : size;
+        nan |= size > 0x7f800000;
+        most = ordered > most ? ordered : most;
+    }
+    return float_of(nan ? 0x7fc00000u : (uint32_t)(most < 0 ? ~most ^ INT32_MIN : most));
+}
+
+/* The sum of the weights of some logits, that of the logit `top` being 1. */
+STEPRNN_INLINE float weights_of(const real *v, uint32_t n, float top, float sharpness) {
+    float lanes[16] = {0}, sum = 0.0f;
+    uint32_t i, j;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (j = 0; j < 16; j++) lanes[j] += exponential((v[i + j] - top) * sharpness);
+    for (; i < n; i++) sum += exponential((v[i] - top) * sharpness);
+    for (j = 0; j < 16; j++) sum += lanes[j];
+    return sum;
+}
+
+/* The first place from `i` on where a logit is at least `least` and below `below`, or n. */
+STEPRNN_INLINE uint32_t next_of(const real *v, uint32_t i, uint32_t n, float least, float below) {
+    while (i < n) {
+        uint32_t j, found = 0;
+        if (i % 64 == 0 && i + 64 <= n) {
+            for (j = 0; j < 64; j++) found |= (uint32_t)((v[i + j] >= least) & (v[i + j] < below));
+            if (!found) {
+                i += 64;
+                continue;
+            }
+        }
+        if (v[i] >= least && v[i] < below) return i;
+        i++;
+    }
+    return n;
+}
+
+#define LOOK(suffix, target)                                                                                   \
+    target static float largest_##suffix(const real *v, uint32_t n) { return largest_of(v, n); }               \
+    target static float sum_##suffix(const real *v, uint32_t n, float top, float sharpness) {              \
+        return weights_of(v, n, top, sharpness);                                                               \
+    }                                                                                                          \
+    target static uint32_t next_##suffix(const real *v, uint32_t i, uint32_t n, float least, float below) {    \
+        return next_of(v, i, n, least, below);                                                                 \
+    }
+#ifdef STEPRNN_X86
+LOOK(avx2, FOR_AVX2)
+LOOK(avx512, FOR_AVX512)
+#define LOOKING(name, s, arguments)                     \
+    ((s)->kernels >= STEPRNN_AVX512 ? name##_avx512 arguments \
+                                    : (s)->kernels >= STEPRNN_AVX2 ? name##_avx2 arguments : name##_portable arguments)
+#else
+#define LOOKING(name, s, arguments) name##_portable arguments
+#endif
+LOOK(portable, )
+
+/* A logit with its penalty where its token is recent, as docs/sampling.md has it. */
+static double exact_of(const steprnn_sampler *s, uint32_t token) {
+    double logit = (double)s->logits[token];
+    if (!s->room || !s->is_recent[token]) return logit;
+    return logit > 0.0 ? logit / s->settings.repeat_penalty : logit * s->settings.repeat_penalty;
+}
+
+/* Whether token a comes before b: the larger value, then the lower index. */
+static int before(const steprnn_sampler *s, uint32_t a, uint32_t b) {
+    double x = exact_of(s, a), y = exact_of(s, b);
+    return x > y || (x == y && a < b);
+}
+
+/* Larger for what comes first: a rounded logit, then a lower index. */
+static uint64_t key_of(float logit, uint32_t token) {
+    uint32_t bits = bits_of(logit + 0.0f); /* of two zeros none is larger */
+    return (uint64_t)(bits >> 31 ? ~bits : bits | 0x80000000u) << 32 | (uint32_t)~token;
+}
+
+static uint32_t token_of(uint64_t key) { return (uint32_t)~key; }
+
+static void sift(uint64_t *heap, uint32_t at, uint32_t size) {
+    uint64_t moved = heap[at];
+    uint32_t child;
     while ((child = 2 * at + 1) < size) {
-        if (child + 1 < size && before(v, heap[child + 1], heap[child])) child++;
-        if (!before(v, heap[child], moved)) break;
+        if (child + 1 < size && heap[child + 1] > heap[child]) child++;
+        if (heap[child] <= moved) break;
         heap[at] = heap[child];
         at = child;
     }
     heap[at] = moved;
 }
 
-/* Token j in the order of the values: those up to it leave the heap for the end of the array. */
+/* A heap of the logits below those that were looked at so far, down to twice as far from the largest. */
+static void look_further(steprnn_sampler *s) {
+    const real *v = s->narrow;
+    float least = s->reach > 64.0f ? float_of(0xff800000u) : s->top - s->reach;
+    uint32_t n = s->vocabulary, i, size = 0;
+    for (i = 0; (i = LOOKING(next, s, (v, i, n, least, s->below))) < n; i++) s->keys[size++] = key_of(v[i], i);
+    s->below = least;
+    s->reach = s->reach * 2.0f;
+    s->heaped = size;
+    for (i = size / 2; i--;) sift(s->keys, i, size);
+}
+
+/* The token at place j, which is below the vocabulary, in the order of their values. Those up to it leave the heap
+   for the end of the keys. Where rounding made some equal that a penalty had told apart, these change places. */
 static uint32_t ranked(steprnn_sampler *s, uint32_t j) {
-    uint32_t n = s->vocabulary, i, first;
-    if (s->sorted == 0) {
-        for (i = 0; i < n; i++) s->order[i] = i;
-        for (i = n / 2; i--;) sift(s->values, s->order, i, n);
-    }
+    uint64_t *end = s->keys + s->vocabulary - 1;
     while (s->sorted <= j) {
-        uint32_t left = n - ++s->sorted;
-        first = s->order[0];
-        s->order[0] = s->order[left];
-        s->order[left] = first;
-        sift(s->values, s->order, 0, left);
+        uint32_t first = s->sorted, i, k;
+        while (!s->heaped) look_further(s);
+        do {
+            uint64_t key = s->keys[0];
+            s->keys[0] = s->keys[--s->heaped];
+            sift(s->keys, 0, s->heaped);
+            *(end - s->sorted++) = key;
+        } while (s->room && s->heaped && s->keys[0] >> 32 == *(end - first) >> 32);
+        for (i = first + 1; i < s->sorted; i++) {
+            uint64_t key = *(end - i);
+            for (k = i; k > first && before(s, token_of(key), token_of(*(end - k + 1))); k--)
+                *(end - k) = *(end - k + 1);
+            *(end - k) = key;
+        }
     }
-    return s->order[n - 1 - j];
+    return token_of(*(end - j));
+}
+
+/* The weight of the token at place j, that of the likeliest being 1. */
+static double weight_of(steprnn_sampler *s, uint32_t j, double top, double temperature) {
+    return exponential_64((exact_of(s, ranked(s, j)) - top) / temperature);
+}
+
+/* The first of n places whose sum of weights is above `share` of them all, or reaches it. The sum of all is known
+   to within `off` of itself; n where that does not tell. */
+static uint32_t place_of(steprnn_sampler *s, uint32_t n, double top, double temperature, double share, double off,
+                         int reached) {
+    double sum = 0.0;
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        sum += weight_of(s, i, top, temperature);
+        if (reached ? sum >= share * (1.0 + off) : sum > share * (1.0 + off)) return i;
+        if (off > 0.0 && sum >= share * (1.0 - off)) return n;
+    }
+    return n;
+}
+
+static double total_of(steprnn_sampler *s, uint32_t n, double top, double temperature) {
+    double sum = 0.0;
+    uint32_t i;
+    for (i = 0; i < n; i++) sum += weight_of(s, i, top, temperature);
+    return sum;
+}
+
+/* How many of the first n top-p and min-p keep. */
+static uint32_t kept_of(steprnn_sampler *s, uint32_t n, double top, int is_sure) {
+    const steprnn_settings *o = &s->settings;
+    uint32_t i = n;
+    if (o->top_p < 1.0) {
+        if (n == s->vocabulary && is_sure)
+            i = place_of(s, n, top, 1.0, o->top_p * (double)LOOKING(sum, s, (s->narrow, n, s->top, 1.0f)), ROUNDED, 1);
+        if (i == n) i = place_of(s, n, top, 1.0, o->top_p * total_of(s, n, top, 1.0), 0.0, 1);
+        n = i < n ? i + 1 : n;
+    }
+    if (o->min_p > 0.0)
+        for (i = 0; i < n; i++)
+            if (!(top - exact_of(s, ranked(s, i)) <= s->most_behind)) n = i;
+    return n;
+}
+
+/* A draw with u, where it may be another than the likeliest. */
+static uint32_t drawn(steprnn_sampler *s, double top, double u, double total, int is_sure) {
+    const steprnn_settings *o = &s->settings;
+    double size = top < 0.0 ? -top : top;
+    uint32_t n = s->vocabulary, i = n;
+    s->sorted = s->heaped = 0;
+    s->reach = FIRST_REACH;
+    s->below = float_of(0x7f800000u);
+    if (o->top_k > 0 || o->top_p < 1.0 || o->min_p > 0.0) {
+        if (o->top_k > 0 && o->top_k < n) n = o->top_k;
+        n = kept_of(s, n, top, !s->room || size < LARGEST_EXPONENT);
+        is_sure = 0;
+    }
+    if (is_sure && (i = place_of(s, n, top, o->temperature, u * total, ROUNDED, 0)) < n) return ranked(s, i);
+    i = place_of(s, n, top, o->temperature, u * total_of(s, n, top, o->temperature), 0.0, 0);
+    return ranked(s, i < n ? i : n - 1);
 }
 
 size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n) {
-    return 8 + (size_t)vocabulary * 12 + (size_t)repeat_last_n * 4;
+    return 8 + (size_t)vocabulary * 13 + (size_t)repeat_last_n * 4;
 }
 
 int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed, uint32_t vocabulary,
@@ -125,66 +293,73 @@ int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, u
     if (bytes < steprnn_sampler_bytes(vocabulary, kept)) return STEPRNN_ARENA;
     s->settings = *o;
     s->vocabulary = vocabulary;
-    s->values = (double *)memory;
-    s->order = (uint32_t *)(void *)(s->values + vocabulary);
-    s->recent = s->order + vocabulary;
+    s->keys = (uint64_t *)memory;
+    s->values = (float *)(void *)(s->keys + vocabulary);
+    s->recent = (uint32_t *)(void *)(s->values + vocabulary);
+    s->is_recent = (unsigned char *)(s->recent + kept);
+    memset(s->is_recent, 0, vocabulary);
     s->room = kept;
     s->seen = 0;
     s->at = 624;
+    s->kernels = best_kernels();
     s->most_behind = o->min_p > 0.0 ? -logarithm_64(o->min_p) : 0.0;
     seed_twister(s->twister, seed);
     return STEPRNN_OK;
 }
 
-void steprnn_sampler_read(steprnn_sampler *s, uint32_t token) {
-    if (s->room) s->recent[s->seen++ % s->room] = token;
+void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t count) {
+    size_t i;
+    uint32_t j;
+    for (i = 0; s->room && i < count; i++) {
+        uint32_t *place = s->recent + s->seen % s->room, gone = *place;
+        int is_full = s->seen >= s->room;
+        *place = tokens[i];
+        s->seen++;
+        if (is_full && gone < s->vocabulary) {
+            for (j = 0; j < s->room && s->recent[j] != gone; j++) {}
+            if (j == s->room) s->is_recent[gone] = 0;
+        }
+        if (tokens[i] < s->vocabulary) s->is_recent[tokens[i]] = 1;
+    }
+}
+
+/* The logits with their penalties, rounded to float32; what is beyond that is its largest number. */
+static const real *penalised(steprnn_sampler *s) {
+    uint32_t known = s->seen < s->room ? (uint32_t)s->seen : s->room, i;
+    memcpy(s->values, s->logits, 4 * (size_t)s->vocabulary);
+    for (i = 0; i < known; i++) {
+        uint32_t token = s->recent[i];
+        if (token < s->vocabulary) {
+            double v = exact_of(s, token);
+            if (v - v == 0.0) v = v > 3.4028234663852886e38 ? 3.4028234663852886e38 : v;
+            if (v - v == 0.0) v = v < -3.4028234663852886e38 ? -3.4028234663852886e38 : v;
+            s->values[token] = (float)v;
+        }
+    }
+    return s->values;
 }
 
 int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     const steprnn_settings *o = &s->settings;
-    double *v = s->values, top, u, sum, total = 0.0;
-    uint32_t n = s->vocabulary, best = 0, i;
-    uint64_t known = s->seen < s->room ? s->seen : s->room;
-    int filtered = o->top_k > 0 || o->top_p < 1.0 || o->min_p > 0.0;
-    for (i = 0; i < n; i++) v[i] = (double)logits[i];
-    for (i = 0; i < known; i++) { /* from the logit itself, so that it counts once */
-        uint32_t t = s->recent[i];
-        double logit = t < n ? (double)logits[t] : 0.0;
-        if (t < n) v[t] = logit > 0.0 ? logit / o->repeat_penalty : logit * o->repeat_penalty;
-    }
-    for (i = 0; i < n; i++) {
-        if (v[i] != v[i]) return STEPRNN_NOT_FINITE;
-        if (v[i] > v[best]) best = i;
-    }
-    top = v[best];
+    uint32_t n = s->vocabulary, best, i;
+    double top;
+    s->logits = logits;
+    s->narrow = s->room && s->seen ? penalised(s) : logits;
+    s->top = LOOKING(largest, s, (s->narrow, n));
+    if (!(s->top - s->top == 0.0f)) return STEPRNN_NOT_FINITE;
+    best = LOOKING(next, s, (s->narrow, 0, n, s->top, float_of(0x7f800000u)));
+    for (i = best; s->room && i < n; i = LOOKING(next, s, (s->narrow, i + 1, n, s->top, float_of(0x7f800000u))))
+        if (before(s, i, best)) best = i;
+    top = exact_of(s, best);
     if (!(top - top == 0.0)) return STEPRNN_NOT_FINITE;
-    if (o->temperature >= 1e-6) {
-        u = next_number(s);
-        for (i = 0; i < n; i++) total += exponential_64((v[i] - top) / o->temperature);
-        if (!(u * total < 1.0 - 1e-12)) { /* else it is the likeliest, whatever the filters */
-            s->sorted = 0;
-            if (o->top_k > 0 && o->top_k < n) n = o->top_k;
-            if (o->top_p < 1.0) {
-                double all = 0.0;
-                if (n == s->vocabulary)
-                    for (i = 0; i < n; i++) all += exponential_64(v[i] - top);
-                else
-                    for (i = 0; i < n; i++) all += exponential_64(v[ranked(s, i)] - top);
-                for (i = 0, sum = 0.0; i < n; i++)
-                    if ((sum += exponential_64(v[ranked(s, i)] - top)) >= o->top_p * all) n = i + 1;
-            }
-            if (o->min_p > 0.0)
-                for (i = 0; i < n; i++)
-                    if (!(top - v[ranked(s, i)] <= s->most_behind)) n = i;
-            if (filtered)
-                for (i = 0, total = 0.0; i < n; i++) total += exponential_64((v[ranked(s, i)] - top) / o->temperature);
-            for (i = 0, sum = 0.0; i < n; i++) {
-                best = ranked(s, i);
-                if ((sum += exponential_64((v[best] - top) / o->temperature)) > u * total) break;
-            }
-        }
+    if (o->temperature >= LEAST_TEMPERATURE) {
+        double u = next_number(s), size = top < 0.0 ? -top : top, total = 0.0;
+        int is_sure = !s->room || size / o->temperature < LARGEST_EXPONENT;
+        if (is_sure) total = (double)LOOKING(sum, s, (s->narrow, n, s->top, (float)(1.0 / o->temperature)));
+        /* Else it is the likeliest, whatever the filters: they make the sum smaller. */
+        if (!is_sure || u * total >= NEARLY) best = drawn(s, top, u, total, is_sure);
     }
-    steprnn_sampler_read(s, best);
+    steprnn_sampler_read(s, &best, 1);
     *token = best;
     return STEPRNN_OK;
 }
@@ -198,14 +373,8 @@ static int language(const steprnn *s, steprnn_tensor *x, steprnn_tensor *y) {
 
 int steprnn_read(steprnn *s, const uint32_t *tokens, size_t count) {
     steprnn_tensor x, y;
-    size_t i;
-    int error;
     if (!language(s, &x, &y)) return STEPRNN_NOT_TEXT;
-    for (i = 0; i < count; i++) {
-        *(uint32_t *)x.data = tokens[i];
-        if ((error = steprnn_step(s)) != 0) return error;
-    }
-    return STEPRNN_OK;
+    return steprnn_run(s, tokens, count, NULL, NULL);
 }
 
 int steprnn_generate(steprnn *s, steprnn_sampler *sampler, size_t length, steprnn_write write, void *context) {
@@ -221,5 +390,10 @@ int steprnn_generate(steprnn *s, steprnn_sampler *sampler, size_t length, steprn
         if ((error = steprnn_step(s)) != 0) return error;
     }
     return STEPRNN_OK;
+}
+int steprnn_keep(void *context, uint32_t token) {
+    uint32_t **next = (uint32_t **)context;
+    *(*next)++ = token;
+    return 0;
 }
 #endif

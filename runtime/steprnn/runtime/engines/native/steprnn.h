@@ -109,9 +109,13 @@ typedef struct {
 /* The sampler of one text; its fields are private. */
 typedef struct {
     steprnn_settings settings;
-    double most_behind, *values;
-    uint64_t seen;
-    uint32_t *order, *recent, vocabulary, room, sorted, at, twister[624];
+    double most_behind;
+    uint64_t seen, *keys;
+    const float *logits, *narrow;
+    float *values, top, reach, below;
+    uint32_t *recent, vocabulary, room, sorted, heaped, at, twister[624];
+    unsigned char *is_recent;
+    int32_t kernels;
 } steprnn_sampler;
 
 /* The bytes that a sampler needs beside itself. */
@@ -119,8 +123,8 @@ size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n);
 /* Begin with a seed; the memory, aligned to 8 bytes, stays the caller's. */
 int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed, uint32_t vocabulary,
                          void *memory, size_t bytes);
-/* A token of the prompt, for the repetition penalty. */
-void steprnn_sampler_read(steprnn_sampler *s, uint32_t token);
+/* Tokens of the prompt, for the repetition penalty. */
+void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t count);
 /* The next token for logits [vocabulary]. */
 int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token);
 
@@ -128,7 +132,9 @@ int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token);
 int steprnn_read(steprnn *s, const uint32_t *tokens, size_t count);
 /* Is given each token; the text ends where it returns what is not 0. */
 typedef int (*steprnn_write)(void *context, uint32_t token);
-/* Write at most `length` tokens after what was read last. */
+/* A `write` that keeps the tokens in a row; the context is a uint32_t **, which moves on. */
+int steprnn_keep(void *context, uint32_t token);
+/* Write at most `length` tokens after what was read last. The last of them is not read: to go on, read it. */
 int steprnn_generate(steprnn *s, steprnn_sampler *sampler, size_t length, steprnn_write write, void *context);
 
 /* The operations of one step: indices of all its loops. */

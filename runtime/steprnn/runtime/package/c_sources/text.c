@@ -6,7 +6,7 @@
 #include <string.h>
 
 static uint32_t arena[MODEL_ARENA_WORDS];
-static double memory[MODEL_TOKENS * 2 + 2];
+static double memory[MODEL_TOKENS * 2 + 2]; /* steprnn_sampler_bytes, without a repetition penalty */
 
 static int write_token(void *context, uint32_t token) {
     (void)context;

@@ -248,38 +248,45 @@ STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
         }
 }
 
-/* One function after the other, so that a processor works at several elements at a time. */
+/* `count` elements of a gate, at most BLOCK; one function after the other, so that a processor works at several
+   elements at a time. */
+STEPRNN_INLINE void lstm_part(const memory *m, const uint32_t *op, uint32_t done, uint32_t count) {
+    steprnn_word v[5][BLOCK], t[4][BLOCK];
+    uint32_t i;
+    for (i = 0; i < 5; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
+    map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
+    map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
+    map_block(TANH, t[2], v[2], NULL, NULL, count);
+    map_block(SIGMOID, t[3], v[3], NULL, NULL, count);
+    for (i = 0; i < count; i++) v[0][i].f = t[1][i].f * v[4][i].f + t[0][i].f * t[2][i].f;
+    map_block(TANH, t[2], v[0], NULL, NULL, count);
+    for (i = 0; i < count; i++) t[3][i].f = t[3][i].f * t[2][i].f;
+    memcpy(m->arena + (op[7] & IN_BLOCK) + done, v[0], 4 * (size_t)count);
+    memcpy(m->arena + (op[8] & IN_BLOCK) + done, t[3], 4 * (size_t)count);
+}
+
+STEPRNN_INLINE void gru_part(const memory *m, const uint32_t *op, uint32_t done, uint32_t count) {
+    steprnn_word v[7][BLOCK], t[3][BLOCK];
+    uint32_t i;
+    for (i = 0; i < 7; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
+    for (i = 0; i < count; i++) v[0][i].f = v[0][i].f + v[3][i].f, v[1][i].f = v[1][i].f + v[4][i].f;
+    map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
+    map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
+    for (i = 0; i < count; i++) v[0][i].f = v[2][i].f + t[1][i].f * v[5][i].f;
+    map_block(TANH, t[2], v[0], NULL, NULL, count);
+    for (i = 0; i < count; i++) v[1][i].f = t[0][i].f * v[6][i].f + (1.0f - t[0][i].f) * t[2][i].f;
+    memcpy(m->arena + (op[9] & IN_BLOCK) + done, v[1], 4 * (size_t)count);
+}
+
 STEPRNN_INLINE void run_lstm(const memory *m, const uint32_t *op) {
-    uint32_t n = op[1], done, count, i;
-    for (done = 0; done < n; done += count) {
-        steprnn_word v[5][BLOCK], t[4][BLOCK];
-        count = n - done < BLOCK ? n - done : BLOCK;
-        for (i = 0; i < 5; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
-        map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
-        map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
-        map_block(TANH, t[2], v[2], NULL, NULL, count);
-        map_block(SIGMOID, t[3], v[3], NULL, NULL, count);
-        for (i = 0; i < count; i++) v[0][i].f = t[1][i].f * v[4][i].f + t[0][i].f * t[2][i].f;
-        map_block(TANH, t[2], v[0], NULL, NULL, count);
-        for (i = 0; i < count; i++) t[3][i].f = t[3][i].f * t[2][i].f;
-        memcpy(m->arena + (op[7] & IN_BLOCK) + done, v[0], 4 * (size_t)count);
-        memcpy(m->arena + (op[8] & IN_BLOCK) + done, t[3], 4 * (size_t)count);
-    }
+    uint32_t done = 0;
+    for (; done + BLOCK <= op[1]; done += BLOCK) lstm_part(m, op, done, BLOCK);
+    if (done < op[1]) lstm_part(m, op, done, op[1] - done);
 }
 
 STEPRNN_INLINE void run_gru(const memory *m, const uint32_t *op) {
-    uint32_t n = op[1], done, count, i;
-    for (done = 0; done < n; done += count) {
-        steprnn_word v[7][BLOCK], t[3][BLOCK];
-        count = n - done < BLOCK ? n - done : BLOCK;
-        for (i = 0; i < 7; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
-        for (i = 0; i < count; i++) v[0][i].f = v[0][i].f + v[3][i].f, v[1][i].f = v[1][i].f + v[4][i].f;
-        map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
-        map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
-        for (i = 0; i < count; i++) v[0][i].f = v[2][i].f + t[1][i].f * v[5][i].f;
-        map_block(TANH, t[2], v[0], NULL, NULL, count);
-        for (i = 0; i < count; i++) v[1][i].f = t[0][i].f * v[6][i].f + (1.0f - t[0][i].f) * t[2][i].f;
-        memcpy(m->arena + (op[9] & IN_BLOCK) + done, v[1], 4 * (size_t)count);
-    }
+    uint32_t done = 0;
+    for (; done + BLOCK <= op[1]; done += BLOCK) gru_part(m, op, done, BLOCK);
+    if (done < op[1]) gru_part(m, op, done, op[1] - done);
 }
 #endif

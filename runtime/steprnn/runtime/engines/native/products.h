@@ -52,13 +52,13 @@ static void bytes_portable(const int8_t *w, const int8_t *const *q, uint32_t row
         }
 }
 
-/* The kernels of a level; of int8 products also whether they take 128 more than x rounded. */
+/* The kernels of a level; of int8 products also what is added to x rounded. */
 typedef struct steprnn_kernels {
     void (*floats)(const real *, const real *const *, uint32_t, uint32_t, uint32_t, float (*)[GROUP]);
     void (*weights)(const int8_t *, const real *const *, uint32_t, uint32_t, uint32_t, float (*)[GROUP]);
     void (*bytes)(const int8_t *, const int8_t *const *, uint32_t, uint32_t, uint32_t, const int32_t *,
                   int32_t (*)[GROUP]);
-    int raised;
+    uint8_t flip;
 } kernels;
 
 static const kernels *kernels_of(int level) {
@@ -66,10 +66,10 @@ static const kernels *kernels_of(int level) {
         {floats_portable, weights_portable, bytes_portable, 0},
 #if defined(STEPRNN_X86)
         {floats_avx2, weights_avx2, bytes_avx2, 0},
-        {floats_avx2, weights_avx2, bytes_avx_vnni, 1},
-        {floats_avx2, weights_avx2, bytes_vnni_256, 1},
+        {floats_avx2, weights_avx2, bytes_avx_vnni, 128},
+        {floats_avx2, weights_avx2, bytes_vnni_256, 128},
         {floats_avx512, weights_avx512, bytes_avx2, 0},
-        {floats_avx512, weights_avx512, bytes_vnni, 1},
+        {floats_avx512, weights_avx512, bytes_vnni, 128},
 #elif defined(STEPRNN_ARM)
         {floats_neon, weights_neon, bytes_neon, 0},
         {floats_neon, weights_neon, bytes_dot, 0},
@@ -78,8 +78,9 @@ static const kernels *kernels_of(int level) {
     return all + level;
 }
 
-/* x rounded to 8 bits, k of them and zeros up to a multiple of 4; returns what 1 stands for. */
-STEPRNN_INLINE float round_to_int8(const real *x, int8_t *q, uint32_t k) {
+/* x rounded to 8 bits, k of them and zeros up to a multiple of 4; returns what 1 stands for. `flip` is 128 where
+   128 is added to each, else 0. */
+STEPRNN_INLINE float round_to_int8(const real *x, int8_t *q, uint32_t k, uint8_t flip) {
     float m = 0.0f, lanes[16] = {0}, t;
     uint32_t i, j;
     for (i = 0; i + 16 <= k; i += 16)
@@ -89,13 +90,13 @@ STEPRNN_INLINE float round_to_int8(const real *x, int8_t *q, uint32_t k) {
         }
     for (; i < k; i++) m = larger(m, absolute(x[i]));
     for (j = 0; j < 16; j++) m = larger(m, lanes[j]);
-    for (i = k; i < up_to(k, 4); i++) q[i] = 0;
+    for (i = k; i < up_to(k, 4); i++) q[i] = (int8_t)flip;
     t = 127.0f / m;
     if (!(m <= 3.40282347e38f) || !(t <= 3.40282347e38f)) { /* no number, or nearly 0 */
-        memset(q, 0, k);
+        memset(q, flip, k);
         return m <= 1.0f ? 1.0f : m * 0.0f;
     }
-    for (i = 0; i < k; i++) q[i] = (int8_t)(uint8_t)bits_of(x[i] * t + 12582912.0f);
+    for (i = 0; i < k; i++) q[i] = (int8_t)(uint8_t)((uint8_t)bits_of(x[i] * t + 12582912.0f) ^ flip);
     return m / 127.0f;
 }
 
@@ -165,23 +166,18 @@ STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const
     }
 }
 
-/* x as the kernels read it: in a row, and in type 1 rounded; both lie in the scratch. */
-STEPRNN_INLINE float take_x(const memory *m, const uint32_t *op, int64_t from) {
-    uint32_t a = op[1] >> 8 & 255, k = op[P_K], index[MOST_INNER] = {0}, done, i;
+/* x as the kernels read it: in a row, where it is or in the scratch. */
+STEPRNN_INLINE const real *take_x(const memory *m, const uint32_t *op, int64_t from) {
+    uint32_t a = op[1] >> 8 & 255, k = op[P_K], index[MOST_INNER] = {0}, done;
     const uint32_t *sizes = op + P_REST + (op[1] >> 24), *strides[1], *x = read_at(m, op[P_X]);
-    real *gathered = (real *)m->scratch;
-    int8_t *q = (int8_t *)(gathered + up_to(k, 16));
-    float unit = 1.0f;
+    steprnn_word *gathered = (steprnn_word *)m->scratch;
     strides[0] = sizes + a;
+    if (a == 1 && (k == 1 || strides[0][0] == 1)) return (const real *)x + from;
     for (done = 0; done < k; done += sizes[a - 1]) { /* one innermost loop at a time */
-        load((steprnn_word *)(void *)gathered + done, x + from, (int32_t)strides[0][a - 1], sizes[a - 1]);
+        load(gathered + done, x + from, (int32_t)strides[0][a - 1], sizes[a - 1]);
         advance(index, sizes, a - 1, strides, &from, 1);
     }
-    if ((op[1] & 255) != PRODUCT_INT8) return unit;
-    unit = round_to_int8(gathered, q, k);
-    if (m->use->raised)
-        for (i = 0; i < up_to(k, 4); i++) q[i] = (int8_t)(uint8_t)((uint8_t)q[i] ^ 0x80u);
-    return unit;
+    return (const real *)m->scratch;
 }
 
 /* The product for each stream; what is read of the weights for one is used for ROWS. */
@@ -195,19 +191,19 @@ STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
         size_t first, rows, t;
         for (first = 0; first < m->count; first += rows) {
             const real *x[MANY];
-            const int8_t *q[MANY];
+            int8_t *q[MANY];
             float units[MANY];
             rows = m->count - first < MANY ? m->count - first : MANY;
             for (t = 0; t < rows; t++) {
                 enter(m, first + t);
-                units[t] = take_x(m, op, at[0]);
-                x[t] = (const real *)m->scratch;
-                q[t] = (const int8_t *)(x[t] + up_to(k, 16));
+                x[t] = take_x(m, op, at[0]);
+                q[t] = (int8_t *)m->scratch + 4 * (size_t)up_to(k, 16);
+                units[t] = (op[1] & 255) == PRODUCT_INT8 ? round_to_int8(x[t], q[t], k, m->use->flip) : 1.0f;
             }
             for (column = 0; column < op[P_N]; column += GROUP)
                 for (t = 0; t < rows; t += ROWS) {
                     uint32_t some = rows - t < ROWS ? (uint32_t)(rows - t) : ROWS;
-                    run_group(m, op, first + t, x + t, q + t, units + t, some, column, at[1]);
+                    run_group(m, op, first + t, x + t, (const int8_t *const *)q + t, units + t, some, column, at[1]);
                 }
         }
     } while (advance(index, bs, b, strides, at, 2));

@@ -5,8 +5,13 @@
 #include <cpuid.h>
 #include <immintrin.h>
 #define FOR_AVX2 __attribute__((target("avx2")))
-#define FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
-#define FOR_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#if defined(__clang__)
+#define WHOLE_WIDTH "avx512f,avx512bw,avx512vl,avx512dq"
+#else
+#define WHOLE_WIDTH "avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512" /* else gcc takes halves */
+#endif
+#define FOR_AVX512 __attribute__((target(WHOLE_WIDTH)))
+#define FOR_VNNI __attribute__((target(WHOLE_WIDTH ",avx512vnni")))
 #define UNROLL _Pragma("GCC unroll 8")
 
 /* The fastest kernels of this processor, whose registers the system keeps. */

@@ -1,9 +1,11 @@
-"""The engine native against LiteRT, in turn in one process: greedy text at batch 1, as ratios.
+"""The engine native against LiteRT, in turn in one process, as ratios of one thread's time.
 
     python benchmarks/program.py [HIDDEN ...]
 
-An Embedding of 64, an LSTM and a Dense with a vocabulary of 969, with random weights. A round writes some
-text with each engine and variant in turn; the ratio is that of the medians of the rounds.
+An Embedding of 64, an LSTM and a Dense with a vocabulary of 969, with random weights, of which those of the
+Dense are large, so that its logits are as far apart as those of a trained model. A round writes up to 1,000
+tokens with each engine and variant in turn, as `Model.generate` does; the ratio is that of their medians.
+The floor is the time to read the weights once, as a share of LiteRT's time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,57 +25,120 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 
 from steprnn.export.formats import program, tflite
 from steprnn.export.formats.frozen import frozen_once
 from steprnn.export.step.derive import derive
-from steprnn.runtime.engines import Runner, open_engine
+from steprnn.runtime.batch_sampling import RowSampler
+from steprnn.runtime.bench.machine import read_seconds
+from steprnn.runtime.bench.workloads import BATCH, FILTERS, TEMPERATURE
+from steprnn.runtime.engines import Engine, Runner, open_engine
+from steprnn.runtime.sampling import Sampling
+from steprnn.runtime.spec import StepSpec
+from steprnn.runtime.writing import AT_ONCE, write
 
-VOCABULARY, ROUNDS, SECONDS = 969, 15, 0.05
+VOCABULARY, EMBEDDED, ROUNDS, SECONDS, MOST = 969, 64, 15, 0.03, 1000
+SHARPER = 400
 FORMATS = {"litert": (tflite, "tflite"), "native": (program, "program")}
+DRAWS: dict[str, dict[str, Any]] = {"greedy": {}, "temperature": TEMPERATURE, "filters": FILTERS}
+Key = tuple[str, str, str]  # engine, variant, what is done
 
 
 def main(sizes: list[int]) -> None:
-    """One row a size: microseconds a step, and native's share of LiteRT's."""
-    print("| hidden | int8 | float32 | int8, us | float32, us |\n| ---: | ---: | ---: | ---: | ---: |")
+    """One row a size: native's share of LiteRT's time, and what drawing adds to native's own."""
+    names = "greedy, 1 | floor | temperature adds | filters add | greedy, 64"
+    print(f"| hidden | variant | us, native / litert | {names} |\n| ---: | --- | {'---: | ' * 6}")
     for hidden in sizes:
-        times = measured(hidden)
-        ratio = {v: times["native", v] / times["litert", v] for v in ("int8", "float32")}
-        told = {v: f"{times['native', v]:.1f} / {times['litert', v]:.1f}" for v in ratio}
-        cells = [f"{ratio['int8']:.2f}", f"{ratio['float32']:.2f}", told["int8"], told["float32"]]
-        print(f"| {hidden} | {' | '.join(cells)} |", flush=True)
+        times, floors = measured(hidden)
+        for variant in ("int8", "float32"):
+            ours, theirs = (partial(_time, times, engine, variant) for engine in ("native", "litert"))
+            cells = [f"{ours('greedy'):.1f} / {theirs('greedy'):.1f}"]
+            cells += [f"{ours('greedy') / theirs('greedy'):.2f}"]
+            cells += [f"{floors[variant] / theirs('greedy'):.2f}"]
+            cells += [f"{ours(draw) / ours('greedy') - 1:+.0%}" for draw in ("temperature", "filters")]
+            cells += [f"{ours('rows') / theirs('rows'):.2f}"]
+            print(f"| {hidden} | {variant} | {' | '.join(cells)} |", flush=True)
+
+
+def _time(times: Mapping[Key, float], engine: str, variant: str, what: str) -> float:
+    return times[engine, variant, what]
+
+
+@dataclass
+class Weights:
+    """What `writing.write` needs of a model."""
+
+    manifest: Any
+    initial_state: dict[str, Any]
+    engine: Engine
+    held: Runner
+
+    @contextmanager
+    def runner(self, batch: int = 1) -> Iterator[Runner]:
+        """The runner of one row."""
+        yield self.held
 
 
 @frozen_once()
-def measured(hidden: int) -> dict[tuple[str, str], float]:
-    """Microseconds a step by engine and variant."""
+def measured(hidden: int) -> tuple[dict[Key, float], dict[str, float]]:
+    """Microseconds a step by engine, variant and what is done; the floor by variant."""
     keras.utils.set_random_seed(0)
     x = keras.Input((None,), dtype="int32")
-    h = keras.layers.LSTM(hidden, return_sequences=True)(keras.layers.Embedding(VOCABULARY, 64)(x))
-    step = derive(keras.Model(x, keras.layers.Dense(VOCABULARY)(h)))
+    h = keras.layers.LSTM(hidden, return_sequences=True)(keras.layers.Embedding(VOCABULARY, EMBEDDED)(x))
+    dense = keras.layers.Dense(VOCABULARY)
+    step = derive(keras.Model(x, dense(h)))
+    kernel, bias = dense.get_weights()
+    dense.set_weights([SHARPER * kernel, bias])
     with tempfile.TemporaryDirectory() as folder:
-        runners = {}
+        work: dict[Key, Callable[[int], None]] = {}
         for engine, (module, suffix) in FORMATS.items():
             for variant in ("float32", "int8"):
                 path = Path(folder) / f"{variant}.{suffix}"
                 module.write(step, path, variant)
-                runners[engine, variant] = open_engine(engine, path, step.spec).runner(1)
-        steps = {key: max(20, int(SECONDS / _seconds(runner, 50) * 50)) for key, runner in runners.items()}
-        rounds: dict[tuple[str, str], list[float]] = {key: [] for key in runners}
+                opened = open_engine(engine, path, step.spec)
+                work |= {(engine, variant, what): call for what, call in workloads(opened, step.spec)}
+        steps = {
+            key: min(MOST, max(20, int(SECONDS / _seconds(call, 50) * 50))) for key, call in work.items()
+        }
+        rounds: dict[Key, list[float]] = {key: [] for key in work}
         for _ in range(ROUNDS):
-            for key, runner in runners.items():
-                rounds[key].append(_seconds(runner, steps[key]) / steps[key] * 1e6)
-    return {key: median(values) for key, values in rounds.items()}
+            for key, call in work.items():
+                rounds[key].append(_seconds(call, steps[key]) / steps[key] * 1e6)
+    weights = (EMBEDDED + hidden) * 4 * hidden + hidden * VOCABULARY
+    floors = {"float32": read_seconds(4 * weights) * 1e6, "int8": read_seconds(weights) * 1e6}
+    return {key: median(values) for key, values in rounds.items()}, floors
 
 
-def _seconds(runner: Runner, steps: int) -> float:
+def workloads(engine: Engine, spec: StepSpec) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """Texts of one row by how they are drawn, and greedy text of many rows."""
+    states = {t.name: np.zeros(t.array_shape(1), np.float32) for t in spec.states}
+    model = Weights(None, states, engine, engine.runner(1))
+    for name, options in DRAWS.items():
+        given = {key: value for key, value in options.items() if key != "seed"}
+        yield name, partial(_text, model, Sampling(**given))
+    yield "rows", partial(_rows, engine.runner(BATCH))
+
+
+def _text(model: Any, sampling: Sampling, length: int) -> None:
+    for _ in write(model, [1], length, sampling, 7, AT_ONCE):
+        pass
+
+
+def _rows(runner: Runner, length: int) -> None:
     (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-    logits: Any = y[0]
-    began = time.perf_counter()
-    for _ in range(steps):
+    sampler = RowSampler(Sampling(), 7, [[i] for i in range(BATCH)], VOCABULARY)
+    rows = np.arange(BATCH)
+    x[...] = rows
+    for _ in range(length):
         runner.run()
-        x[0] = logits.argmax()
-    return time.perf_counter() - began
+        x[...] = sampler.choose(rows, y)
+
+
+def _seconds(call: Callable[[int], None], length: int) -> float:
+    began = time.process_time()
+    call(length)
+    return time.process_time() - began
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The runtime alone: the wheel with one engine in a clean environment, without TensorFlow.
 
 `make alone` runs it. For each engine it installs the wheel with that extra only, asks for help, checks the
-tiny bundle, generates from it, measures what the environment takes on disk, and freezes a program. Exits 1
-where anything fails.
+tiny bundle, generates from it, measures what the environment takes on disk, and freezes a program. Most of
+that it does with NumPy alone too and a bundle of step programs, which the library in the wheel runs. Exits 1 where
+anything fails.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "tests" / "tiny" / "bundle"
 ENGINES = ("onnx", "litert")
+WRITTEN = ("-p", "分开", "-n", "20")
 IN_THE_WHEEL = (
     "steprnn/train/lyrics.txt",
     "steprnn/train/py.typed",
@@ -45,6 +47,12 @@ def main() -> int:
             for engine, form in zip(ENGINES, ("--onedir", "--onefile"), strict=True):
                 texts[f"{engine}, frozen"] = frozen(Path(folder) / engine, form)
             expect(len(set(texts.values())) == 1, f"the engines write different texts: {texts}")
+            bundle = with_programs(Path(folder))
+            text = alone(wheel, "native", Path(folder) / "native", bundle)
+            other = run(
+                sys.executable, "-m", "steprnn.runtime", "generate", bundle, "--engine", "onnx", *WRITTEN
+            )
+            expect(text == other.rstrip("\n"), f"native writes {text!r}, onnx {other!r}")
         except AloneError as failure:
             say(f"FAILED: {failure}")
             return 1
@@ -60,13 +68,26 @@ def build(folder: Path) -> Path:
     names = zipfile.ZipFile(wheel).namelist()
     for name in IN_THE_WHEEL:
         expect(name in names, f"{wheel.name} does not hold {name}")
+    libraries = [n for n in names if n.startswith("steprnn/runtime/engines/native/libsteprnn")]
+    expect(len(libraries) == (not wheel.name.endswith("-any.whl")), f"{wheel.name} holds {libraries}")
     expect("steprnn/__init__.py" not in names, "the namespace has an __init__.py")
     strangers = [n for n in names if not n.startswith(("steprnn/", "steprnn-"))]
     expect(not strangers, f"{wheel.name} holds {strangers}")
     return wheel
 
 
-def alone(wheel: Path, engine: str, folder: Path) -> str:
+def with_programs(folder: Path) -> Path:
+    """The tiny model exported again, with step programs."""
+    say("exporting step programs")
+    script = (
+        f"import sys; sys.path.insert(0, {str(BUNDLE.parent)!r}); from make import *; "
+        f"export(tiny_source(), Path({str(folder / 'b')!r}), formats=('onnx', 'program'))"
+    )
+    run(sys.executable, "-c", script)
+    return folder / "b"
+
+
+def alone(wheel: Path, engine: str, folder: Path, bundle: Path = BUNDLE) -> str:
     """Install the wheel with one engine, use it, and return the text that it wrote."""
     say(f"installing {wheel.name}[{engine}] in a clean environment")
     venv.create(folder, with_pip=True)
@@ -78,10 +99,10 @@ def alone(wheel: Path, engine: str, folder: Path) -> str:
         found = run(python, "-c", f"import importlib.util as u; print(u.find_spec({module!r}) is not None)")
         expect(found.strip() == "False", f"{module} came along with steprnn[{engine}]")
     expect("generate" in run(steprnn, "--help"), "steprnn --help does not list generate")
-    report = run(steprnn, "check", BUNDLE)
+    report = run(steprnn, "check", bundle)
     verdicts = re.findall(r"^\S+-\S+ .*  (\w+)$", report, re.MULTILINE)
     expect(verdicts == ["passed"] * 2, f"expected two artefacts of {engine} to pass:\n{report}")
-    text = run(steprnn, "generate", BUNDLE, "-p", "分开", "-n", "20").rstrip("\n")
+    text = run(steprnn, "generate", bundle, *WRITTEN).rstrip("\n")
     expect(text.startswith("分开") and len(text) == 22, f"got the text {text!r}")
     say(f"steprnn[{engine}]: {(size(packages) - before) / 1e6:.0f} MB on disk, {text!r}")
     return text

@@ -32,7 +32,7 @@ from steprnn.runtime import (
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
 from steprnn.runtime.commands import serve
-from steprnn.runtime.engines import ENGINES
+from steprnn.runtime.engines import ENGINES, native
 from steprnn.runtime.loading import choose
 from steprnn.runtime.options import Filters
 from steprnn.runtime.origin import install
@@ -257,6 +257,19 @@ def test_the_order_of_exactness_has_every_variant() -> None:
     assert VARIANTS == ("float32", "float16", "int8-weights", "int8")
 
 
+def test_auto_is_native_first_where_it_is_the_fastest(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = ("tflite", "program")
+    held = tuple(Artefact(f"{f}-{v}", f, v, "", f) for f in formats for v in ("float32", "int8"))
+    manifest = replace(Manifest.read(tiny), artefacts=held)
+    for comes_first, engine in ((False, "litert"), (True, "native")):
+        monkeypatch.setattr(native, "comes_first", lambda comes_first=comes_first: comes_first)
+        assert choose(manifest, "auto", "auto")[0] == choose(manifest, "auto", "int8")[0] == engine
+        assert choose(manifest, "auto", "auto")[1].variant == "float32"
+        assert choose(manifest, "litert", "auto")[0] == "litert"
+    without = replace(manifest, artefacts=held[:2])
+    assert choose(without, "auto", "auto")[0] == "litert"
+
+
 @pytest.mark.parametrize("hidden", [None, "ai_edge_litert", "onnxruntime"])
 def test_auto_is_the_most_exact_graph_of_an_engine_that_can_be_had(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, hidden: str | None
@@ -292,6 +305,7 @@ def test_auto_is_the_most_exact_graph_of_an_engine_that_can_be_had(
                     if fit
                     else "the bundle has no float32 or float16 or int8-weights or int8 graph for engine "
                     f"{engine}; it holds {', '.join(a.name for a in held)}"
+                    + ("; export with --formats program" if engine == "native" else "")
                 )
 
 

@@ -32,8 +32,9 @@ def load(
 ) -> Model:
     """Load a bundle: a folder, a `.zip`, an installed model's name, or `hf://OWNER/NAME`; or a graph file.
 
-    `engine` is "onnx", "litert", or "auto": the first of LiteRT and onnxruntime that is installed and
-    for which the bundle has a graph. `variant` is that of the graph, such as "int8", or "auto": the first
+    `engine` is "onnx", "litert", "native", or "auto": the first of LiteRT, onnxruntime and native that is
+    installed and for which the bundle has a graph; native comes first where it came built and
+    was measured to be the fastest. `variant` is that of the graph, such as "int8", or "auto": the first
     of float32, float16, int8-weights and int8 that the bundle has for such an engine. Raises `BundleError`
     where a file is missing, truncated, altered or too new, or a zip is not fit to be unpacked, and
     `MissingExtra` where the engine is not installed.
@@ -135,14 +136,18 @@ def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:
 def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
     """The engine and the graph that `load` takes; raises as it does."""
     installed = engines.installed()
-    names = list(engines.ENGINES) if engine == "auto" else [engine]
+    names = [engine]
+    if engine == "auto":  # few bundles have a program, and the others need not look for its engine
+        has_program = any(a.format == "program" for a in manifest.artefacts)
+        names = engines.in_order() if has_program else list(engines.ENGINES)
     if engine != "auto" and engine not in engines.ENGINES:
         raise UsageError(f"engine {engine!r} is unknown; expected auto, {', '.join(engines.ENGINES)}")
     variants = VARIANTS if variant == "auto" else (variant,)
     fitting = [(n, a) for v in variants for n in names if (a := manifest.artefact(engines.ENGINES[n], v))]
     if not fitting:
         wanted, held = " or ".join(variants), ", ".join(a.name for a in manifest.artefacts)
-        raise UsageError(f"the bundle has no {wanted} graph for engine {engine}; it holds {held}")
+        way_out = "; export with --formats program" if engine == "native" else ""
+        raise UsageError(f"the bundle has no {wanted} graph for engine {engine}; it holds {held}{way_out}")
     for name, artefact in fitting:
         if name in installed:
             return name, artefact

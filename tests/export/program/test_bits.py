@@ -60,6 +60,9 @@ BUILDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # compiler and f
     "aarch64 -O3, dot product": (("aarch64-linux-gnu-gcc", *C99, "-O3", "-march=armv8.2-a+dotprod"), ARM64),
     "armhf -O2": (("arm-linux-gnueabihf-gcc", *C99, "-O2"), ARMHF),
     "armhf -O3": (("arm-linux-gnueabihf-gcc", *C99, "-O3"), ARMHF),
+    # As wheels are compiled for them.
+    "zig aarch64": ((*ZIG, "-target", "aarch64-linux-musl", *C99, "-O3"), ("qemu-aarch64",)),
+    "zig armv7": ((*ZIG, "-target", "arm-linux-musleabihf", *C99, "-O3"), ("qemu-arm",)),
 }
 USUAL = ("cc -O0", "cc -O2")
 RUN = BUILDS if os.environ.get("STEPRNN_BITS") == "all" else USUAL

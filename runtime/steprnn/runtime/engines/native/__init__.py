@@ -15,10 +15,10 @@ from ...pairing import Declared
 from ...sampling import Sampling
 from ...spec import StepSpec
 from .. import Engine, Graph, Runner, Tensors, Text
-from .library import Streams, Tensor, aligned, available
+from .library import Streams, Tensor, aligned, available, comes_first
 from .text import LARGEST_SEED, LONGEST, NativeSampler, NativeText
 
-__all__ = ["available", "load", "open_graph", "selftest"]
+__all__ = ["available", "comes_first", "load", "open_graph", "selftest"]
 
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:

@@ -28,6 +28,7 @@ BUILT = HERE / f"libsteprnn{SUFFIX}"  # of a wheel
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra")
 LINE = 64  # bytes that an arena and a program are aligned to
 KINDS = ("inputs", "states", "outputs")
+VNNI = 5  # STEPRNN_VNNI of steprnn.h
 
 
 class _Stream(ctypes.Structure):
@@ -68,6 +69,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # of steprnn.h: what each returns, th
     "steprnn_run": (_error, _pointer, _pointer, _size, _pointer, ctypes.POINTER(_size)),
     "steprnn_hash": (ctypes.c_uint64, _stream, _word),
     "steprnn_selftest": (_error, _stream),
+    "steprnn_best_kernels": (ctypes.c_int,),
     "steprnn_kernels": (ctypes.c_int, _stream, ctypes.c_int),
     "steprnn_sampler_bytes": (_size, _word, _word),
     "steprnn_sampler_open": (_error, _pointer, _pointer, ctypes.c_uint64, _word, _pointer, _size),
@@ -91,6 +93,17 @@ class Tensor:
 def available() -> bool:
     """Whether there is a library, or a compiler to build it with."""
     return BUILT.is_file() or compiler() is not None or _cached().is_file()
+
+
+def comes_first() -> bool:
+    """Whether it came built, on a processor where it was measured to be the faster at batch 1.
+
+    That is x86-64 with AVX-512 VNNI (docs/decisions/0056-step-program.md). A library that was compiled here
+    does not count, as the text of a seed must not depend on what was loaded before.
+    """
+    if not BUILT.is_file() or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return int(call("steprnn_best_kernels")) == VNNI
 
 
 def aligned(words: int) -> NDArray[np.uint32]:

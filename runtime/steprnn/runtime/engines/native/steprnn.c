@@ -245,6 +245,8 @@ int steprnn_selftest(steprnn *s) {
 
 uint64_t steprnn_work(const steprnn *s) { return s->work; }
 
+int steprnn_best_kernels(void) { return best_kernels(); }
+
 int steprnn_kernels(steprnn *s, int most) {
     int best = best_kernels(), level = most < best ? most : best;
 #ifdef STEPRNN_X86

@@ -139,6 +139,8 @@ int steprnn_generate(steprnn *s, steprnn_sampler *sampler, size_t length, steprn
 
 /* The operations of one step: indices of all its loops. */
 uint64_t steprnn_work(const steprnn *s);
+/* The fastest kernels of this processor. */
+int steprnn_best_kernels(void);
 /* Use at most these kernels; returns those in use. */
 int steprnn_kernels(steprnn *s, int most);
 

@@ -29,17 +29,18 @@ def whole(*numbers: int) -> Any:
 def graph(
     nodes: Sequence[Node], shape: Sequence[int] = X, dtype: str = "float32", tokens: int | None = None
 ) -> tuple[onnx.ModelProto, StepSpec]:
-    """A step `x -> y` of nodes in a row: "@" is what the one before gave, "x" the input."""
+    """A step `x -> y` of nodes in a row: "@" is what the one before gave, "@1" its second one, "x" the input."""
     made, constants = [], []
     for i, (operator, inputs, attributes) in enumerate(nodes):
         names = []
         for j, value in enumerate(inputs):
             if isinstance(value, str):
-                names.append(f"t{i - 1}" if value == "@" else value)
+                names.append({"@": f"t{i - 1}", "@1": f"u{i - 1}"}.get(value, value))
             else:
                 constants.append(numpy_helper.from_array(np.asarray(value), f"c{i}_{j}"))
                 names.append(f"c{i}_{j}")
-        made.append(helper.make_node(operator, names, [f"t{i}"], f"n{i}", **attributes))
+        results = [f"t{i}", f"u{i}"] if operator == "TopK" else [f"t{i}"]
+        made.append(helper.make_node(operator, names, results, f"n{i}", **attributes))
     made.append(helper.make_node("Cast", [f"t{len(nodes) - 1}"], ["y"], to=TensorProto.FLOAT))
     kind = TensorProto.INT32 if dtype == "int32" else TensorProto.FLOAT
     inner = helper.make_graph(
@@ -155,6 +156,40 @@ CASES: dict[str, Any] = {
     "Conv": [("Conv", ["x", weights(5, 2, 2, 3), weights(5)], {"pads": [1, 2, 0, 0], "dilations": [1, 1]})],
     "ConvStrided": [("Conv", ["x", weights(5, 2, 2, 2)], {"strides": [1, 2], "dilations": [2, 1]})],
     "ConvDepthwise": [("Conv", ["x", weights(6, 1, 2, 2), weights(6)], {"group": 2})],
+    "ConvGroups": [
+        ("Reshape", ["x", whole(-1, 6, 2, 2)], {}),
+        ("Conv", ["@", weights(9, 2, 2, 1), weights(9)], {"group": 3, "pads": [1, 0, 0, 0]}),
+    ],
+    "Sin": [("Mul", ["x", np.float32(40)], {}), ("Sin", ["@"], {})],
+    "Cos": [("Mul", ["x", np.float32(40)], {}), ("Cos", ["@"], {})],
+    **{
+        f"DepthToSpace{mode}": [
+            ("Reshape", ["x", whole(-1, 8, 1, 3)], {}),
+            ("DepthToSpace", ["@"], {"blocksize": 2, "mode": mode}),
+        ]
+        for mode in ("DCR", "CRD")
+    },
+    "SpaceToDepth": [
+        ("Reshape", ["x", whole(-1, 1, 4, 6)], {}),
+        ("SpaceToDepth", ["@"], {"blocksize": 2}),
+    ],
+    "TopK": [("TopK", ["x", whole(3)], {"axis": -1})],
+    "TopKMiddle": [("TopK", ["x", whole(2)], {"axis": 2, "largest": 0})],
+    "TopKPlaces": [
+        ("TopK", ["x", whole(3)], {"axis": 3}),
+        ("Add", ["@1", whole(1)], {}),
+    ],
+    "GatherElements": [
+        ("ArgMax", ["x"], {"axis": 2, "keepdims": 1}),
+        ("GatherElements", ["x", "@"], {"axis": 2}),
+    ],
+    "GatherND": [
+        ("ArgMax", ["x"], {"axis": 3, "keepdims": 1}),
+        ("Sub", ["@", whole(2)], {}),
+        ("Slice", ["@", whole(0), whole(1), whole(1)], {}),
+        ("Mul", ["@", np.int64(1)], {}),
+        ("GatherND", ["x", "@"], {"batch_dims": 1}),
+    ],
     "ConvTranspose": [
         ("ConvTranspose", ["x", weights(2, 3, 2, 3), weights(3)], {"strides": [1, 2], "pads": [0, 1, 1, 0]})
     ],
@@ -175,13 +210,14 @@ TOKENS: dict[str, list[Node]] = {
     "GatherOfInput": [("Cast", ["x"], {"to": TensorProto.FLOAT}), ("Gather", [weights(9, 4), "x"], {})],
 }
 REFUSED: dict[str, list[Node]] = {
-    "DepthToSpace": unary("DepthToSpace", blocksize=1),
-    "Cos": unary("Cos"),
+    "Tan": unary("Tan"),
     "Pow": [("Pow", ["x", np.float32(2.3)], {})],
     "Conv": [
-        ("Conv", ["x", weights(4, 1, 1, 1)], {"group": 2}),
-        ("Conv", ["@", weights(4, 2, 1, 1)], {"group": 2}),
+        ("Reshape", ["x", whole(-1, 24, 1, 1)], {}),
+        ("Tile", ["@", whole(1, 6, 1, 1)], {}),
+        ("Conv", ["@", weights(72, 2, 1, 1)], {"group": 72}),
     ],
+    "TopK": [("Tile", ["x", whole(1, 1, 1, 20)], {}), ("TopK", ["@", whole(70)], {})],
     "CumSum": [("CumSum", ["x", np.int64(2)], {"reverse": 1})],
     "Abs": [("Cast", ["x"], {"to": TensorProto.INT32}), ("Abs", ["@"], {})],
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.spec import StepSpec
 
-from .lowering import Lowering
 from .values import Buffer, Gates, Gather, Map, Operation, Product, Reduce, View
+
+if TYPE_CHECKING:  # it needs onnx, and who checks a program may have none
+    from .lowering import Lowering
 
 MAGIC, VERSION, HEADER, RECORD = 0x50525453, 1, 32, 20
 MAP, REDUCE, PRODUCT, GATHER, LSTM, GRU = range(1, 7)

@@ -137,9 +137,27 @@ def _cumulative(low: Lowering, node: Any) -> None:
         low.map(F.ADD, pair, out.sliced(axis, i, 1))
 
 
+def _depth_to_space(low: Lowering, node: Any) -> None:
+    a, view = attributes(node), low.view(node.input[0])
+    size, (batch, depth, height, width) = a["blocksize"], view.shape
+    if a.get("mode", "DCR") == "DCR":
+        shape, order = (batch, size, size, depth // size**2, height, width), (0, 3, 4, 1, 5, 2)
+    else:
+        shape, order = (batch, depth // size**2, size, size, height, width), (0, 1, 4, 2, 5, 3)
+    low.alias(node.output[0], low.reshaped(view, shape).permuted(order))
+
+
+def _space_to_depth(low: Lowering, node: Any) -> None:
+    size, view = attributes(node)["blocksize"], low.view(node.input[0])
+    batch, depth, height, width = view.shape
+    split = low.reshaped(view, (batch, depth, height // size, size, width // size, size))
+    low.alias(node.output[0], split.permuted((0, 3, 5, 1, 2, 4)))
+
+
 RULES: dict[str, Rule] = {
     "Concat": _concat,
     "CumSum": _cumulative,
+    "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Flatten": _alias,
     "Gather": _gather,
@@ -148,6 +166,7 @@ RULES: dict[str, Rule] = {
     "Pad": _pad,
     "Reshape": _alias,
     "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _alias,
     "Tile": _tile,

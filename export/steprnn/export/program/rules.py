@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import moves, sums
+from . import moves, picks, sums
 from .lowering import Lowering, Rule, attributes, refuse
 from .values import Function as F  # noqa: N817 (named in nearly every line)
 from .values import Reduction, View
@@ -210,6 +210,36 @@ def _sloped(low: Lowering, node: Any) -> None:
     _scaled(low, x, slope, low.out(node))
 
 
+# pi in three parts, of which the first two times a whole number below 2^15 are exact, and the sine of r
+# within pi / 2 as r + r * s * P(s), s = r * r. Right to 1e-6 while |x| is at most 30,000.
+PI = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)
+SINE = (
+    -0.16666666630490257,
+    0.008333331280306817,
+    -0.00019840889118327953,
+    2.7526384646545704e-06,
+    -2.3905384008411085e-08,
+)
+
+
+def _sine(low: Lowering, node: Any) -> None:
+    x, is_cosine = low.view(node.input[0]), node.op_type == "Cos"
+    turns = low.map(F.MULTIPLY, [x, 0.3183098861837907])
+    count = low.map(F.ROUND, [low.map(F.SUBTRACT, [turns, 0.5]) if is_cosine else turns])
+    r, halves = x, low.map(F.ADD, [count, 0.5]) if is_cosine else count
+    for part in PI:
+        r = low.map(F.SUBTRACT, [r, low.map(F.MULTIPLY, [halves, part])])
+    s = low.map(F.MULTIPLY, [r, r])
+    p: View | float = SINE[-1]
+    for c in SINE[-2::-1]:
+        p = low.map(F.ADD, [low.map(F.MULTIPLY, [p, s]), c])
+    sine = low.map(F.ADD, [low.map(F.MULTIPLY, [low.map(F.MULTIPLY, [p, s]), r]), r])
+    even = low.map(F.ROUND, [low.map(F.MULTIPLY, [count, 0.5])])
+    is_even = low.map(F.EQUAL, [low.map(F.ADD, [even, even]), count])
+    signs = (-1.0, 1.0) if is_cosine else (1.0, -1.0)
+    low.map(F.MULTIPLY, [sine, low.map(F.SELECT, [is_even, *signs])], low.out(node))
+
+
 def _where(low: Lowering, node: Any) -> None:
     low.map(F.SELECT, low.inputs(node), low.out(node))
 
@@ -243,6 +273,7 @@ RULES: dict[str, Rule] = {
     ),
     "Cast": _cast,
     "Clip": _clip,
+    "Cos": _sine,
     "Div": _divide,
     "Elu": _activation(lambda low, x, a: _exponential_unit(low, x, a.get("alpha", 1.0))),
     "Equal": _binary(F.EQUAL, F.EQUAL_INT),
@@ -267,6 +298,7 @@ RULES: dict[str, Rule] = {
     "PRelu": _sloped,
     "Pow": _power,
     "Selu": _activation(_selu),
+    "Sin": _sine,
     "Softmax": _softmax,
     "Softsign": _activation(_softsign),
     "Sub": _binary(F.SUBTRACT, F.SUBTRACT_INT),
@@ -274,5 +306,6 @@ RULES: dict[str, Rule] = {
     "ThresholdedRelu": _activation(_thresholded),
     "Where": _where,
     **moves.RULES,
+    **picks.RULES,
     **sums.RULES,
 }

@@ -16,6 +16,8 @@ from .lowering import Lowering, Rule, attributes
 from .values import Function as F  # noqa: N817 (named in nearly every line)
 from .values import Product, Reduction, View
 
+MOST_GROUPS = 64  # of a convolution, each a product of its own
+
 
 def padded(low: Lowering, view: View, pads: Sequence[int], value: View | float = 0.0) -> View:
     """A copy with elements of a value around it: `pads` has those before each axis, then those after."""
@@ -165,11 +167,13 @@ def _convolved(
         result = View(out.buffer, out.offset, shape[: 2 + rank], (out.strides[0] * made, *out.strides))
         low.reduce(Reduction.DOT, [view, View(kernels.buffer, 0, shape, steps)], rank, result)
         return
-    if groups > 1:
-        raise ExportError("the step holds Conv of groups of channels, which a step program has not")
-    matrix = np.ascontiguousarray(weights.reshape(made, -1).T, np.float32)
-    y = out.permuted([*range(1, 1 + rank), 0])
-    low.operations.append(Product(seen.permuted(spread), rank, matrix, y))
+    if groups > MOST_GROUPS:
+        raise ExportError(f"the step holds Conv of {groups} groups, which a step program has not")
+    for i in range(groups):
+        matrix = np.ascontiguousarray(weights[i * made :][:made].reshape(made, -1).T, np.float32)
+        y = out.sliced(0, i * made, made).permuted([*range(1, 1 + rank), 0])
+        x = seen.sliced(0, i * each, each).permuted(spread)
+        low.operations.append(Product(x, rank, matrix, y))
 
 
 def _conv(low: Lowering, node: Any) -> None:

@@ -1,6 +1,7 @@
 /* The largest error of each function of a step program, over every float, in units in the last place.
 
    cc -O3 -ffp-contract=off -march=native -I runtime/steprnn/runtime/engines/native benchmarks/program_errors.c -lm
+   a.out [NAME ...]
 
    Exact values are those of the C library in double precision, whose own error is a thousandth of a unit at
    most. A unit is the distance between the floats around the exact value; a subnormal result counts too. */
@@ -8,6 +9,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static double soft_plus_exact(double x) { return (x < 0 ? 0 : x) + log1p(exp(-fabs(x))); }
 static double sigmoid_exact(double x) { return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x)); }
@@ -50,13 +52,17 @@ MEASURE(root, root, sqrt)
 MEASURE(softplus, soft_plus, soft_plus_exact)
 MEASURE(erf, error_function, erf)
 
-int main(void) {
-    measure_exp();
-    measure_tanh();
-    measure_sigmoid();
-    measure_log();
-    measure_root();
-    measure_softplus();
-    measure_erf();
+int main(int count, char **name) {
+    static const struct {
+        const char *name;
+        void (*measure)(void);
+    } all[] = {{"exp", measure_exp}, {"tanh", measure_tanh}, {"sigmoid", measure_sigmoid},
+               {"log", measure_log}, {"root", measure_root}, {"softplus", measure_softplus},
+               {"erf", measure_erf}};
+    size_t i;
+    int j;
+    for (i = 0; i < sizeof all / sizeof *all; i++)
+        for (j = 1; j < count || j == 1; j++)
+            if (count == 1 || !strcmp(name[j], all[i].name)) all[i].measure();
     return 0;
 }

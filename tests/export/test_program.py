@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from steprnn.export.program.encoding import GATHER  # noqa: E402
 from steprnn.runtime import Vocabulary  # noqa: E402
 
 TOKENS, UNITS = 40, 24
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,24 @@ def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path)
         assert text == model.generate("ab", 120, **options) + "\n"
     with pytest.raises(UsageError, match="has no float16 program; it holds onnx-float32"):
         c.write(bundle, tmp_path / "d", variant="float16")
+
+
+def test_from_rust_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    found = compiler()
+    if found is None or shutil.which("rustc") is None:
+        pytest.skip("no rustc, or no C compiler, is installed here")
+    out = c.write(bundle, tmp_path / "c", variant="int8")
+    sources = [out / "steprnn.c", out / "model.c"]
+    subprocess.run([*found, "-O1", "-ffp-contract=off", "-c", *sources], cwd=tmp_path, check=True)
+    objects = [part for name in ("steprnn.o", "model.o") for part in ("-C", f"link-arg={tmp_path / name}")]
+    command = ["rustc", "--deny", "warnings", "-o", tmp_path / "text", EXAMPLES / "text.rs", *objects]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
+        assert text == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -29,7 +29,7 @@ def whole(*numbers: int) -> Any:
 def graph(
     nodes: Sequence[Node], shape: Sequence[int] = X, dtype: str = "float32", tokens: int | None = None
 ) -> tuple[onnx.ModelProto, StepSpec]:
-    """A step `x -> y` of nodes in a row: "@" is what the one before gave, "@1" its second one, "x" the input."""
+    """A step `x -> y` of nodes in a row: "@" is what one before gave, "@1" its second, "x" the input."""
     made, constants = [], []
     for i, (operator, inputs, attributes) in enumerate(nodes):
         names = []

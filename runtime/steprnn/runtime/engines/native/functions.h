@@ -33,10 +33,11 @@ STEPRNN_INLINE uint32_t bits_of(float x) {
 STEPRNN_INLINE float absolute(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
 
 /* e^x: 2^n * e^f with n whole and |f| <= ln(2) / 2; ln(2) in two parts, of which the first times n is exact.
-   2^n in two factors, so that subnormal results are rounded once and too large ones become infinity. */
-STEPRNN_INLINE float exponential(float x) {
+   2^n in two factors, so that subnormal results are rounded once and too large ones become infinity. `lost` is
+   what the last addition rounded away. */
+STEPRNN_INLINE float exponential_and_lost(float x, float *lost) {
     float c = x > 89.0f ? 89.0f : x;
-    float t, n, f, p;
+    float t, n, f, p, scale;
     uint32_t k, half;
     c = c < -104.0f ? -104.0f : c;
     t = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
@@ -49,11 +50,21 @@ STEPRNN_INLINE float exponential(float x) {
     p = p * f + 4.1665795894e-2f;
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
-    p = (p * (f * f) + f) + 1.0f;
+    t = p * (f * f) + f;
+    p = t + 1.0f;
     half = (uint32_t)((int32_t)(k + 256u) >> 1); /* k + 256 is not negative, so this rounds down */
-    p = p * float_of((half - 1u) << 23);         /* half - 128 + 127 */
-    p = p * float_of((k + 256u - half - 1u) << 23);
+    scale = float_of((half - 1u) << 23);         /* half - 128 + 127 */
+    *lost = (t - (p - 1.0f)) * scale;
+    p = p * scale;
+    scale = float_of((k + 256u - half - 1u) << 23);
+    *lost = *lost * scale;
+    p = p * scale;
     return x != x ? x : p;
+}
+
+STEPRNN_INLINE float exponential(float x) {
+    float lost;
+    return exponential_and_lost(x, &lost);
 }
 
 /* 1 / (1 + e^-x), from e^-|x| so that neither side loses digits. */
@@ -120,31 +131,34 @@ STEPRNN_INLINE float root(float x) {
     return x < 0.0f || x != x ? float_of(0x7fc00000u) : y;
 }
 
-/* max(x, 0) + ln(1 + e^-|x|); of u = 1 + e as it is rounded, ln(u) * e / (u - 1) is as exact as e. */
+/* max(x, 0) + ln(1 + e^-|x|); what rounding took from 1 + e, and from e, is put back. */
 STEPRNN_INLINE float soft_plus(float x) {
-    float e = exponential(-absolute(x)), u = 1.0f + e, d = u - 1.0f;
-    float l = d == 0.0f ? e : logarithm(u) * (e / (d == 0.0f ? 1.0f : d));
+    float lost, e = exponential_and_lost(-absolute(x), &lost), u = 1.0f + e;
+    float l = logarithm(u) + ((e - (u - 1.0f)) + lost) / u;
     return (x < 0.0f ? 0.0f : x) + l;
 }
 
-/* A quotient of polynomials, odd over even, up to 4, where it is 1. */
+/* x + x * P(x^2) near 0, and 1 - e^Q(|x|) beyond, up to 4, where it is 1. */
 STEPRNN_INLINE float error_function(float x) {
-    float c = x > 4.0f ? 4.0f : x, s, p, q;
-    c = c < -4.0f ? -4.0f : c;
-    s = c * c;
-    p = -2.72614225801306e-10f;
-    p = p * s + 2.77068142495902e-08f;
-    p = p * s - 2.10102402082508e-06f;
-    p = p * s - 5.69250639462346e-05f;
-    p = p * s - 7.34990630326855e-04f;
-    p = p * s - 2.95459980854025e-03f;
-    p = p * s - 1.60960333262415e-02f;
-    q = -1.45660718464996e-05f;
-    q = q * s - 2.13374055278905e-04f;
-    q = q * s - 1.68282697438203e-03f;
-    q = q * s - 7.37332916720468e-03f;
-    q = q * s - 1.42647390514189e-02f;
-    return c * (p / q); /* so that a subnormal x keeps its digits */
+    float a = absolute(x), c = a > 4.0f ? 4.0f : a, s = c * c, p, q;
+    p = 8.50142881e-05f;
+    p = p * s - 0.000817344259f;
+    p = p * s + 0.0052037184f;
+    p = p * s - 0.0268604748f;
+    p = p * s + 0.112837149f;
+    p = p * s - 0.37612635f;
+    p = p * s + 0.128379167f;
+    p = c * p + c;
+    q = -1.89434994e-05f;
+    q = q * c + 0.00040649908f;
+    q = q * c - 0.00402056794f;
+    q = q * c + 0.0246844986f;
+    q = q * c - 0.107550708f;
+    q = q * c - 0.63405728f;
+    q = q * c - 1.12914248f;
+    q = q * c + 9.34840555e-05f;
+    p = c < 0.9f ? p : 1.0f - exponential(q);
+    return x < 0.0f ? -p : p;
 }
 
 /* The nearest whole number, half to even. From 2^23 on all floats are whole. */

@@ -258,3 +258,6 @@ int steprnn_kernels(steprnn *s, int most) {
 }
 
 #include "sampler.h"
+
+size_t steprnn_size(void) { return sizeof(steprnn); }
+size_t steprnn_sampler_size(void) { return sizeof(steprnn_sampler); }

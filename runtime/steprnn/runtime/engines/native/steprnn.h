@@ -118,6 +118,10 @@ typedef struct {
     int32_t kernels;
 } steprnn_sampler;
 
+/* The bytes of both structs, for languages that do not read this header. */
+size_t steprnn_size(void);
+size_t steprnn_sampler_size(void);
+
 /* The bytes that a sampler needs beside itself. */
 size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n);
 /* Begin with a seed; the memory, aligned to 8 bytes, stays the caller's. */

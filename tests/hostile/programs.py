@@ -17,12 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from tests.export.program.cases import CASES, TOKENS, step
 from tests.export.program.cells import cell_graph
 
 from steprnn.export.program import encoding, fusing, lowering, source
 from steprnn.export.program.selftest import with_selftest
 from steprnn.runtime.engines.native import library
+from steprnn.runtime.spec import StepSpec, TensorSpec
 
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fsanitize=float-cast-overflow")
 
@@ -32,6 +36,7 @@ def seeds(folder: Path) -> list[Path]:
     steps = {name: (*step(name), "float32") for name in (*CASES, *TOKENS)}
     for variant in encoding.VARIANTS:
         steps |= {f"{c}-{variant}": (*cell_graph(c, 19, 17), variant) for c in ("lstm", "gru")}
+    steps["language"] = (*language(), "float32")
     paths = []
     for name, (model, spec, variant) in steps.items():
         low = lowering.lower(source.read(model), spec)
@@ -39,6 +44,28 @@ def seeds(folder: Path) -> list[Path]:
         paths.append(folder / f"{name}.program")
         paths[-1].write_bytes(with_selftest(block))
     return paths
+
+
+def language() -> tuple[onnx.ModelProto, StepSpec]:
+    """A step that is a language model of nine tokens, so that it can be read with and written by."""
+    generator = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["row"]),
+        helper.make_node("Add", ["row", "h"], ["next_h"]),
+        helper.make_node("Tanh", ["next_h"], ["y"]),
+    ]
+    table = numpy_helper.from_array(generator.standard_normal((9, 9)).astype(np.float32), "table")
+    given = [helper.make_tensor_value_info("x", TensorProto.INT32, ["batch"])]
+    given += [helper.make_tensor_value_info("h", TensorProto.FLOAT, ["batch", 9])]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 9]) for name in ("y", "next_h")]
+    graph = helper.make_graph(nodes, "step", given, made, [table])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    x, h, y = (
+        TensorSpec("x", "int32", (), 9),
+        TensorSpec("h", "float32", (9,)),
+        TensorSpec("y", "float32", (9,)),
+    )
+    return model, StepSpec((x,), (h,), (y,))
 
 
 def build(folder: Path, compiler: str = "cc") -> Path:

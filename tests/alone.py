@@ -2,8 +2,8 @@
 
 `make alone` runs it. For each engine it installs the wheel with that extra only, asks for help, checks the
 tiny bundle, generates from it, measures what the environment takes on disk, and freezes a program. Most of
-that it does with NumPy alone too and a bundle of step programs, which the library in the wheel runs. Exits 1 where
-anything fails.
+that it does with NumPy alone too and a bundle of step programs, which the library in the wheel runs. Exits 1
+where anything fails.
 """
 
 from __future__ import annotations

@@ -136,12 +136,16 @@ def test_of_another_step_is_refused(bundle: Path, tiny: Path) -> None:
 def test_what_a_program_has_not_is_left_out_by_its_name(tmp_path: Path) -> None:
     x = keras.Input((None, 4))
     h = keras.layers.GRU(5, return_sequences=True)(x)
-    model = keras.Model(x, keras.layers.Lambda(lambda t: keras.ops.tan(t))(h))
+    power = keras.layers.Lambda(lambda t: keras.ops.power(keras.ops.abs(t) + 1.0, 2.3))
+    model = keras.Model(x, power(h))
     manifest = export(
         model, tmp_path / "b", formats=("onnx", "program"), variants=("float32",), chained_steps=64
     )
     assert [a.name for a in manifest.artefacts] == ["onnx-float32"]
-    assert "holds Tan, which a step program has not" in manifest.about["left_out"]["program-float32"]
+    assert (
+        "holds Pow to the power of 2.3, which a step program has not"
+        in manifest.about["left_out"]["program-float32"]
+    )
 
 
 def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path) -> None:
@@ -243,10 +247,12 @@ def test_many_steps_in_one_call_give_the_same_bits(bundle: Path) -> None:
         single.run()
         every.append(single.outputs["y"][0].copy())
     assert isinstance(many, Writer)
-    assert np.array_equal(many.read_all(tokens), np.stack(every))
+    given, results = np.array(tokens), np.empty((200, TOKENS), np.float32)
+    many.many(given, results)
+    assert np.array_equal(results, np.stack(every))
     assert np.array_equal(many.get_state()["h"], single.get_state()["h"])
     with pytest.raises(UsageError, match="a token is outside the vocabulary"):
-        many.read([1, TOKENS])
+        many.many(np.array([1, TOKENS]), None)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4, 7, 8, 9, 65, 80])
@@ -274,6 +280,16 @@ def test_rows_together_have_the_bits_of_each_alone_with_each_kernel(
                 alone.step()
             for one, other in zip(alone.tensors[1:], together.tensors[1:], strict=True):
                 assert np.array_equal(alone.array(one)[0], together.array(other)[i]), (level, one.name, i)
+
+
+def test_a_session_takes_a_block_in_one_call(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(6).integers(0, TOKENS, 60).astype(np.int32)
+    session, other = models["native"].session(), models["native"].session()
+    expected = np.stack([np.array(session.step(int(token)))[0] for token in tokens])
+    with models["native"].runner() as runner:
+        monkeypatch.setattr(type(runner), "run", None)
+    assert np.array_equal(np.array(other.run(tokens)).reshape(expected.shape), expected)
+    assert np.array_equal(other.state.tensors["h"], session.state.tensors["h"])
 
 
 def test_an_impossible_token_steps_no_row(bundle: Path) -> None:

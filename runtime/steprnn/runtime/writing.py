@@ -31,7 +31,7 @@ def from_start(model: Steppable) -> Iterator[Runner]:
 def read(runner: Runner, tokens: Iterable[int]) -> int:
     """Read tokens; returns how many they were."""
     if isinstance(tokens, list) and isinstance(runner, Writer):
-        runner.read(tokens)
+        runner.many(np.array(tokens, np.int32), None)
         return len(tokens)
     (x,), steps = runner.inputs.values(), 0
     for token in tokens:
@@ -43,11 +43,14 @@ def read(runner: Runner, tokens: Iterable[int]) -> int:
 
 def outputs(runner: Runner, tokens: list[int]) -> Iterator[NDArray[np.float32]]:
     """The output `[vocabulary]` of each token as it is read."""
+    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
     if isinstance(runner, Writer):
         for i in range(0, len(tokens), TOKENS_AT_ONCE):
-            yield from runner.read_all(tokens[i : i + TOKENS_AT_ONCE])
+            some = np.array(tokens[i : i + TOKENS_AT_ONCE], np.int32)
+            every = np.empty((len(some), *y.shape[1:]), np.float32)
+            runner.many(some, every)
+            yield from every
         return
-    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
     for token in tokens:
         x[0] = token
         runner.run()

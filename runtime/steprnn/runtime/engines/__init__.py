@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,9 @@ def run_block(
     run = runner.run
     if len(given) == len(taken) == 1 and not same:
         (x, arrays), (results, y) = given[0], taken[0]
+        if len(x) == 1 and isinstance(runner, Writer):
+            runner.many(arrays, results)
+            return
         for frame, result in zip(arrays, results, strict=True):
             x[...] = frame
             run()
@@ -92,16 +95,17 @@ class Text(Protocol):
 
 @runtime_checkable
 class Writer(Protocol):
-    """What a runner of a language model has too where its engine takes many steps in one call."""
+    """What a runner has too where its engine takes many steps in one call."""
 
-    def read(self, tokens: Sequence[int]) -> None:
-        """Take a time step for each token; of one row."""
+    def many(self, inputs: NDArray[Any], outputs: NDArray[np.float32] | None) -> None:
+        """A time step for each of `inputs` `[steps, ...]`, with the bits of single steps; of one row.
 
-    def read_all(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """The same; the output of each step, `[len(tokens), ...]`."""
+        For a step of one input that is not static and of one output, which go to `outputs` `[steps, ...]`
+        where they are wanted.
+        """
 
     def text(self, sampling: Sampling, seed: int, tokens: Sequence[int], length: int) -> Text | None:
-        """What follows `tokens`, which are read; None where it has to be written step by step."""
+        """What follows `tokens`, which are read before; None where it has to be written step by step."""
 
 
 class Engine(Protocol):

@@ -129,16 +129,19 @@ class NativeRunner:
         if error := self._step(*self._arguments):
             raise UsageError(self._streams.words(error))
 
-    def read(self, tokens: Sequence[int]) -> None:
-        """Take a time step for each token, in one call; of one row."""
-        self._many(np.array(tokens, np.uint32), None)
+    def many(self, inputs: NDArray[Any], outputs: NDArray[np.float32] | None) -> None:
+        """A time step for each of `inputs` `[steps, ...]` in one call; of one row, one input and one output.
 
-    def read_all(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """The same; the output of each step, `[len(tokens), ...]`."""
-        (y,) = self.outputs.values()
-        every = np.empty((len(tokens), *y.shape[1:]), np.float32)
-        self._many(np.array(tokens, np.uint32), every)
-        return every
+        Raises `UsageError` where a token is impossible: the steps before it were taken.
+        """
+        (x,) = self.inputs.values()
+        room = outputs if outputs is None or outputs.flags.c_contiguous else np.empty_like(outputs, order="C")
+        try:
+            self._streams.run(np.ascontiguousarray(inputs, x.dtype), room)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if room is not outputs and outputs is not None and room is not None:
+            outputs[...] = room
 
     def text(self, sampling: Sampling, seed: int, tokens: Sequence[int], length: int) -> Text | None:
         """The text that follows `tokens`, which are read; None where it has to be written step by step.
@@ -151,12 +154,6 @@ class NativeRunner:
         (y,) = self.outputs.values()
         sampler = NativeSampler(replace(sampling, repeat_last_n=recent), seed, tokens, y.shape[-1])
         return NativeText(self._streams, sampler, length)
-
-    def _many(self, tokens: NDArray[np.uint32], outputs: NDArray[np.float32] | None) -> None:
-        try:
-            self._streams.run(tokens, outputs)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name."""

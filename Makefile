@@ -89,7 +89,8 @@ build/program-errors: benchmarks/program_errors.c runtime/steprnn/runtime/engine
 build/lyrics.bundle: $(VENV)/all
 	rm -rf $@
 	$(BIN)/steprnn train --out build/checkpoint --overwrite --quiet
-	$(BIN)/steprnn export build/checkpoint --out $@ --quantize none,float16,int8,int8-weights
+	$(BIN)/steprnn export build/checkpoint --out $@ --quantize none,float16,int8,int8-weights \
+		--formats saved_model,tflite,onnx,program
 
 bench: build/lyrics.bundle ## the figures, tables and picture of docs/measured.md (12 minutes on a quiet machine)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -4,6 +4,8 @@
 compiles it once for its user. With STEPRNN_WHEEL, one of `TARGETS`, it is cross-compiled for that platform:
 
     STEPRNN_WHEEL=manylinux_2_17_aarch64 pip wheel --no-deps .
+
+With STEPRNN_WHEEL=any it is pure, whatever is there.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = "steprnn/runtime/engines/native"
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-shared", "-fPIC")  # as the engine itself compiles
+PURE = "any"
 TARGETS = {  # platform of the wheel -> zig's name for it
     "manylinux_2_17_x86_64": "x86_64-linux-gnu.2.17",
     "manylinux_2_17_aarch64": "aarch64-linux-gnu.2.17",
@@ -38,13 +41,13 @@ class NativeLibrary(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What compiles for other platforms."""
-        return ["ziglang>=0.13"] if _wanted() else []
+        return ["ziglang>=0.13"] if _wanted() in TARGETS else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile it; an editable install has the sources."""
-        if version == "editable":
-            return
         wanted = _wanted()
+        if version == "editable" or wanted == PURE:
+            return
         platform = wanted or sysconfig.get_platform().replace("-", "_").replace(".", "_")
         library = Path(self.directory) / "native" / platform / f"libsteprnn{_suffix(platform)}"
         library.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +70,8 @@ class NativeLibrary(BuildHookInterface[Any]):
 
 def _wanted() -> str:
     wanted = os.environ.get("STEPRNN_WHEEL", "")
-    if wanted and wanted not in TARGETS:
-        raise ValueError(f"STEPRNN_WHEEL is {wanted!r}; expected one of: {', '.join(TARGETS)}")
+    if wanted and wanted not in (PURE, *TARGETS):
+        raise ValueError(f"STEPRNN_WHEEL is {wanted!r}; expected one of: {', '.join((PURE, *TARGETS))}")
     return wanted
 
 

@@ -46,6 +46,21 @@ def test_an_operator_says_what_onnxruntime_says(name: str) -> None:
     assert np.ptp(seen) > 0
 
 
+@pytest.mark.parametrize(("name", "exact"), [("Sin", np.sin), ("Cos", np.cos)])
+def test_a_sine_is_right_up_to_30_000_and_nan_beyond(name: str, exact: Any) -> None:
+    opened = streams(*graph([(name, ["x"], {})]))
+    (x,), (y,) = opened.inputs, opened.outputs
+    for size in (1e-20, 1e-3, 1.0, 100.0, 29_999.0):
+        given = np.random.default_rng(2).uniform(-size, size, (1, *x.shape)).astype(np.float32)
+        given[0, 0, 0, :2] = 0.0, -size
+        opened.array(x)[...] = given
+        opened.step()
+        np.testing.assert_allclose(opened.array(y), exact(given.astype(np.float64)), rtol=0, atol=1e-6)
+    opened.array(x)[...] = 30_001.0
+    opened.step()
+    assert np.isnan(opened.array(y)).all()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_operation_is_refused_by_its_name(name: str) -> None:
     with pytest.raises(ExportError, match=rf"holds {name}\b.*which a step program has not"):

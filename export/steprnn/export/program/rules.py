@@ -211,7 +211,8 @@ def _sloped(low: Lowering, node: Any) -> None:
 
 
 # pi in three parts, of which the first two times a whole number below 2^15 are exact, and the sine of r
-# within pi / 2 as r + r * s * P(s), s = r * r. Right to 1e-6 while |x| is at most 30,000.
+# within pi / 2 as r + r * s * P(s), s = r * r. Right to 1e-6 for |x| up to MOST_ANGLE, and NaN beyond.
+MOST_ANGLE = 30000.0
 PI = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)
 SINE = (
     -0.16666666630490257,
@@ -237,7 +238,9 @@ def _sine(low: Lowering, node: Any) -> None:
     even = low.map(F.ROUND, [low.map(F.MULTIPLY, [count, 0.5])])
     is_even = low.map(F.EQUAL, [low.map(F.ADD, [even, even]), count])
     signs = (-1.0, 1.0) if is_cosine else (1.0, -1.0)
-    low.map(F.MULTIPLY, [sine, low.map(F.SELECT, [is_even, *signs])], low.out(node))
+    known = low.map(F.AT_MOST, [low.map(F.ABSOLUTE, [x]), MOST_ANGLE])
+    sign = low.map(F.SELECT, [known, low.map(F.SELECT, [is_even, *signs]), float("nan")])
+    low.map(F.MULTIPLY, [sine, sign], low.out(node))
 
 
 def _where(low: Lowering, node: Any) -> None:

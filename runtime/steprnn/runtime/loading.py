@@ -133,17 +133,26 @@ def _wanted(manifest: Manifest, engine: str, variant: str) -> list[str]:
     return graph + [name for name in (VOCABULARY, INITIAL) if name in manifest.files]
 
 
+def _names(manifest: Manifest, engine: str, variant: str) -> list[str]:
+    """The engines to try for a variant; most bundles have no program, and need not look for native."""
+    if engine != "auto":
+        return [engine]
+    program = manifest.artefact("program", variant)
+    return engines.in_order(variant, manifest.size_of(program)) if program else list(engines.ENGINES)
+
+
 def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:
     """The engine and the graph that `load` takes; raises as it does."""
     installed = engines.installed()
-    names = [engine]
-    if engine == "auto":  # few bundles have a program, and the others need not look for its engine
-        has_program = any(a.format == "program" for a in manifest.artefacts)
-        names = engines.in_order() if has_program else list(engines.ENGINES)
     if engine != "auto" and engine not in engines.ENGINES:
         raise UsageError(f"engine {engine!r} is unknown; expected auto, {', '.join(engines.ENGINES)}")
     variants = VARIANTS if variant == "auto" else (variant,)
-    fitting = [(n, a) for v in variants for n in names if (a := manifest.artefact(engines.ENGINES[n], v))]
+    fitting = [
+        (n, a)
+        for v in variants
+        for n in _names(manifest, engine, v)
+        if (a := manifest.artefact(engines.ENGINES[n], v))
+    ]
     if not fitting:
         wanted, held = " or ".join(variants), ", ".join(a.name for a in manifest.artefacts)
         way_out = "; export with --formats program" if engine == "native" else ""

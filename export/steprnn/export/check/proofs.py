@@ -70,7 +70,8 @@ def _proved(step: Step) -> Proofs:
     if signals := meeting(step, inputs, "float32"):  # apart, as large numbers make large units
         trials.append(Trial(step, engines, inputs | signals, other))
     if any(t.dtype == "float32" for t in step.spec.stepped):  # and what a size that nobody meant gives
-        trials.append(Trial(step, engines, input_run(step, steps, ROWS, beyond=BEYOND), other))
+        beyond = Trial(step, engines, input_run(step, steps, ROWS, beyond=BEYOND), other)
+        trials += [beyond] if beyond.is_finite else []
     transform = max(trial.transform() for trial in trials)
     return Proofs(transform, trials[0].causality(), steps, ROWS, step.reading.layers, step.reading.unread)
 
@@ -93,12 +94,18 @@ class Trial:
             chain(engine.runner(ROWS), stepped, initial_state(step, ROWS, self._inputs, precision))
             for engine, precision in zip(engines, ("float64", "float32"), strict=True)
         )
-        self._units = units_of(self._exact, errors_of(self._exact, native))
+        with np.errstate(all="ignore"):
+            self._units = units_of(self._exact, errors_of(self._exact, native))
         changed = {n: np.concatenate([a[: self._half], other[n][self._half :]]) for n, a in inputs.items()}
         both = zip(self._inputs.items(), constant(step, changed).values(), strict=True)
         rows = {n: np.concatenate([a, b], axis=1) for (n, a), b in both}  # one run of twice the rows
         split = {n: np.split(o, 2, self._rows_of(n, o)) for n, o in self._together(rows).items()}
         self._whole, self._changed = ({n: pair[i] for n, pair in split.items()} for i in (0, 1))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the step is, in both precisions: an exponential is not on what is ten times too loud."""
+        return all(bool(np.isfinite(unit).all()) for unit in self._units.values())
 
     def transform(self) -> float:
         """The largest error of any output on sequences of several lengths; raises where it is too large."""

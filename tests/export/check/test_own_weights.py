@@ -200,3 +200,21 @@ def test_mistakes_that_8_bits_hide_are_rejected_by_its_own_oracle(tmp_path: Path
     blind = replace(candidate, path=None)  # without its weights
     void = [f.case for f in judge_candidate(blind, runs) if f.verdict is Verdict.VOID]
     assert void, "the profile alone cannot tell"
+
+
+def test_a_model_that_8_bits_cost_too_much_is_told_from_a_mistake(tmp_path: Path) -> None:
+    """Four units with large weights: the artefact is right, and its text is not."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, 16))
+    y = layers.LSTM(4, return_sequences=True)(layers.LSTM(4, return_sequences=True)(x))
+    model = keras.Model(x, layers.Dense(8)(y))
+    for weight in model.trainable_weights:
+        weight.assign(weight * 4)
+    step = derive(model)
+    runs = reference_runs(step, steps=256, seeds=1, kinds=1)
+    candidate = written(step, tmp_path, "onnx", "int8")
+    strict = replace(candidate, profile=replace(candidate.profile, signal=1e-4, growth=None))
+    failed = [f for f in judge_candidate(strict, runs, mistakes=False) if f.verdict is Verdict.FAILED]
+    assert Level.ONE_STEP in {f.level for f in failed}
+    words = "rounding costs this model too much, and it is computed as its weights say: y is "
+    assert all(f.failure.startswith(words) for f in failed if f.level is Level.ONE_STEP)

@@ -53,18 +53,21 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
     if audit:
         yield attempt(Level.WEIGHTS, label, lambda: weights(candidate, audit()))
     engine = candidate.open(1)
+    own, computed = None, None
+    if audit and candidate.own and candidate.profile.own is not None:
+        made = cache(lambda: own_oracle(candidate, runs, audit()))
+        computed = attempt(Level.OWN_WEIGHTS, label, lambda: own_weights(candidate, engine, made()))
+        own = made() if computed.measures else None
+    is_computed_right = own is not None and computed is not None and computed.passed
     found = attempt(Level.ONE_STEP, label, partial(levels.one_step, candidate, engine, runs.main))
     diagnosed = not found.passed
-    yield _diagnosed(found, candidate, engine, runs) if diagnosed else found
+    found = _diagnosed(found, candidate, engine, runs) if diagnosed else found
+    yield _cost(found) if is_computed_right else found
     for called, far in runs.saturated.items():
         saturated = partial(levels.saturated, candidate, engine, far, called)
         yield attempt(Level.ONE_STEP, label, saturated, called)
-    own = None
-    if audit and candidate.own and candidate.profile.own is not None:
-        made = cache(lambda: own_oracle(candidate, runs, audit()))
-        found = attempt(Level.OWN_WEIGHTS, label, lambda: own_weights(candidate, engine, made()))
-        yield found
-        own = made() if found.measures else None
+    if computed:
+        yield computed
     ran = cache(partial(levels.run_chained, candidate, engine.runner, runs.main))
     for kind, reference in runs.chained.items():
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
@@ -77,7 +80,7 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         found = _unless_chaotic(found, one, reference)
         if reference is runs.main and found.verdict is Verdict.FAILED and not diagnosed:
             found = _diagnosed(found, candidate, engine, runs)
-        yield found
+        yield _cost(found) if is_computed_right else found
     if candidate.batched:
         found = attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))
         yield _unless_chaotic(found, candidate, runs.main)
@@ -91,6 +94,14 @@ def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) 
         judged_closely = candidate.profile.units is not None
         graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
         yield from sensitivity(candidate, engine, runs.main, graphs, own)
+
+
+def _cost(finding: Finding) -> Finding:
+    """A failure of what is computed as it should be: rounding the weights is what costs too much."""
+    if finding.verdict is not Verdict.FAILED or finding.measures is None:
+        return finding
+    words = "rounding costs this model too much, and it is computed as its weights say"
+    return replace(finding, failure=f"{words}: {finding.failure}")
 
 
 def own_oracle(candidate: Candidate, runs: Runs, audit: Audit) -> Own | None:

@@ -237,6 +237,16 @@ def test_scores_and_states_are_those_of_steps(models: dict[str, Any]) -> None:
     assert np.array_equal(session.state.tensors["h"][0], models["native"].embed(text))
 
 
+def test_many_texts_have_the_bits_of_each_alone(models: dict[str, Any]) -> None:
+    """The rows of a program are streams of their own."""
+    native, texts = models["native"], ["abcde", "ba" * 150, "hg", "fedcba" * 9]
+    assert native.score(texts) == [native.score(text) for text in texts]
+    for pool in ("last", "mean"):
+        every = native.embed(texts, pool=pool)
+        assert np.array_equal(every, [native.embed(text, pool=pool) for text in texts])
+        np.testing.assert_allclose(every, models["onnx"].embed(texts, pool=pool), rtol=0, atol=1e-5)
+
+
 def test_many_steps_in_one_call_give_the_same_bits(bundle: Path) -> None:
     engine = open_engine("native", bundle / "step.int8.program", Manifest.read(bundle).step)
     tokens = np.random.default_rng(5).integers(0, TOKENS, 200).tolist()

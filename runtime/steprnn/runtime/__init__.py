@@ -23,8 +23,9 @@ from .errors import (
 )
 from .hooks import LogitsProcessor
 from .loading import load
-from .model import Model, Score
+from .model import Model
 from .options import Options
+from .reading import Score
 from .sampling import Sampling
 from .session import Session, State
 from .spec import StepSpec, TensorSpec

@@ -44,17 +44,23 @@ class MissingExtra(UsageError):  # noqa: N818 (it reads as what it says)
 class UnknownToken(UsageError):  # noqa: N818
     """A text holds characters that are not in the vocabulary."""
 
-    def __init__(self, characters: Sequence[str], size: int) -> None:
-        super().__init__(characters, size)
+    def __init__(self, characters: Sequence[str], size: int, where: str = "") -> None:
+        super().__init__(characters, size, where)
         self.characters = tuple(characters)  # each once, in the order of the text
         self.size = size  # of the vocabulary
+        self.where = where  # which of several texts
+
+    def at(self, where: str) -> UnknownToken:
+        """The same, where it is known which of several texts holds them."""
+        return UnknownToken(self.characters, self.size, where)
 
     @property
     def problem(self) -> str:
         """The message without what to do, which depends on who asked."""
         more = " ..." if len(self.characters) > 10 else ""
         named = " ".join(map(repr, self.characters[:10]))
-        return f"{named}{more} not among the {self.size} characters of the vocabulary"
+        where = f"{self.where}: " if self.where else ""
+        return f"{where}{named}{more} not among the {self.size} characters of the vocabulary"
 
     def __str__(self) -> str:
         """The message, in Python's words; a command says `--unknown skip`."""

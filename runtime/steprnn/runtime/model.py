@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import rows, writing
+from . import reading, rows, writing
 from .batch_sampling import RowSampler
+from .batches import Encoded, in_order
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import NotFinite, UsageError
+from .errors import UsageError
 from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
 from .options import Filters, Options
 from .pool import Pool
-from .sampling import Sampler, Sampling, check_seed, not_finite
-from .session import Session, State, first_bad
+from .reading import Score
+from .sampling import Sampler, Sampling, check_seed, new_seed
+from .session import Session, State
 from .stops import checked_stops, until
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither
-
-
-@dataclass(frozen=True)
-class Score:
-    """How likely a model finds a text. The first character has no prediction and is not counted."""
-
-    log_probability: float  # natural logarithm, summed over the characters
-    perplexity: float  # exp(-mean log-probability of a character)
-    characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
 
 
 class Model:
@@ -133,21 +124,26 @@ class Model:
     @overload
     def generate(self, prompt: str, length: int = 50, *, n: int, **options: Unpack[Options]) -> list[str]: ...
     @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: Iterator[str], length: int = 50, *, n: int | None = None, **options: Unpack[Options]
+    ) -> Iterator[str]: ...
+    @overload
     def generate(
-        self, prompt: Sequence[str], length: int = 50, *, n: int | None = None, **options: Unpack[Options]
+        self, prompt: Iterable[str], length: int = 50, *, n: int | None = None, **options: Unpack[Options]
     ) -> list[str]: ...
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Iterable[str],
         length: int = 50,
         *,
         n: int | None = None,
         **options: Unpack[Options],
-    ) -> str | list[str]:
+    ) -> str | list[str] | Iterator[str]:
         """The prompt and `length` characters that follow it, fewer where a stop string comes first.
 
-        With `n`, a list of n texts made together in one batch, and with several prompts, n (or one) of
-        each; text i of the list is what its prompt gives alone with `seed + i`.
+        With `n`, a list of n texts made together in batches, and with several prompts, n (or one) of each;
+        text i of the list is what its prompt gives alone with `seed + i`. Of an iterator of prompts, an
+        iterator of texts, which reads ahead as that of `score` does.
 
         The options are those of `stream`, which tells what they mean: `seed`, `stop`, `unknown`,
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
@@ -159,8 +155,10 @@ class Model:
             if n is None:
                 at_once = writing.STREAMED if options.get("stop") else writing.AT_ONCE
                 return prompt + "".join(self._pieces(prompt, length, at_once, **options))
-            prompt = [prompt]
-        return self._generate_rows([p for p in prompt for _ in range(n or 1)], length, **options)
+            self._encode(prompt, options.get("unknown", "error"))  # refused without a place among many
+            return [*self._generate_rows([prompt], n, length, **options)]
+        texts = self._generate_rows(prompt, n or 1, length, **options)
+        return texts if isinstance(prompt, Iterator) else [*texts]
 
     def stream(
         self,
@@ -225,7 +223,7 @@ class Model:
         tokens = self._encode(prompt, unknown)
         stops = checked_stops(stop)
         _check_length(length)
-        check_seed(seed := _new_seed() if seed is None else seed)
+        check_seed(seed := new_seed() if seed is None else seed)
         decode = self._vocabulary.tokens
         if logits_processor is None and cancel is None:
             written = writing.write(self, tokens, length, sampling, seed, at_once)
@@ -250,36 +248,52 @@ class Model:
         options["cancel"] = left if cancel is None else AnyOf(left, cancel)
         return for_event_loop(self.stream(prompt, length, **options), left)
 
-    def score(self, text: str) -> Score:
-        """Log-probability and perplexity of a text of at least two characters."""
-        tokens = self._encode(text, "error")
-        if len(tokens) < 2:
-            raise UsageError(
-                "the text has one character; a score needs at least 2, as the first has no prediction"
-            )
-        logs: list[float] = []
-        with writing.from_start(self) as runner:
-            for y, following in zip(writing.outputs(runner, tokens[:-1]), tokens[1:], strict=True):
-                logits = y.astype(np.float64)
-                if not math.isfinite(top := logits.max()):
-                    raise not_finite(top).at(self.manifest.model, len(logs) + 1)
-                logits -= top
-                logs.append(float(logits[following] - math.log(np.exp(logits).sum())))
-        total = math.fsum(logs)
-        return Score(total, math.exp(-total / len(logs)), tuple(zip(text[1:], logs, strict=True)))
+    @overload
+    def score(self, text: str) -> Score: ...  # type: ignore[overload-overlap]
+    @overload
+    def score(self, text: Iterator[str]) -> Iterator[Score]: ...  # type: ignore[overload-overlap]
+    @overload
+    def score(self, text: Iterable[str]) -> list[Score]: ...
+    def score(self, text: str | Iterable[str]) -> Score | list[Score] | Iterator[Score]:
+        """Log-probability and perplexity of a text of at least two characters.
 
-    def embed(self, text: str) -> NDArray[np.float32]:
-        """The last recurrent layer's hidden state after a text, float32 `[units]`."""
-        tokens = self._encode(text, "error")
-        hidden = [t.name for t in self.manifest.step.states if t.name == "h" or t.name.endswith("_h")]
-        if not hidden:
-            raise UsageError("the model has no hidden state h, only its own kinds of state")
-        with writing.from_start(self) as runner:
-            writing.read(runner, tokens)
-            vector: NDArray[np.float32] = runner.get_state()[hidden[-1]][0]
-        if (bad := first_bad(vector)) is not None:
-            raise NotFinite(f"state {hidden[-1]!r} holds {bad}", self.manifest.model, len(tokens))
-        return vector
+        Of many, which are read in batches, a list in their order; of an iterator, which may be without
+        end, an iterator, which reads ahead by at most 1,024 texts and about a million characters.
+        """
+        self._vocabulary  # noqa: B018 (a bundle without one is refused at the call, not at the first result)
+        encode, scores = partial(self._encode, unknown="error", least=2), partial(reading.scores, self)
+        if isinstance(text, str):
+            return scores([Encoded(0, text, encode(text))])[0]
+        many = in_order(text, encode, scores)
+        return many if isinstance(text, Iterator) else [*many]
+
+    @overload
+    def embed(  # type: ignore[overload-overlap]
+        self, text: Iterator[str], *, pool: str = "last", normalize: bool = False
+    ) -> Iterator[NDArray[np.float32]]: ...
+    @overload
+    def embed(
+        self, text: str | Iterable[str], *, pool: str = "last", normalize: bool = False
+    ) -> NDArray[np.float32]: ...
+    def embed(
+        self, text: str | Iterable[str], *, pool: str = "last", normalize: bool = False
+    ) -> NDArray[np.float32] | Iterator[NDArray[np.float32]]:
+        """The last recurrent layer's hidden state after a text, float32 `[units]`.
+
+        `pool="mean"` is the mean of those after each of its characters; `normalize` makes the vector's
+        Euclidean length 1. Of many texts, which are read in batches, float32 `[texts, units]` in their
+        order; of an iterator, an iterator of vectors, which reads ahead as that of `score` does.
+        """
+        self._vocabulary  # noqa: B018
+        name = reading.pooled_state(self, pool)
+        encode = partial(self._encode, unknown="error")
+        do = partial(reading.vectors, self, pool=pool, normalize=normalize)
+        if isinstance(text, str):
+            return do([Encoded(0, text, encode(text))])[0]
+        vectors = in_order(text, encode, do)
+        if isinstance(text, Iterator):
+            return vectors
+        return np.array([*vectors], np.float32).reshape(-1, *self.initial_state[name].shape)
 
     @property
     def _vocabulary(self) -> Vocabulary:
@@ -290,16 +304,21 @@ class Model:
             raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
         return self.vocabulary
 
-    def _encode(self, text: str, unknown: str) -> list[int]:
+    def _encode(self, text: str, unknown: str, least: int = 1) -> list[int]:
         tokens = self._vocabulary.encode(text, unknown=unknown)
         if not tokens:
             reason = "is empty" if not text else "has no character of the vocabulary"
             raise UsageError(f"the prompt {reason}; expected at least one character to begin with")
+        if len(tokens) < least:
+            raise UsageError(
+                "the text has one character; a score needs at least 2, as the first has no prediction"
+            )
         return tokens
 
     def _generate_rows(
         self,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
+        n: int,
         length: int,
         *,
         seed: int | None = None,
@@ -308,19 +327,21 @@ class Model:
         logits_processor: LogitsProcessor | None = None,
         cancel: Cancel | None = None,
         **filters: Unpack[Filters],
-    ) -> list[str]:
+    ) -> Iterator[str]:
         """One text a row, its prompt first."""
         sampling, stops = Sampling(**filters), checked_stops(stop)
         _check_length(length)
-        read = [self._encode(prompt, unknown) for prompt in prompts]
-        sampler = RowSampler(sampling, _new_seed() if seed is None else seed, read, len(self._vocabulary))
-        chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
-        written = rows.write(self, self._vocabulary, read, length, chooser, stops, cancel)
-        return [prompt + text for prompt, text in zip(prompts, written, strict=True)]
+        check_seed(first := new_seed() if seed is None else seed)
+        vocabulary = self._vocabulary
 
+        def write(batch: Sequence[Encoded]) -> list[str]:
+            read = [one.tokens for one in batch]
+            sampler = RowSampler(sampling, [first + one.place for one in batch], read, len(vocabulary))
+            chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
+            written = rows.write(self, vocabulary, read, length, chooser, stops, cancel)
+            return [one.text + text for one, text in zip(batch, written, strict=True)]
 
-def _new_seed() -> int:
-    return int.from_bytes(os.urandom(4), "little")
+        return in_order(prompts, partial(self._encode, unknown=unknown), write, n)
 
 
 def _check_length(length: int) -> None:

@@ -7,6 +7,7 @@ specifies it, so that another language can give the same text for the same seed.
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -238,6 +239,11 @@ class Sampler:
         values = exact.take(indices).astype(np.float64)
         order = (-values).argsort(kind="stable")  # equals stay in the order of their indices
         return values.take(order), indices.take(order)
+
+
+def new_seed() -> int:
+    """One of 32 random bits, for texts that were given none."""
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def check_seed(seed: int) -> None:

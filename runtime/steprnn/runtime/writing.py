@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .engines import Runner, Writer
 from .errors import NotFinite
@@ -17,7 +16,6 @@ from .session import Steppable
 # Operations in one call of an engine that writes by itself: a few milliseconds, so that an interrupt is seen,
 # and of what is streamed about a tenth of one, so that it comes as it is written.
 AT_ONCE, STREAMED = 2**29, 2**23
-TOKENS_AT_ONCE = 128  # whose outputs are in memory together
 
 
 @contextmanager
@@ -39,22 +37,6 @@ def read(runner: Runner, tokens: Iterable[int]) -> int:
         runner.run()
         steps += 1
     return steps
-
-
-def outputs(runner: Runner, tokens: list[int]) -> Iterator[NDArray[np.float32]]:
-    """The output `[vocabulary]` of each token as it is read."""
-    (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-    if isinstance(runner, Writer):
-        for i in range(0, len(tokens), TOKENS_AT_ONCE):
-            some = np.array(tokens[i : i + TOKENS_AT_ONCE], np.int32)
-            every = np.empty((len(some), *y.shape[1:]), np.float32)
-            runner.many(some, every)
-            yield from every
-        return
-    for token in tokens:
-        x[0] = token
-        runner.run()
-        yield y[0]
 
 
 def write(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
 from ..errors import UsageError
 from ..options import Options
+from ..sampling import new_seed
 from . import _engine_flags
 from ._aliases import alias
 
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Generate, and tell the seed, the engine and the speed on stderr."""
     prompt = read_prompt(arguments)
     model = _engine_flags.load_model(arguments)
-    seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
+    seed = new_seed() if arguments.seed is None else arguments.seed
     options: Options = {
         "seed": seed,
         "stop": arguments.stop,

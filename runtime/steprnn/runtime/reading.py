@@ -1,0 +1,198 @@
+"""Texts are read, one a row of a batch: how likely each character is, and the vector of each text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import writing
+from .batches import Encoded
+from .engines import Runner, Writer
+from .errors import NotFinite, UsageError
+from .sampling import not_finite
+from .session import Steppable, first_bad
+
+STEPS_AT_ONCE = 128  # whose tokens, or outputs of one row, are in memory together
+POOLS = ("last", "mean")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a model finds a text. The first character has no prediction and is not counted."""
+
+    log_probability: float  # natural logarithm, summed over the characters
+    perplexity: float  # exp(-mean log-probability of a character)
+    characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
+
+
+def scores(model: Steppable, texts: Sequence[Encoded]) -> list[Score]:
+    """The score of each text; they come longest first, of at least two tokens each.
+
+    Raises `NotFinite` where a logit is none.
+    """
+    found = []
+    for one, array in zip(texts, _log_probabilities(model, texts), strict=True):
+        total = math.fsum(logs := array.tolist())
+        each = tuple(zip(one.text[1:], logs, strict=True))
+        found.append(Score(total, math.exp(-total / len(logs)), each))
+    return found
+
+
+def _log_probabilities(model: Steppable, texts: Sequence[Encoded]) -> list[NDArray[np.float64]]:
+    """The log-probability of each token of each text but its first, float64 `[tokens - 1]`."""
+    logs = [np.empty(len(one.tokens) - 1) for one in texts]
+    if _writes(model):  # a text in few calls is faster than many in many, and its rows share no work
+        for one, found in zip(texts, logs, strict=True):
+            with writing.from_start(model) as runner:
+                assert isinstance(runner, Writer)
+                _read_alone(model, runner, one, len(texts) > 1, found)
+        return logs
+    for time, live, runner in _steps(model, [one.tokens[:-1] for one in texts]):
+        (y,) = runner.outputs.values()
+        following = [one.tokens[time] for one in texts[:live]]
+        values, bad = _log_softmax(y[:live], following)
+        if bad is not None:
+            raise _named(not_finite(bad[1]), texts[bad[0]], len(texts) > 1).at(model.manifest.model, time)
+        for found, value in zip(logs, values.tolist(), strict=False):
+            found[time - 1] = value
+    return logs
+
+
+def vectors(
+    model: Steppable, texts: Sequence[Encoded], pool: str, normalize: bool
+) -> list[NDArray[np.float32]]:
+    """The last recurrent layer's hidden state of each text, float32 `[units]`.
+
+    The texts come longest first. `pool` "last" is the state after the last token, "mean" the mean of those
+    after each; `normalize` divides by the Euclidean length. Raises `NotFinite` where a state is none.
+    """
+    name = pooled_state(model, pool)
+    found: dict[int, NDArray[np.float32]] = {}
+    if pool == "last" and _writes(model):
+        for row, one in enumerate(texts):
+            with writing.from_start(model) as runner:
+                writing.read(runner, one.tokens)
+                found[row] = runner.get_state()[name][0]
+    else:
+        lengths = [len(one.tokens) for one in texts]
+        sums: NDArray[np.float64] | None = None
+        for time, live, runner in _steps(model, [one.tokens for one in texts]):
+            if pool == "last" and lengths[live - 1] > time:  # none has ended
+                continue
+            h = runner.get_state()[name]
+            if pool == "mean":
+                sums = np.zeros((len(texts), *h.shape[1:])) if sums is None else sums
+                sums[:live] += h[:live]
+            for row in range(live - 1, -1, -1):
+                if lengths[row] > time:
+                    break
+                found[row] = h[row] if sums is None else (sums[row] / time).astype(np.float32)
+    for row, one in enumerate(texts):
+        if (bad := first_bad(found[row])) is not None:
+            error = NotFinite(f"state {name!r} holds {bad}")
+            raise _named(error, one, len(texts) > 1).at(model.manifest.model, len(one.tokens))
+    return [_unit(found[row]) if normalize else found[row] for row in range(len(texts))]
+
+
+def pooled_state(model: Steppable, pool: str) -> str:
+    """The name of the last recurrent layer's hidden state, which `pool` makes a vector of.
+
+    Raises `UsageError` where there is none, or `pool` is unknown.
+    """
+    if pool not in POOLS:
+        raise UsageError(f"pool is {pool!r}; expected 'last' or 'mean'")
+    hidden = [t.name for t in model.manifest.step.states if t.name == "h" or t.name.endswith("_h")]
+    if not hidden:
+        raise UsageError("the model has no hidden state h, only its own kinds of state")
+    return hidden[-1]
+
+
+def _steps(model: Steppable, texts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int, Runner]]:
+    """Step through texts together, the longest first, each from the beginning of a stream.
+
+    After each step: how many were taken, how many of the texts (the first ones) had a token in it, and the
+    runner. Texts that are done stay in the batch until half are, as a smaller one is not free; then it
+    shrinks to a power of two, so that an engine has few sizes to set up.
+    """
+    live = size = len(texts)
+    state: Mapping[str, NDArray[np.float32]] = model.initial_state
+    table, at, time = np.zeros((0, size), np.int32), 0, 0
+    while live:
+        with model.runner(size) as runner:
+            runner.set_state(state)
+            (x,) = runner.inputs.values()
+            while 2 * live > size:
+                if at == len(table):
+                    table, at = _columns(texts[:size], time), 0
+                x[...] = table[at]
+                runner.run()
+                at, time = at + 1, time + 1
+                yield time, live, runner
+                while live and len(texts[live - 1]) <= time:
+                    live -= 1
+            size = 1 << (live - 1).bit_length() if live else 0
+            state = {name: array[:size] for name, array in runner.get_state().items()}
+        table = table[:, :size]
+
+
+def _columns(texts: Sequence[Sequence[int]], time: int) -> NDArray[np.int32]:
+    """The tokens of some steps from `time` on, `[steps, texts]`; 0 where a text has none any more."""
+    some = [text[time : time + STEPS_AT_ONCE] for text in texts]
+    table = np.zeros((len(some[0]), len(some)), np.int32)
+    for row, tokens in enumerate(some):
+        table[: len(tokens), row] = tokens
+    return table
+
+
+def _read_alone(
+    model: Steppable, runner: Writer, one: Encoded, of_many: bool, found: NDArray[np.float64]
+) -> None:
+    """Put the log-probabilities of one text into `found`, many steps in a call of the engine."""
+    width = model.manifest.step.outputs[0].size
+    for i in range(0, len(found), STEPS_AT_ONCE):
+        tokens = np.array(one.tokens[i : min(i + STEPS_AT_ONCE, len(found))], np.int32)
+        logits = np.empty((len(tokens), width), np.float32)
+        runner.many(tokens, logits)
+        values, bad = _log_softmax(logits, one.tokens[i + 1 : i + 1 + len(tokens)])
+        if bad is not None:
+            raise _named(not_finite(bad[1]), one, of_many).at(model.manifest.model, i + bad[0] + 1)
+        found[i : i + len(tokens)] = values
+
+
+def _log_softmax(
+    logits: NDArray[np.float32], following: Sequence[int]
+) -> tuple[NDArray[np.float64], tuple[int, float] | None]:
+    """The log-probability of one token of each row of logits `[rows, vocabulary]`, in float64.
+
+    Beside it the first row whose largest logit is no number, and that.
+    """
+    wide = logits.astype(np.float64)
+    tops = wide.max(axis=1)
+    (bad,) = (~np.isfinite(tops)).nonzero()
+    if len(bad):
+        return tops, (int(bad[0]), float(tops[bad[0]]))
+    wide -= tops[:, np.newaxis]
+    chosen = wide[np.arange(len(wide)), following]
+    return chosen - np.log(np.exp(wide, out=wide).sum(axis=1)), None
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector of length 1 in its direction; one of zeros as it is."""
+    wide = vector.astype(np.float64)
+    length = np.sqrt(np.square(wide).sum())
+    return vector if length == 0 else (wide / length).astype(np.float32)
+
+
+def _writes(model: Steppable) -> bool:
+    """Whether the engine takes many steps in one call."""
+    with model.runner() as runner:
+        return isinstance(runner, Writer)
+
+
+def _named(error: NotFinite, one: Encoded, of_many: bool) -> NotFinite:
+    """With the place of the text, where there are several."""
+    return NotFinite(f"texts[{one.place}]: {error.what}") if of_many else error

@@ -13,12 +13,14 @@ T = TypeVar("T")
 ROWS = 64  # in a batch: more rows are hardly faster, and take as much more memory
 TEXTS, CHARACTERS = 1024, 2**20  # that are in memory together; one longer text is there alone
 
+ONLY = -1
+
 
 @dataclass(frozen=True)
 class Encoded:
     """One text of many."""
 
-    place: int  # among the results, from 0
+    place: int  # among the results, from 0; `ONLY` where there are no others
     text: str
     tokens: list[int]
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import reading, rows, writing
 from .batch_sampling import RowSampler
-from .batches import Encoded, in_order
+from .batches import ONLY, Encoded, in_order
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
@@ -263,7 +263,7 @@ class Model:
         self._vocabulary  # noqa: B018 (a bundle without one is refused at the call, not at the first result)
         encode, scores = partial(self._encode, unknown="error", least=2), partial(reading.scores, self)
         if isinstance(text, str):
-            return scores([Encoded(0, text, encode(text))])[0]
+            return scores([Encoded(ONLY, text, encode(text))])[0]
         many = in_order(text, encode, scores)
         return many if isinstance(text, Iterator) else [*many]
 
@@ -289,7 +289,7 @@ class Model:
         encode = partial(self._encode, unknown="error")
         do = partial(reading.vectors, self, pool=pool, normalize=normalize)
         if isinstance(text, str):
-            return do([Encoded(0, text, encode(text))])[0]
+            return do([Encoded(ONLY, text, encode(text))])[0]
         vectors = in_order(text, encode, do)
         if isinstance(text, Iterator):
             return vectors

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import writing
-from .batches import Encoded
+from .batches import ONLY, Encoded
 from .engines import Runner, Writer
 from .errors import NotFinite, UsageError
 from .sampling import not_finite
@@ -44,19 +44,15 @@ def scores(model: Steppable, texts: Sequence[Encoded]) -> list[Score]:
 
 def _log_probabilities(model: Steppable, texts: Sequence[Encoded]) -> list[NDArray[np.float64]]:
     """The log-probability of each token of each text but its first, float64 `[tokens - 1]`."""
+    if len(texts) == 1:
+        return [_read_alone(model, texts[0])]
     logs = [np.empty(len(one.tokens) - 1) for one in texts]
-    if _writes(model):  # a text in few calls is faster than many in many, and its rows share no work
-        for one, found in zip(texts, logs, strict=True):
-            with writing.from_start(model) as runner:
-                assert isinstance(runner, Writer)
-                _read_alone(model, runner, one, len(texts) > 1, found)
-        return logs
     for time, live, runner in _steps(model, [one.tokens[:-1] for one in texts]):
         (y,) = runner.outputs.values()
         following = [one.tokens[time] for one in texts[:live]]
         values, bad = _log_softmax(y[:live], following)
         if bad is not None:
-            raise _named(not_finite(bad[1]), texts[bad[0]], len(texts) > 1).at(model.manifest.model, time)
+            raise _named(not_finite(bad[1]), texts[bad[0]]).at(model.manifest.model, time)
         for found, value in zip(logs, values.tolist(), strict=False):
             found[time - 1] = value
     return logs
@@ -72,11 +68,10 @@ def vectors(
     """
     name = pooled_state(model, pool)
     found: dict[int, NDArray[np.float32]] = {}
-    if pool == "last" and _writes(model):
-        for row, one in enumerate(texts):
-            with writing.from_start(model) as runner:
-                writing.read(runner, one.tokens)
-                found[row] = runner.get_state()[name][0]
+    if pool == "last" and len(texts) == 1:
+        with writing.from_start(model) as runner:
+            writing.read(runner, texts[0].tokens)
+            found[0] = runner.get_state()[name][0]
     else:
         lengths = [len(one.tokens) for one in texts]
         sums: NDArray[np.float64] | None = None
@@ -94,7 +89,7 @@ def vectors(
     for row, one in enumerate(texts):
         if (bad := first_bad(found[row])) is not None:
             error = NotFinite(f"state {name!r} holds {bad}")
-            raise _named(error, one, len(texts) > 1).at(model.manifest.model, len(one.tokens))
+            raise _named(error, one).at(model.manifest.model, len(one.tokens))
     return [_unit(found[row]) if normalize else found[row] for row in range(len(texts))]
 
 
@@ -148,36 +143,44 @@ def _columns(texts: Sequence[Sequence[int]], time: int) -> NDArray[np.int32]:
     return table
 
 
-def _read_alone(
-    model: Steppable, runner: Writer, one: Encoded, of_many: bool, found: NDArray[np.float64]
-) -> None:
-    """Put the log-probabilities of one text into `found`, many steps in a call of the engine."""
-    width = model.manifest.step.outputs[0].size
-    for i in range(0, len(found), STEPS_AT_ONCE):
-        tokens = np.array(one.tokens[i : min(i + STEPS_AT_ONCE, len(found))], np.int32)
-        logits = np.empty((len(tokens), width), np.float32)
-        runner.many(tokens, logits)
-        values, bad = _log_softmax(logits, one.tokens[i + 1 : i + 1 + len(tokens)])
-        if bad is not None:
-            raise _named(not_finite(bad[1]), one, of_many).at(model.manifest.model, i + bad[0] + 1)
-        found[i : i + len(tokens)] = values
+def _read_alone(model: Steppable, one: Encoded) -> NDArray[np.float64]:
+    """The same of one text: the outputs of many steps are taken together."""
+    tokens, found = one.tokens, np.empty(len(one.tokens) - 1)
+    with writing.from_start(model) as runner:
+        (x,), (y,) = runner.inputs.values(), runner.outputs.values()
+        for i in range(0, len(found), STEPS_AT_ONCE):
+            some = tokens[i : min(i + STEPS_AT_ONCE, len(found))]
+            logits = np.empty((len(some), *y.shape[1:]), np.float32)
+            if isinstance(runner, Writer):
+                runner.many(np.array(some, np.int32), logits)
+            else:
+                for token, row in zip(some, logits, strict=True):
+                    x[0] = token
+                    runner.run()
+                    row[...] = y[0]
+            values, bad = _log_softmax(logits, tokens[i + 1 : i + 1 + len(some)])
+            if bad is not None:
+                raise _named(not_finite(bad[1]), one).at(model.manifest.model, i + bad[0] + 1)
+            found[i : i + len(some)] = values
+    return found
 
 
 def _log_softmax(
     logits: NDArray[np.float32], following: Sequence[int]
 ) -> tuple[NDArray[np.float64], tuple[int, float] | None]:
-    """The log-probability of one token of each row of logits `[rows, vocabulary]`, in float64.
+    """The log-probability of one token of each row of logits `[rows, vocabulary]`, to 1e-6.
 
-    Beside it the first row whose largest logit is no number, and that.
+    Beside it the first row whose largest logit is no number, and that. The exponentials are float32, as the
+    logits are: in float64 they took longer than a step in int8.
     """
-    wide = logits.astype(np.float64)
-    tops = wide.max(axis=1)
+    tops = logits.max(axis=1)
     (bad,) = (~np.isfinite(tops)).nonzero()
     if len(bad):
-        return tops, (int(bad[0]), float(tops[bad[0]]))
-    wide -= tops[:, np.newaxis]
-    chosen = wide[np.arange(len(wide)), following]
-    return chosen - np.log(np.exp(wide, out=wide).sum(axis=1)), None
+        return tops.astype(np.float64), (int(bad[0]), float(tops[bad[0]]))
+    chosen = logits[np.arange(len(logits)), following].astype(np.float64)
+    weights = logits - tops[:, np.newaxis]
+    totals = np.exp(weights, out=weights).sum(axis=1).astype(np.float64)
+    return chosen - tops - np.log(totals), None
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -187,12 +190,6 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return vector if length == 0 else (wide / length).astype(np.float32)
 
 
-def _writes(model: Steppable) -> bool:
-    """Whether the engine takes many steps in one call."""
-    with model.runner() as runner:
-        return isinstance(runner, Writer)
-
-
-def _named(error: NotFinite, one: Encoded, of_many: bool) -> NotFinite:
+def _named(error: NotFinite, one: Encoded) -> NotFinite:
     """With the place of the text, where there are several."""
-    return NotFinite(f"texts[{one.place}]: {error.what}") if of_many else error
+    return error if one.place == ONLY else NotFinite(f"texts[{one.place}]: {error.what}")

@@ -20,12 +20,14 @@ BEFORE = {
 }
 
 RIGHT = """\
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from steprnn.export import Step, assert_parity, export
-from steprnn.runtime import LogitsProcessor, Options, __version__, load
+from steprnn.runtime import LogitsProcessor, Options, Score, __version__, load
 
 
 def quiet(logits: NDArray[np.float32], tokens: object) -> None:
@@ -39,6 +41,13 @@ assert_type(model.generate("分开"), str)
 assert_type(model.generate("分开", 50, **options), str)
 assert_type(model.generate("分开", n=2, top_k=20), list[str])
 assert_type(model.generate(["分开", "雨"], 50, **options), list[str])
+assert_type(model.generate(iter(["分开"]), 50), Iterator[str])
+assert_type(model.score("分开"), Score)
+assert_type(model.score(["分开"]), list[Score])
+assert_type(model.score(iter(["分开"])), Iterator[Score])
+assert_type(model.embed("分开"), NDArray[np.float32])
+assert_type(model.embed(["分开"], pool="mean", normalize=True), NDArray[np.float32])
+assert_type(model.embed(iter(["分开"])), Iterator[NDArray[np.float32]])
 assert_type(next(model.stream("分开", repeat_penalty=1.1)), str)
 assert_type(model.session().step(3), NDArray[np.float32] | dict[str, NDArray[np.float32]])
 assert_type(__version__, str)

@@ -104,5 +104,5 @@ def test_every_tutorial_is_a_journey_that_can_be_run() -> None:
 def test_no_module_is_longer_than_one_reads_at_once() -> None:
     modules = [path for root in ("train", "export", "runtime") for path in (ROOT / root).rglob("*.py")]
     assert len(modules) > 100
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert {name: n for name, n in lengths.items() if n > LONGEST} == {}

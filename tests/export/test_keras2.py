@@ -21,7 +21,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from steprnn.export.check.reference import FunctionEngine
+from steprnn.export.check.functions import FunctionEngine
 from steprnn.export.formats.frozen import freeze
 from steprnn.export.keras2 import comparison
 from steprnn.export.keras2 import files as keras2

@@ -30,9 +30,10 @@ from keras import layers  # noqa: E402
 
 import steprnn.export as package  # noqa: E402
 from steprnn.export import assert_parity, export  # noqa: E402
+from steprnn.export.check.functions import FunctionEngine  # noqa: E402
 from steprnn.export.check.judge import artefact_candidate, judge_candidate  # noqa: E402
 from steprnn.export.check.mistakes import mutated  # noqa: E402
-from steprnn.export.check.reference import FunctionEngine, Oracle  # noqa: E402
+from steprnn.export.check.reference import Oracle  # noqa: E402
 from steprnn.export.check.runs import Runs, reference_runs  # noqa: E402
 from steprnn.export.formats import onnx as onnx_format  # noqa: E402
 from steprnn.export.formats import saved_model  # noqa: E402

@@ -24,7 +24,7 @@ from steprnn.runtime.spec import NEXT, StepSpec
 from ..formats.frozen import freeze
 from ..formats.splice import spliced
 from ..step.contract import Step
-from .reference import FunctionEngine
+from .functions import FunctionEngine
 
 STEPS = 64
 NEAR = 4 * (PROFILES["float32"].units or 0.0)  # units from a mistake at which nobody takes it for another

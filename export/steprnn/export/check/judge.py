@@ -25,15 +25,15 @@ from steprnn.runtime.parity.streams import TWICE, run_twice, semantics
 from steprnn.runtime.spec import StepSpec
 
 from ..formats import operators, saved_model
-from ..formats.frozen import frozen_once
+from ..formats.frozen import frozen_once, node_names
 from ..report.table import told
 from ..step.contract import Step
 from .audit import Audit
 from .diagnosis import diagnosis
+from .functions import FunctionEngine
 from .mistakes import own_mutated
 from .own_weights import holding, own_run
 from .proofs import prove
-from .reference import FunctionEngine
 from .runs import SEEDS, STEPS, Runs, Say, reference_runs
 from .structure import strange_file, strange_tensors
 
@@ -106,7 +106,7 @@ def _cost(finding: Finding) -> Finding:
 
 def own_oracle(candidate: Candidate, runs: Runs, audit: Audit) -> Own | None:
     """The oracle of a quantized artefact's own weights; None where they are not all known."""
-    if audit.held is None or runs.step is None:
+    if audit.held is None or runs.step is None or not audit.held.keys() <= node_names(runs.step):
         return None
     run = own_run(runs.step, runs.main, audit.held, candidate.profile.rounds)
     return Own(run, partial(own_mutated, runs.step, run, holding(audit.held)))

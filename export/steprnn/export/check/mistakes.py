@@ -14,7 +14,7 @@ from steprnn.runtime.spec import NEXT
 
 from ..formats.frozen import Edit, freeze
 from ..step.contract import Step
-from .reference import FunctionEngine
+from .functions import FunctionEngine
 
 PLAIN = 4 * (PROFILES["float32"].units or 0.0)  # units at which nobody takes a mistake for rounding
 STEPS = 64

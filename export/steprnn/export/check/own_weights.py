@@ -39,10 +39,9 @@ def holding(held: dict[str, Held], rounds: bool = False) -> Edit:
     """An edit of a step's graph to what an artefact holds in place of its weights."""
 
     def edit(graph: tf.compat.v1.GraphDef) -> None:
-        nodes = {node.name: node for node in graph.node}
-        kinds = {name: _kind(nodes[name]) for name in held}
+        nodes, dtype = {node.name: node for node in graph.node}, _precision(graph)
         for name, one in held.items():
-            hold(nodes[name], one.values.astype(kinds[name].as_numpy_dtype))
+            hold(nodes[name], one.values.astype(dtype))
         for node in [n for n in graph.node if rounds and n.op in PRODUCTS]:
             if any(held[s].is_int8 for s in _sources(nodes, node.input[1]) & held.keys()):
                 node.input[0] = spliced(graph, f"{node.name}/rounded", node.input[0], tf.float64, _moved)
@@ -50,8 +49,10 @@ def holding(held: dict[str, Held], rounds: bool = False) -> Edit:
     return edit
 
 
-def _kind(node: Any) -> tf.DType:
-    return tf.as_dtype(node.attr["dtype" if node.op == "Const" else "T"].type)
+def _precision(graph: tf.compat.v1.GraphDef) -> str:
+    """That of all floats of a frozen graph."""
+    kinds = {node.attr["dtype"].type for node in graph.node if node.op == "Const"}
+    return "float64" if tf.float64.as_datatype_enum in kinds else "float32"
 
 
 def _sources(nodes: dict[str, Any], name: str) -> set[str]:

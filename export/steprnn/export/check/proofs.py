@@ -16,7 +16,8 @@ from steprnn.runtime.parity.reference import Arrays, chain, errors_of, units_of
 
 from ..formats.frozen import freeze
 from ..step.contract import Step
-from .reference import BEYOND, FunctionEngine, constant, initial_state, input_run
+from .functions import FunctionEngine
+from .reference import BEYOND, constant, initial_state, input_run
 
 STEPS, REACHES, ROWS = 256, 2, 3
 LENGTHS = (1, 2, 5)  # besides the whole

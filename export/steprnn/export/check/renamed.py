@@ -23,7 +23,7 @@ from steprnn.runtime.spec import StepSpec, TensorSpec
 
 from ..formats import saved_model
 from ..inspect import inspect
-from .reference import FunctionEngine
+from .functions import FunctionEngine
 from .structure import strange_tensors
 
 

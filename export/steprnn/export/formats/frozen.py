@@ -68,6 +68,12 @@ def made_once(step: Step, what: str, make: Callable[[], Made]) -> Made:
     return made
 
 
+def node_names(step: Step) -> set[str]:
+    """Those of the graph that an edit is given."""
+    graph, _ = made_once(step, "traced", lambda: _traced(step))
+    return {node.name for node in graph.node}
+
+
 def _traced(step: Step) -> tuple[tf.compat.v1.GraphDef, list[str]]:
     """The graph with its weights as constants, as the model computes it, and the tensors of its results."""
     frozen = convert_variables_to_constants_v2(step.function())

@@ -42,9 +42,9 @@ FORMS: list[tuple[dict[str, Any] | None, str, str]] = [
         "install a newer steprnn; this one is from /home/me/steprnn",
     ),
     (
-        {"url": "file:///tmp/steprnn-0.1.0-py3-none-any.whl", "archive_info": {"hash": "sha256=0"}},
-        "pip install '/tmp/steprnn-0.1.0-py3-none-any.whl[onnx]'",
-        "install a newer steprnn; this one is from /tmp/steprnn-0.1.0-py3-none-any.whl",
+        {"url": "file:///home/me/steprnn-0.1.0-py3-none-any.whl", "archive_info": {"hash": "sha256=0"}},
+        "pip install '/home/me/steprnn-0.1.0-py3-none-any.whl[onnx]'",
+        "install a newer steprnn; this one is from /home/me/steprnn-0.1.0-py3-none-any.whl",
     ),
     (
         {"url": "https://example.org/steprnn-0.1.0-py3-none-any.whl", "archive_info": {}},

@@ -15,6 +15,7 @@ import pytest
 from steprnn.runtime import Vocabulary, cli
 from steprnn.runtime.bundle.manifest import Artefact
 from steprnn.runtime.errors import ExportError, UsageError
+from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import Finding, Level, Verdict, overall
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import judged_part
@@ -37,6 +38,8 @@ from steprnn.export.check.reference import Oracle  # noqa: E402
 from steprnn.export.check.runs import Runs, reference_runs  # noqa: E402
 from steprnn.export.formats import onnx as onnx_format  # noqa: E402
 from steprnn.export.formats import saved_model  # noqa: E402
+from steprnn.export.formats.frozen import freeze  # noqa: E402
+from steprnn.export.formats.splice import spliced  # noqa: E402
 from steprnn.export.step.contract import Step  # noqa: E402
 from steprnn.export.step.derive import derive  # noqa: E402
 
@@ -243,6 +246,54 @@ def test_a_graph_that_is_wrong_at_saturated_states_alone(step: Step, runs: Runs)
         assert re.match(
             rf"\w+ is \S+ units off at step 0 of row \d+ of {case} \(got ", failed[f"one step, {case}"]
         )
+
+
+def counting_model() -> Any:
+    """A cell that counts on token 0, which it nearly always writes, and forgets all on token 1."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(2, 2, embeddings_initializer="identity"),
+            layers.LSTM(4, return_sequences=True, recurrent_initializer="zeros", unit_forget_bias=False),
+            layers.Dense(2),
+        ]
+    )
+    _, kernel, _, _, dense, bias = model.weights
+    gates = [[8, 12, 3, 3], [-8, -30, 0.1, 3]]  # i, f, g and o of each token
+    kernel.assign(np.repeat(np.array(gates, np.float32), 4, axis=1))
+    dense.assign(dense * 1e-3)
+    bias.assign([5, 0])
+    return model
+
+
+@pytest.mark.parametrize(("spacings", "passes"), [(1, True), (100, False)])
+def test_a_gate_is_as_good_as_float32_at_saturated_states(spacings: int, passes: bool) -> None:
+    """A cell state of hundreds shows what the sigmoid of an engine is off where it is near zero.
+
+    TensorFlow's own is not off there, so that it is no measure of what others may be.
+    """
+
+    def off(graph: Any) -> None:
+        for node in [n for n in graph.node if n.op == "Sigmoid"]:
+            readers = [(n, i) for n in graph.node for i, name in enumerate(n.input) if name == node.name]
+            moved = spliced(
+                graph, f"{node.name}/off", node.name, tf.float32, lambda y: y + spacings * 2.0**-24
+            )
+            for reader, i in readers:
+                reader.input[i] = moved
+
+    step = derive(counting_model())
+    _, runs = runs_of(step, kinds=1)
+    assert runs.main.results["next_c"].max() > 30
+    far = runs.saturated["states of twice that"]
+    engine = FunctionEngine(freeze(step, edit=off), step.spec)
+    candidate = Candidate("blunt", "tensorflow", step.spec, PROFILES["float32"], lambda threads: engine)
+    errors = np.abs(chain(engine.runner(far.batch), far.inputs, far.state)["next_h"] - far.results["next_h"])
+    tensorflow = chain(Oracle(step).float32.runner(far.batch), far.inputs, far.state)["next_h"]
+    assert errors.max() > 32 * np.abs(tensorflow - far.results["next_h"]).max()
+    found = levels.saturated(candidate, engine, far, "far states")
+    assert found.passed is passes
 
 
 def test_a_model_without_memory_of_its_states_is_void(tmp_path: Path) -> None:

@@ -66,22 +66,16 @@ def test_the_limits_are_those_of_the_document() -> None:
     table = documented()
     assert sorted(table) == sorted(PROFILES)
     assert tuple(PROFILES) == VARIANTS
-    beside = {"saturated": None, "rounds": None}
+    beside = {"rounds": None}
     for variant, limits in table.items():
         assert asdict(PROFILES[variant]) | beside == limits | beside, variant
     assert [name for name, p in PROFILES.items() if p.rounds] == ["int8"]
-    (saturated,) = re.findall(r"float32 artefacts may be (\d+) units off there", DOCUMENT)
-    assert {name: p.saturated for name, p in PROFILES.items()} == {
-        "float32": float(saturated),
-        **dict.fromkeys(QUANTIZED),
-    }
 
 
 def test_the_limits_are_literally_these() -> None:
     """Whoever moves one has to move it here, and in the document with its reason."""
     assert asdict(PROFILES["float32"]) == {
         "units": 8.0,
-        "saturated": 32.0,
         "mean_kl": None,
         "agreement": 1.0,
         "perplexity": None,
@@ -91,7 +85,7 @@ def test_the_limits_are_literally_these() -> None:
         "own": None,
         "rounds": False,
     }
-    quantized = {"units": None, "saturated": None}
+    quantized = {"units": None}
     assert asdict(PROFILES["float16"]) == quantized | {
         "mean_kl": 0.0001,
         "agreement": 0.99,

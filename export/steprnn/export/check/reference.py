@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from steprnn.runtime.engines import Runner
@@ -25,12 +27,14 @@ from steprnn.runtime.sampling import Sampler, Sampling
 from steprnn.runtime.spec import NEXT
 
 from ..formats.frozen import Edit, freeze
+from ..formats.splice import spliced
 from ..step.contract import Step
 from .functions import FunctionEngine
 from .scales import scale_of
 
 LEAST_CHAIN = 16  # time steps of a chain, however chaotic
 MOVED = 3  # runs of the oracle whose states are moved
+BELOW_ONE = 2.0**-24  # the spacing of float32 below 1
 BEYOND = 10.0  # times the size that a signal has in use
 AT_ONCE = 256  # rows of single steps
 MOST_SINGLES = 2**24  # numbers in the results of all single steps
@@ -49,6 +53,7 @@ class Oracle:
         self.float32 = FunctionEngine(freeze(step, edit=edit), step.spec)
         moved = freeze(step, "float64", edit=rounding) if rounding else None
         self.rounding = FunctionEngine(moved, step.spec, "float64") if moved else None
+        self._blunt: FunctionEngine | None = None  # the step with what an activation may be off
         self._reached: Arrays | None = None  # the largest values of the first run, by name and channel
 
     def first_state(self, batch: int, inputs: Arrays | None = None) -> Arrays:
@@ -68,9 +73,17 @@ class Oracle:
         return replace(self._cut(whole, exact, errors), singles=self.singles(whole))
 
     def _compared(
-        self, inputs: Arrays, state: Arrays, tensorflow: Arrays | None = None
+        self,
+        inputs: Arrays,
+        state: Arrays,
+        tensorflow: Arrays | None = None,
+        rounding: FunctionEngine | None = None,
     ) -> tuple[Reference, Arrays, Arrays]:
-        """A run whose units are TensorFlow's float32 errors; it in float64, and these errors."""
+        """A run whose units are TensorFlow's float32 errors; it in float64, and these errors.
+
+        With `rounding`, an error is the largest of TensorFlow's and of a few runs in which that draws.
+        """
+        rounding = rounding or self.rounding
         rows = next(iter(inputs.values())).shape[1]
         inputs = {t.name: inputs[t.name] for t in self.step.spec.inputs}
         exact = chain(self.exact.runner(rows), inputs, state)
@@ -79,9 +92,9 @@ class Oracle:
         for precision, run in (("float64", exact), ("float32", tensorflow)):
             _refuse_infinite(precision, run)
         errors = errors_of(exact, tensorflow)
-        if self.rounding:
+        if rounding:
             for _ in range(MOVED):
-                moved = errors_of(exact, chain(self.rounding.runner(rows), inputs, state))
+                moved = errors_of(exact, chain(rounding.runner(rows), inputs, state))
                 errors = {n: np.maximum(e, moved[n]) for n, e in errors.items()}
         self._reached = self._reached or largest_of(exact)
         rounded = {name: array.astype(np.float32) for name, array in exact.items()}
@@ -164,16 +177,20 @@ class Oracle:
     def saturated(self, reached: Reference, times: float = 1.0, rows: int = 64) -> Reference:
         """One step from states at the ends of a run, or so many times that: plus or minus the largest.
 
-        A unit is TensorFlow's error there or in the run, whichever is larger: a large c magnifies the
-        last digit of a gate, and which engine rounds it the other way is chance.
+        A unit is the largest of TensorFlow's error there, that in the run, and what it costs to move each
+        sigmoid and tanh by up to a spacing below 1: a gate is as good as float32 there, where it is near
+        zero too, and a large c magnifies what it is off.
         """
+        if self._blunt is None:
+            frozen = freeze(self.step, "float64", edit=blunted)
+            self._blunt = FunctionEngine(frozen, self.step.spec, "float64")
         generator = np.random.default_rng(0)
         state = {}
         for t in self.step.spec.states:
             largest = float(np.abs(reached.results[NEXT + t.name]).max()) or 1.0
             signs = generator.choice([-1.0, 1.0], (rows, *t.shape))
             state[t.name] = (times * signs * largest).astype(np.float32)
-        there, _, _ = self._compared(input_run(self.step, 1, rows), state)
+        there, _, _ = self._compared(input_run(self.step, 1, rows), state, rounding=self._blunt)
         return replace(there, units={n: np.maximum(u, reached.units[n]) for n, u in there.units.items()})
 
     def greedy(self, prompts: NDArray[np.int32], steps: int) -> Greedy:
@@ -198,6 +215,21 @@ class Oracle:
             {x_name: tokens}, begin
         )  # beyond a chaotic chain greedy texts part by rounding alone
         return Greedy(tokens[: run.steps], gaps[: run.steps], float(run.units[y_name].max()), prompt, state)
+
+
+def blunted(graph: tf.compat.v1.GraphDef) -> None:
+    """Move what each sigmoid and tanh of a graph in float64 gives by up to a float32 spacing below 1."""
+    for node in [n for n in graph.node if n.op in ("Sigmoid", "Tanh")]:
+        readers = [n for n in graph.node if node.name in n.input or f"{node.name}:0" in n.input]
+        moved = spliced(graph, f"{node.name}/blunt", f"{node.name}:0", tf.float64, _blunt)
+        for reader in readers:
+            for i, name in enumerate(reader.input):
+                if name in (node.name, f"{node.name}:0"):
+                    reader.input[i] = moved
+
+
+def _blunt(y: Any) -> Any:
+    return y + BELOW_ONE * tf.random.uniform(tf.shape(y), -1, 1, y.dtype, seed=1)
 
 
 def _refuse_infinite(precision: str, results: Arrays) -> None:

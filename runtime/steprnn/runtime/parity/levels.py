@@ -176,9 +176,9 @@ def one_step(candidate: Candidate, engine: Engine, reference: Reference) -> Find
 def saturated(candidate: Candidate, engine: Engine, reference: Reference, called: str) -> Finding:
     """Single steps from states at the ends of what a run reached, or beyond, which are `called` so.
 
-    Where nobody goes there are limits of their own, and quantized weights must only stay finite.
+    Nobody goes there, so that quantized weights must only stay finite.
     """
-    far = replace(candidate, profile=Profile(units=candidate.profile.saturated))
+    far = replace(candidate, profile=Profile(units=candidate.profile.units))
     rows = [f"row {r} of {called}" for r in range(reference.batch)]
     return judge(
         Level.ONE_STEP, far, reference, run_chained(candidate, engine.runner, reference), rows, called

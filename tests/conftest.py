@@ -192,3 +192,26 @@ def steprnn() -> Run:
         return subprocess.run(command, env=environment, check=False, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def byte_checkpoint(tmp_path_factory: pytest.TempPathFactory, steprnn: Run) -> Path:
+    """What `steprnn train --tokens bytes` makes of some lines in three scripts."""
+    pytest.importorskip("keras")
+    folder = tmp_path_factory.mktemp("bytes")
+    corpus = folder / "corpus.txt"
+    corpus.write_text("雨不停风不来 rain é 😀 " * 60, encoding="utf-8")
+    flags = "--tokens bytes --units 32 --epochs 12 --batch 8 --window 32 --learning-rate 0.03".split()
+    done = steprnn("train", "--corpus", corpus, "--out", folder / "checkpoint", *flags, "--prompts", "雨")
+    assert done.returncode == 0, done.stderr
+    return folder / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def byte_bundle(byte_checkpoint: Path, steprnn: Run) -> Path:
+    """The bundle of it, for all engines that need no TensorFlow."""
+    out = byte_checkpoint.with_name("bytes.bundle")
+    formats = ("--formats", "onnx,tflite,program", "--quantize", "none")
+    done = steprnn("export", byte_checkpoint, "--out", out, *formats)
+    assert done.returncode == 0, done.stderr
+    return out

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from steprnn.runtime import Model
+from steprnn.runtime import Model, load
 from steprnn.runtime.bundle.manifest import FileRecord
 
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
@@ -71,6 +71,31 @@ def test_a_person_writes_with_a_seed_and_reads_how_fast(
     assert 50 < int(figures[1].replace(",", "")) < 1_000_000
     assert text_of(browser, "said") == "Done: 200 characters"
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("temperature", ["0", "3"])
+def test_a_model_of_bytes_writes_what_python_writes(
+    make_page: Run, byte_bundle: Path, tmp_path: Path, run: Run, temperature: str
+) -> None:
+    """Hot, it hardly ever writes a whole character; and it reads any."""
+    site = make_page(byte_bundle, tmp_path / "site")
+    options = f"{{ length: 150, temperature: {temperature}, seed: 4n }}"
+    pieces = run(
+        site,
+        "const pieces = [];"
+        f"for await (const piece of model.stream('雨😀', {options})) pieces.push(piece); return pieces;",
+    )
+    model = load(byte_bundle, engine="onnx")
+    assert pieces == [*model.stream("雨😀", 150, temperature=float(temperature), seed=4)]
+    strange = "return [model.unit, model.encode('a\\ud800é', 'skip')]"
+    assert run(site, strange) == ["byte", [97, 195, 169]]
+
+
+def test_a_page_of_bytes_says_so(
+    make_page: Run, byte_bundle: Path, tmp_path: Path, browser: Any, serve: Run
+) -> None:
+    opened(browser, serve(make_page(byte_bundle, tmp_path / "site"))[0])
+    assert text_of(browser, "figures") == "Ready. It reads text of any script, byte by byte."
 
 
 def test_at_reading_pace_it_says_both_speeds(browser: Any, serve: Run, page: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from html import escape
 
 from .bundle.manifest import Artefact, Manifest
+from .bundle.vocabulary import Vocabulary
 from .spec import TensorSpec
 
 
-def facts(manifest: Manifest, artefact: Artefact, engine: str, characters: int | None) -> str:
+def facts(manifest: Manifest, artefact: Artefact, engine: str, vocabulary: Vocabulary | None) -> str:
     """A small table in HTML: the graph and its engine, what goes in and out, what it was made of."""
     step = manifest.step
     rows = {
@@ -17,8 +18,8 @@ def facts(manifest: Manifest, artefact: Artefact, engine: str, characters: int |
         "out": _tensors(step.outputs),
         "state": _tensors(step.states),
     }
-    if characters is not None:
-        rows["vocabulary"] = f"{characters:,} characters"
+    if vocabulary is not None:
+        rows["vocabulary"] = f"{len(vocabulary):,} {vocabulary.unit}s"
     corpus = manifest.about.get("corpus")
     if isinstance(corpus, dict):
         rows["trained on"] = f"{corpus.get('characters')} characters of {corpus.get('name')}"

@@ -69,8 +69,7 @@ class Model:
     def _repr_html_(self) -> str:
         from .html import facts  # only a notebook asks
 
-        characters = None if self.vocabulary is None else len(self.vocabulary)
-        return facts(self.manifest, self.artefact, self.engine, characters)
+        return facts(self.manifest, self.artefact, self.engine, self.vocabulary)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As where it was loaded from, and what it is: another process loads it again."""
@@ -139,11 +138,12 @@ class Model:
         n: int | None = None,
         **options: Unpack[Options],
     ) -> str | list[str] | Iterator[str]:
-        """The prompt and `length` characters that follow it, fewer where a stop string comes first.
+        """The prompt and `length` tokens that follow it, fewer where a stop string comes first.
 
-        With `n`, a list of n texts made together in batches, and with several prompts, n (or one) of each;
-        text i of the list is what its prompt gives alone with `seed + i`. Of an iterator of prompts, an
-        iterator of texts, which reads ahead as that of `score` does.
+        A token is a character, or a byte of a model of bytes. With `n`, a list of n texts made together in
+        batches, and with several prompts, n (or one) of each; text i of the list is what its prompt gives
+        alone with `seed + i`. Of an iterator of prompts, an iterator of texts, which reads ahead as that of
+        `score` does.
 
         The options are those of `stream`, which tells what they mean: `seed`, `stop`, `unknown`,
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
@@ -178,6 +178,8 @@ class Model:
         cancel: Cancel | None = None,
     ) -> Iterator[str]:
         """The characters that follow the prompt, one at a time, without the prompt itself.
+
+        There are `length` of them, or of a model of bytes as many as these are in UTF-8.
 
         `temperature` 0 is greedy; see `Sampling` for it and the filters. `seed` makes the draw
         repeatable, on every engine. Generation ends before the first of the `stop` strings.
@@ -224,7 +226,6 @@ class Model:
         stops = checked_stops(stop)
         _check_length(length)
         check_seed(seed := new_seed() if seed is None else seed)
-        decode = self._vocabulary.tokens
         if logits_processor is None and cancel is None:
             written = writing.write(self, tokens, length, sampling, seed, at_once)
         else:  # each token has to come by
@@ -232,9 +233,9 @@ class Model:
             chooser = HookedSampler(sampler, logits_processor, tokens) if logits_processor else sampler
             read = tokens if cancel is None else until_cancelled(cancel, tokens)
             written = writing.follow(self, read, length, chooser)
-        pieces: Iterator[str] = (decode[token] for token in written)
         if cancel is not None:
-            pieces = until_cancelled(cancel, pieces)
+            written = until_cancelled(cancel, written)
+        pieces = self._vocabulary.pieces(written)
         return until(pieces, stops) if stops else pieces
 
     def astream(self, prompt: str, length: int = 50, **options: Unpack[Options]) -> AsyncIterator[str]:
@@ -255,13 +256,13 @@ class Model:
     @overload
     def score(self, text: Iterable[str]) -> list[Score]: ...
     def score(self, text: str | Iterable[str]) -> Score | list[Score] | Iterator[Score]:
-        """Log-probability and perplexity of a text of at least two characters.
+        """Log-probability and perplexity of a text of at least two tokens, which are characters, or bytes.
 
         Of many, which are read in batches, a list in their order; of an iterator, which may be without
         end, an iterator, which reads ahead by at most 1,024 texts and about a million characters.
         """
-        self._vocabulary  # noqa: B018 (a bundle without one is refused at the call, not at the first result)
-        encode, scores = partial(self._encode, unknown="error", least=2), partial(reading.scores, self)
+        scores = partial(reading.scores, self, names=self._vocabulary.tokens)
+        encode = partial(self._encode, unknown="error", least=2)
         if isinstance(text, str):
             return scores([Encoded(ONLY, text, encode(text))])[0]
         many = in_order(text, encode, scores)
@@ -284,7 +285,7 @@ class Model:
         Euclidean length 1. Of many texts, which are read in batches, float32 `[texts, units]` in their
         order; of an iterator, an iterator of vectors, which reads ahead as that of `score` does.
         """
-        self._vocabulary  # noqa: B018
+        self._vocabulary  # noqa: B018 (a bundle without one is refused at the call, not at the first result)
         name = reading.pooled_state(self, pool)
         encode = partial(self._encode, unknown="error")
         do = partial(reading.vectors, self, pool=pool, normalize=normalize)
@@ -311,7 +312,7 @@ class Model:
             raise UsageError(f"the prompt {reason}; expected at least one character to begin with")
         if len(tokens) < least:
             raise UsageError(
-                "the text has one character; a score needs at least 2, as the first has no prediction"
+                "the text has one token; a score needs at least 2, as the first has no prediction"
             )
         return tokens
 

@@ -22,22 +22,25 @@ POOLS = ("last", "mean")
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a model finds a text. The first character has no prediction and is not counted."""
+    """How likely a model finds a text, token by token: by character, or by byte where it reads bytes.
 
-    log_probability: float  # natural logarithm, summed over the characters
-    perplexity: float  # exp(-mean log-probability of a character)
-    characters: tuple[tuple[str, float], ...]  # each counted character with its log-probability
+    The first has no prediction and is not counted.
+    """
+
+    log_probability: float  # natural logarithm, summed over the tokens
+    perplexity: float  # exp(-mean log-probability of a token)
+    characters: tuple[tuple[str, float], ...]  # each counted token, by its name, with its log-probability
 
 
-def scores(model: Steppable, texts: Sequence[Encoded]) -> list[Score]:
-    """The score of each text; they come longest first, of at least two tokens each.
+def scores(model: Steppable, texts: Sequence[Encoded], names: Sequence[str]) -> list[Score]:
+    """The score of each text; they come longest first, of at least two tokens each. Token i is `names[i]`.
 
     Raises `NotFinite` where a logit is none.
     """
     found = []
     for one, array in zip(texts, _log_probabilities(model, texts), strict=True):
         total = math.fsum(logs := array.tolist())
-        each = tuple(zip(one.text[1:], logs, strict=True))
+        each = tuple(zip((names[token] for token in one.tokens[1:]), logs, strict=True))
         found.append(Score(total, math.exp(-total / len(logs)), each))
     return found
 

@@ -38,6 +38,48 @@ def test_skip_leaves_out_what_is_unknown_and_nothing_else(known: str, text: str)
     assert kept == "".join(c for c in text if c in known)
 
 
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_bytes_come_as_the_text_that_they_are(data: bytes, characters: int) -> None:
+    """Whole characters as they come, and what is none as Python's own decoder tells it."""
+    vocabulary = Vocabulary.of_bytes()
+    text = data.decode("utf-8", "replace")
+    assert vocabulary.decode(data) == text
+    joiner = vocabulary.joiner()
+    pieces = [joiner.push(byte) for byte in data]
+    assert "".join(pieces) + joiner.close() == text
+    assert [*vocabulary.pieces(data)] == [piece for piece in (*pieces, text[len("".join(pieces)) :]) if piece]
+    tail = vocabulary.tail(data, characters)
+    assert "".join(pieces).endswith(tail)
+
+
+@given(texts, st.integers(1, 9))
+def test_bytes_write_every_text(text: str, characters: int) -> None:
+    vocabulary = Vocabulary.of_bytes()
+    indices = vocabulary.encode(text)
+    assert indices == [*text.encode()]
+    assert vocabulary.decode(indices) == text
+    assert vocabulary.tail(indices, characters)[-characters:] == text[-characters:]
+    assert Vocabulary.of(text).tail(Vocabulary.of(text).encode(text), characters) == text[-characters:]
+
+
+def test_half_a_surrogate_pair_is_no_text_for_bytes() -> None:
+    vocabulary = Vocabulary.of_bytes()
+    assert (len(vocabulary), vocabulary.tokens[0x41], vocabulary.tokens[0xE5]) == (256, "A", "bytes:\\xe5")
+    with pytest.raises(UnknownToken, match=r"'\\ud800' not among the 256 characters of the vocabulary"):
+        vocabulary.encode("a\ud800é")
+    assert vocabulary.encode("a\ud800é", unknown="skip") == [97, 195, 169]
+
+
+def test_a_file_of_bytes_has_no_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.json"
+    Vocabulary.of_bytes().write(path)
+    assert Vocabulary.read(path) == Vocabulary.of_bytes()
+    record = {"format": "steprnn.vocabulary", "version": 1, "unit": "byte", "tokens": ["a"]}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(BundleError, match="unit is 'byte', expected 'character', or 'byte' alone"):
+        Vocabulary.read(path)
+
+
 def test_unknown_characters_are_named_once_each_in_the_order_they_come() -> None:
     with pytest.raises(UnknownToken) as raised:
         Vocabulary.of("分开不").encode("我不爱我")

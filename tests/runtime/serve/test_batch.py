@@ -24,9 +24,7 @@ POISON = 5
 def row(model: Model, prompt: str, length: int, seed: int, sampling: Sampling) -> Row:
     assert model.vocabulary is not None
     tokens = model.vocabulary.encode(prompt)
-    return Row(
-        Task(tokens, length), model.vocabulary.tokens, Sampler(sampling, seed, tokens), lambda piece: None
-    )
+    return Row(Task(tokens, length), model.vocabulary, Sampler(sampling, seed, tokens), lambda piece: None)
 
 
 def test_rows_join_and_leave_at_any_step(model: Model) -> None:
@@ -87,7 +85,7 @@ def test_a_step_that_fails_ends_its_rows_and_no_others(
     """onnxruntime raises where a token is not in the table."""
     model = models["onnx"]
     assert model.vocabulary is not None
-    tokens = model.vocabulary.tokens
+    tokens = model.vocabulary
 
     async def both() -> tuple[Piece, Piece]:
         scheduler = Scheduler(model, Metrics(), batch=4, queue=4)
@@ -125,7 +123,7 @@ def test_a_row_without_a_token_ends_alone(poisoned: Path, engine: str) -> None:
             expected[one] = Piece("", [], "error", str(error))
     first = row(model, bad + "分", 6, 0, Sampling())
     scored = Task(model.vocabulary.encode("分" + bad + "开"), 2, logprobs=0, echo=True)
-    second = Row(scored, model.vocabulary.tokens, Sampler(Sampling(), 0), lambda piece: None)
+    second = Row(scored, model.vocabulary, Sampler(Sampling(), 0), lambda piece: None)
     batch.join([*rows[:3], first, second, *rows[3:]])
     left = {one: one.piece() for _ in range(20) for one in batch.step()}
     assert left.pop(first).error == (
@@ -159,7 +157,7 @@ def test_it_is_alive_only_while_steps_are_taken(
 ) -> None:
     model = models["onnx"]
     assert model.vocabulary is not None
-    tokens = model.vocabulary.tokens
+    tokens = model.vocabulary
 
     async def look() -> None:
         scheduler = Scheduler(model, Metrics(), batch=2, queue=2)
@@ -182,7 +180,7 @@ def test_it_is_alive_only_while_steps_are_taken(
 def test_it_is_alive_with_nothing_to_do(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["onnx"]
     assert model.vocabulary is not None
-    tokens = model.vocabulary.tokens
+    tokens = model.vocabulary
 
     async def look() -> None:
         scheduler = Scheduler(model, Metrics(), batch=2, queue=2)

@@ -266,7 +266,7 @@ def row(model: Model, prompt: str, length: int, seed: int, deliver: Callable[[Pi
     assert model.vocabulary is not None
     tokens = model.vocabulary.encode(prompt)
     task = Task(tokens, length, streamed=False)
-    return Row(task, model.vocabulary.tokens, Sampler(Sampling(temperature=1.0), seed, tokens), deliver)
+    return Row(task, model.vocabulary, Sampler(Sampling(temperature=1.0), seed, tokens), deliver)
 
 
 def test_the_refusal_is_an_answer_of_http(full_gate: Gate) -> None:

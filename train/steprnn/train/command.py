@@ -16,7 +16,7 @@ from steprnn.runtime.heavy import heavy_imports
 
 from .checkpoint import Training, check
 from .prepared import check_sample_every, prepare
-from .settings import CELLS, Settings
+from .settings import CELLS, TOKENS, Settings
 
 HELP = "train a character model on a text and write a checkpoint folder"
 EXAMPLE = "  steprnn train --corpus lyrics.txt --out checkpoint --epochs 60 --prompts 分开 不分开"
@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--sha256", metavar="HEX", help="what the file must have")
     _number(text, "characters", "use the first N characters; 0: all")
     text.add_argument("--keep-line-breaks", action="store_true", help="do not turn line breaks into spaces")
+    text.add_argument(
+        "--tokens", choices=TOKENS, default=_DEFAULT.tokens, help="what is read one at a time (characters)"
+    )
     _number(text, "holdout", "share at the end that is not trained on but measured, such as 0.1")
 
     model = parser.add_argument_group("model")

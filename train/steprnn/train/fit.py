@@ -119,7 +119,7 @@ def train_prepared(
         if held := folder.is_dir():
             claims.enter_context(claimed(folder))
         there = checkpoint.enter(folder, training, settings, overwrite=overwrite)
-        if there and there.finished and there.settings == training.settings:
+        if there and there.finished and not settings.difference(there.settings):
             say(f"{folder} is finished already; nothing to do")
             return there
         if not held:

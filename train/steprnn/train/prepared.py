@@ -27,6 +27,8 @@ class Prepared:
         """What is trained on of what, and how to take the rest."""
         used, whole, name = len(self.corpus.text), self.corpus.whole, self.corpus.name
         kinds = f"{len(self.vocabulary):,} distinct"
+        if self.vocabulary.unit == "byte":
+            kinds = f"{len(self.vocabulary.encode(self.corpus.text)):,} bytes"
         if used == whole:
             return f"{name}: all {used:,} characters, {kinds}"
         return f"{name}: the first {used:,} of {whole:,} characters, {kinds}; --characters 0 takes all"
@@ -50,7 +52,7 @@ def prepare(
         characters=settings.characters,
         keep_line_breaks=settings.keep_line_breaks,
     )
-    vocabulary = Vocabulary.of(text.text)
+    vocabulary = Vocabulary.of_bytes() if settings.tokens == "bytes" else Vocabulary.of(text.text)
     known = tuple(_known(prompt, vocabulary, unknown) for prompt in prompts)
     seen, unseen = text.split(settings.holdout)
     corpus.check_length(len(seen), settings.batch, settings.window)

@@ -8,6 +8,7 @@ from typing import Any
 from steprnn.runtime.errors import UsageError
 
 CELLS = ("lstm", "gru", "rnn")
+TOKENS = ("characters", "bytes")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Settings:
     dropout: float = 0.0
     characters: int = 10_000  # 0: the whole text
     keep_line_breaks: bool = False
+    tokens: str = "characters"  # or "bytes" of UTF-8: any script, 256 of them
     batch: int = 32
     window: int = 35
     epochs: int = 60
@@ -40,6 +42,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise UsageError(f"--cell is {self.cell!r}; expected one of {', '.join(CELLS)}")
+        if self.tokens not in TOKENS:
+            raise UsageError(f"--tokens is {self.tokens!r}; expected one of {', '.join(TOKENS)}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value < least:
@@ -65,17 +69,19 @@ class Settings:
     def goes_on(self, record: dict[str, Any]) -> bool:
         """Whether a finished run with this record can go on to these settings: more epochs, else the same."""
         epochs = record.get("epochs", self.epochs)
-        return epochs < self.epochs and self.record() == record | {"epochs": self.epochs}
+        return epochs < self.epochs and self.record() == _FORMERLY | record | {"epochs": self.epochs}
 
     def difference(self, record: dict[str, Any]) -> str:
         """What a record of another run has otherwise, as `units 128 (here 256), ...`; empty if nothing."""
-        mine = self.record()
+        mine, record = self.record(), _FORMERLY | record
         return ", ".join(
             f"{_flag(name)} {record.get(name)} (here {mine[name]})"
             for name in mine
             if record.get(name) != mine[name]
         )
 
+
+_FORMERLY = {"tokens": "characters"}  # of records from before it was a setting
 
 _LEAST = {
     "layers": 1,

@@ -35,7 +35,7 @@ def main(folder: str, engine: str, variant: str) -> None:
     model = load(folder, engine=engine, variant=variant)
     seconds = time.perf_counter() - began
     if model.vocabulary is not None and model.manifest.writes_text:
-        model.generate(model.vocabulary.tokens[0], 50)
+        model.generate(model.vocabulary.characters[0], 50)
     else:
         with model.runner() as runner:
             runner.run()

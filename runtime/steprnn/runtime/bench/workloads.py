@@ -34,7 +34,7 @@ def workloads_of(model: Model) -> dict[str, Workload]:
     loops: dict[str, Workload] = {"session": partial(_session, model), "block": partial(_block, model)}
     if model.vocabulary is None or not model.manifest.writes_text:
         return {"raw": partial(_step, model, 1), **loops, "raw 64": partial(_step, model, BATCH)}
-    tokens = model.vocabulary.tokens
+    tokens = model.vocabulary.characters
     prompt = "".join(random.Random(0).choices(tokens, k=MOST_STEPS))
     workloads: dict[str, Workload] = {"raw": partial(_greedy, model), **loops}
     for name, options in (("generate", {}), ("temperature", TEMPERATURE), ("filters", FILTERS)):

@@ -58,20 +58,20 @@ def write(bundle: Place, out: Path, *, variant: str = "float32") -> Path:
     words = aligned(len(data))
     words[:] = data
     streams = Streams(words)
-    tokens: list[str] = []
+    vocabulary: Vocabulary | None = None
     if manifest.writes_text and VOCABULARY in manifest.files:
         manifest.verify(bundle, [VOCABULARY])
-        tokens = list(Vocabulary.read(bundle / VOCABULARY).tokens)
+        vocabulary = Vocabulary.read(bundle / VOCABULARY)
     arena = streams.arena_bytes
     with new_folder(out) as folder:
         shutil.copyfile(HERE / "steprnn.h", folder / "steprnn.h")
         (folder / "steprnn.c").write_text(_whole(SOURCE, {"steprnn.h"}), encoding="utf-8")
-        (folder / "model.h").write_text(_header(len(words), arena, len(tokens)), encoding="utf-8")
-        (folder / "model.c").write_text(_data(words, tokens), encoding="utf-8")
-        shutil.copyfile(SOURCES / ("text.c" if tokens else "signal.c"), folder / "main.c")
+        (folder / "model.h").write_text(_header(len(words), arena, vocabulary), encoding="utf-8")
+        (folder / "model.c").write_text(_data(words, vocabulary), encoding="utf-8")
+        shutil.copyfile(SOURCES / ("text.c" if vocabulary else "signal.c"), folder / "main.c")
         for name in ("selftest.c", "CMakeLists.txt"):
             shutil.copyfile(SOURCES / name, folder / name)
-        usage = "PROMPT 100 [SEED [TEMPERATURE [TOP_K [TOP_P]]]]" if tokens else "< frames"
+        usage = "PROMPT 100 [SEED [TEMPERATURE [TOP_K [TOP_P]]]]" if vocabulary else "< frames"
         told = README.format(
             model=manifest.model[:12],
             usage=usage,
@@ -98,22 +98,26 @@ def _whole(name: str, seen: set[str]) -> str:
     return INCLUDE.sub(header, (HERE / name).read_text(encoding="utf-8"))
 
 
-def _header(words: int, arena: int, tokens: int) -> str:
+def _header(words: int, arena: int, vocabulary: Vocabulary | None) -> str:
     lines = [
         "#include <stdint.h>",
         f"#define MODEL_ARENA_WORDS {-(-arena // 4)}",
         f"extern const uint32_t model_program[{words}];",
     ]
-    if tokens:
-        lines += [f"#define MODEL_TOKENS {tokens}", f"extern const char *const model_vocabulary[{tokens}];"]
+    if vocabulary:
+        lines.append(f"#define MODEL_TOKENS {len(vocabulary)}")
+        if vocabulary.unit == "byte":
+            lines.append("#define MODEL_BYTES /* token i is byte i of UTF-8 */")
+        else:
+            lines.append(f"extern const char *const model_vocabulary[{len(vocabulary)}];")
     return "\n".join(lines) + "\n"
 
 
-def _data(words: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], tokens: list[str]) -> str:
+def _data(words: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], vocabulary: Vocabulary | None) -> str:
     rows = [",".join(f"{n:#x}" for n in words[i : i + 16].tolist()) for i in range(0, len(words), 16)]
     body = ",\n".join(rows)
     text = f'#include "model.h"\nconst uint32_t model_program[{len(words)}] = {{\n{body}}};\n'
-    if tokens:
-        quoted = ('"' + "".join(f"\\{b:03o}" for b in token.encode()) + '"' for token in tokens)
-        text += f"const char *const model_vocabulary[{len(tokens)}] = {{\n" + ",\n".join(quoted) + "};\n"
+    if vocabulary and vocabulary.unit == "character":
+        quoted = ('"' + "".join(f"\\{b:03o}" for b in token.encode()) + '"' for token in vocabulary.tokens)
+        text += f"const char *const model_vocabulary[{len(vocabulary)}] = {{\n" + ",\n".join(quoted) + "};\n"
     return text

@@ -85,7 +85,7 @@ def card(
 
 def _beginning(folder: Path) -> str:
     """A character to begin with: a letter of the script that most of the vocabulary is in."""
-    tokens = Vocabulary.read(folder / VOCABULARY).tokens
+    tokens = Vocabulary.read(folder / VOCABULARY).characters
     letters = [token for token in tokens if token.isalpha()] or tokens
     return letters[len(letters) // 2]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..bundle.vocabulary import Vocabulary
 from ..sampling import Sampler
 from .errors import ApiError, encode
 from .metrics import Metrics
@@ -25,7 +25,7 @@ class Answer(Response):
     def __init__(
         self,
         model: str,
-        vocabulary: Sequence[str],
+        vocabulary: Vocabulary,
         asked: CompletionRequest,
         scheduler: Scheduler,
         metrics: Metrics,

@@ -104,9 +104,9 @@ class Service:
             body = await _body(request, self.limits.body)
             if scheduler.full:  # by now, and nothing was parsed yet
                 raise self.gate.error()
-            assert self.model.vocabulary is not None
-            asked = parse(body, self.name, self.model.vocabulary, self.limits)
-            vocabulary = self.model.vocabulary.tokens
+            vocabulary = self.model.vocabulary
+            assert vocabulary is not None
+            asked = parse(body, self.name, vocabulary, self.limits)
             client = request.client.host if request.client else ""
             rows = len(asked.prompts) * asked.n
             if self.clients[client] + rows > self.per_client and not is_loopback(client):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batch_sampling import NO_TOKEN
+from ..bundle.vocabulary import Vocabulary
 from ..errors import NotFinite
 from ..sampling import Sampler, not_finite
 from ..stops import Until
@@ -52,7 +53,7 @@ class Row:
     """Reads its prompt a token a step, then writes. Belongs to the scheduler's thread but for `cancelled`."""
 
     def __init__(
-        self, task: Task, vocabulary: Sequence[str], sampler: Sampler, deliver: Callable[[Piece], None]
+        self, task: Task, vocabulary: Vocabulary, sampler: Sampler, deliver: Callable[[Piece], None]
     ) -> None:
         self.streamed = task.streamed
         self.sampler = sampler
@@ -68,17 +69,19 @@ class Row:
         self.prompt = task.prompt
         self._task = task
         self._read = 0
-        self._vocabulary = vocabulary
+        self._names = vocabulary.tokens
+        self._joiner = vocabulary.joiner()
+        self._scored_joiner = vocabulary.joiner()  # tells where in the text a token stands
         self._until = Until(task.stop) if task.stop else None
         self._unsent: list[str] = []
         self._scores: deque[ScoredToken] = deque()
         self._scored_length = self._sent_length = 0  # characters of tokens scored, and of text sent
         self._scores_prompt = task.echo and task.logprobs is not None
         if task.echo:
-            self._unsent.append("".join(vocabulary[token] for token in task.prompt))
+            self._unsent.append(vocabulary.decode(task.prompt))
         if self._scores_prompt:
-            self._scores.append(ScoredToken(vocabulary[self.token], 0, None, None))
-            self._scored_length = len(vocabulary[self.token])
+            self._scores.append(ScoredToken(self._names[self.token], 0, None, None))
+            self._scored_length = len(self._scored_joiner.push(self.token))
         if not task.length and (len(task.prompt) == 1 or not self._scores_prompt):
             self.finish = "length"
 
@@ -105,21 +108,20 @@ class Row:
             raise not_finite(logits.max())
         self.token = token
         self.written += 1
-        text = self._vocabulary[token]
         if self._task.logprobs is not None:
             self._score(logits, token)
-        if self._until is None:
-            self._unsent.append(text)
-            if self.written == self._task.length:
-                self.finish = "length"
-            return
-        if certain := self._until.push(text):
-            self._unsent.append(certain)
-        if not self._until.ended and self.written == self._task.length:
-            self._unsent.append(self._until.close())
+        text = self._joiner.push(token)
+        if self.written == self._task.length:
+            text += self._joiner.close()
             self.finish = "length"
-        if self._until.ended:
-            self.finish = "stop"
+        if self._until is not None:
+            text = self._until.push(text)
+            if not self._until.ended and self.finish:
+                text += self._until.close()
+            if self._until.ended:
+                self.finish = "stop"
+        if text:
+            self._unsent.append(text)
 
     def fail(self, error: NotFinite, model: str) -> None:
         """It has no next token, and ends here."""
@@ -142,7 +144,6 @@ class Row:
         logs -= top
         logs -= math.log(np.exp(logs).sum())
         likeliest = np.argsort(-logs, kind="stable")[: self._task.logprobs].tolist()
-        top = {self._vocabulary[i]: float(logs[i]) for i in dict.fromkeys([*likeliest, token])}
-        text = self._vocabulary[token]
-        self._scores.append(ScoredToken(text, self._scored_length, float(logs[token]), top))
-        self._scored_length += len(text)
+        top = {self._names[i]: float(logs[i]) for i in dict.fromkeys([*likeliest, token])}
+        self._scores.append(ScoredToken(self._names[token], self._scored_length, float(logs[token]), top))
+        self._scored_length += len(self._scored_joiner.push(token))

@@ -8,10 +8,35 @@
 static uint32_t arena[MODEL_ARENA_WORDS];
 static double memory[MODEL_TOKENS * 2 + 2]; /* steprnn_sampler_bytes, without a repetition penalty */
 
+#ifdef MODEL_BYTES
+
+static int write_token(void *context, uint32_t token) {
+    (void)context;
+    return putchar((int)token) < 0;
+}
+
+/* The token that a text begins with, and its bytes; 0 of them where there is none. */
+static size_t first_token(const char *text, uint32_t *token) {
+    *token = (unsigned char)*text;
+    return 1;
+}
+
+#else
+
 static int write_token(void *context, uint32_t token) {
     (void)context;
     return fputs(model_vocabulary[token], stdout) < 0;
 }
+
+static size_t first_token(const char *text, uint32_t *token) {
+    for (*token = 0; *token < MODEL_TOKENS; ++*token) {
+        size_t length = strlen(model_vocabulary[*token]);
+        if (strncmp(text, model_vocabulary[*token], length) == 0) return length;
+    }
+    return 0;
+}
+
+#endif
 
 static int fail(int error) {
     fprintf(stderr, "%s\n", steprnn_error(error));
@@ -33,12 +58,11 @@ int main(int count, char **argument) {
     error = steprnn_sampler_open(&sampler, &settings, seed, MODEL_TOKENS, memory, sizeof memory);
     if (error) return fail(error);
     while (*at) {
-        uint32_t token, found = MODEL_TOKENS;
-        for (token = 0; token < MODEL_TOKENS; token++)
-            if (strncmp(at, model_vocabulary[token], strlen(model_vocabulary[token])) == 0) found = token;
-        if (found == MODEL_TOKENS) return fprintf(stderr, "not in the vocabulary: %s\n", at), 2;
-        if ((error = steprnn_read(&stream, &found, 1)) != 0) return fail(error);
-        at += strlen(model_vocabulary[found]);
+        uint32_t token;
+        size_t length = first_token(at, &token);
+        if (length == 0) return fprintf(stderr, "not in the vocabulary: %s\n", at), 2;
+        if ((error = steprnn_read(&stream, &token, 1)) != 0) return fail(error);
+        at += length;
     }
     fputs(argument[1], stdout);
     error = steprnn_generate(&stream, &sampler, (size_t)atol(argument[2]), write_token, NULL);

@@ -7,6 +7,8 @@ import { sha256 } from "./sha256.js";
 
 const FORMAT = "steprnn.bundle";
 const VERSION = 1;
+// The names of the bytes of UTF-8; those that are no characters by themselves as servers of completions name them.
+const BYTES = Array.from({ length: 256 }, (_, i) => (i < 128 ? String.fromCharCode(i) : `bytes:\\x${i.toString(16)}`));
 const MOST_MANIFEST = 2 ** 22; // bytes, as the Python side has it
 
 /** A bundle's manifest, and its files once they are asked for. */
@@ -76,14 +78,16 @@ export class Bundle {
     return bytes;
   }
 
-  /** The characters by token, or null where the bundle has no vocabulary. */
+  /** `tokens`, what each stands for, and their `unit`, "character" or "byte"; null where nothing tells. */
   async vocabulary() {
     const name = "vocabulary.json";
     if (!this.has(name)) return null;
     const record = parse(await this.read(name), name);
     checkVersion(record, name, "steprnn.vocabulary");
-    const { tokens, unit } = record;
-    const whole = unit === "character" && Array.isArray(tokens) && tokens.every((t) => typeof t === "string" && t);
+    const unit = record.unit;
+    const tokens = unit === "byte" && record.tokens === undefined ? BYTES : record.tokens;
+    const named = unit === "character" || tokens === BYTES;
+    const whole = named && Array.isArray(tokens) && tokens.every((t) => typeof t === "string" && t);
     if (!whole || !tokens.length || new Set(tokens).size !== tokens.length) {
       const message = `${name}: tokens must be a list of different characters; copy the folder again`;
       throw new BundleError("damaged", message, { file: name });
@@ -93,7 +97,7 @@ export class Bundle {
       const message = `${name} has ${tokens.length} tokens and the model ${size}; export again`;
       throw new BundleError("damaged", message, { file: name });
     }
-    return tokens;
+    return { tokens, unit };
   }
 
   /** What a stream begins with, by state: zero, but for what initial.npz holds. */

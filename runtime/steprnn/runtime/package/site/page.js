@@ -53,12 +53,12 @@ async function start() {
 }
 
 function ready() {
-  const letters = model.vocabulary.filter((token) => /\p{L}/u.test(token));
-  const known = [...BEGINNING].every((c) => model.vocabulary.includes(c));
+  const letters = model.vocabulary.filter((token) => /^\p{L}$/u.test(token));
+  const known = model.unit === "byte" || [...BEGINNING].every((c) => model.vocabulary.includes(c));
   at("prompt").value ||= known ? BEGINNING : letters.slice(0, 1).join("");
   at("text").lang = at("prompt").lang = scriptOf(letters.join(""));
   at("write").disabled = false;
-  show(() => words.ready(model.vocabulary.length));
+  show(() => (model.unit === "byte" ? words.readyForAny : words.ready(model.vocabulary.length)));
   speak(language);
 }
 
@@ -92,8 +92,9 @@ async function write(unknown) {
   const drawn = () => (temperature > 0 ? words.seedIs(seed) : words.greedy);
   let [count, busy, seen] = [0, 0, 0];
   const shown = (piece) => {
-    text.appendData(piece.join(""));
-    count += piece.length;
+    const more = piece.join("");
+    text.appendData(more);
+    count += [...more].length;
   };
   try {
     for await (const { piece, speed, pace } of paced(pieces, controller.signal)) {

@@ -105,8 +105,10 @@ export class Model {
   readonly artefact: Artefact;
   /** What runs the step, with its version. */
   readonly engine: string;
-  /** The character of each token; null where the bundle has none. */
+  /** The character of each token, or a name of its byte; null where the bundle has none. */
   readonly vocabulary: readonly string[] | null;
+  /** What a token is; null where the bundle has no vocabulary. */
+  readonly unit: "character" | "byte" | null;
   readonly initialState: Readonly<Record<string, Float32Array>>;
   /** A stream of its own, from a state or from the beginning. */
   session(state?: State): Session;

@@ -49,11 +49,12 @@ export class Model {
   constructor(manifest, artefact, engine, vocabulary, initialState) {
     this.manifest = manifest;
     this.artefact = artefact;
-    this.vocabulary = vocabulary;
+    this.vocabulary = vocabulary?.tokens ?? null;
+    this.unit = vocabulary?.unit ?? null;
     this.initialState = initialState;
     this.engine = engine.name;
     this.#engine = engine;
-    this.#indices = new Map(vocabulary?.map((token, index) => [token, index]));
+    this.#indices = new Map(vocabulary?.tokens.map((token, index) => [token, index]));
   }
 
   /** A stream of its own, from a state or from the beginning. */
@@ -96,14 +97,15 @@ export class Model {
     return stops.length ? until(pieces, stops) : pieces;
   }
 
-  /** Token indices of a text, by code points; throws `UnknownToken`, which names the strangers. */
+  /** Token indices of a text, by code points or bytes of UTF-8; throws `UnknownToken`, which names the strangers. */
   encode(text, unknown = "error") {
     if (!this.vocabulary || !isLanguageModel(this.manifest.step)) {
       throw new UsageError("no-vocabulary", "the bundle has no vocabulary: step it with session().step(x)");
     }
     if (unknown !== "error" && unknown !== "skip") throw outOfRange("unknown", unknown, "'error' or 'skip'");
     const characters = [...text];
-    const strangers = [...new Set(characters.filter((c) => !this.#indices.has(c)))];
+    const known = this.unit === "byte" ? (c) => !/\p{Surrogate}/u.test(c) : (c) => this.#indices.has(c);
+    const strangers = [...new Set(characters.filter((c) => !known(c)))];
     if (strangers.length && unknown === "error") {
       const named = strangers.slice(0, 10).map((c) => `'${c}'`).join(" ") + (strangers.length > 10 ? " ..." : "");
       const message = `${named} not among the ${this.vocabulary.length} characters of the vocabulary`;
@@ -112,7 +114,9 @@ export class Model {
         size: this.vocabulary.length,
       });
     }
-    return characters.filter((c) => this.#indices.has(c)).map((c) => this.#indices.get(c));
+    const written = characters.filter(known);
+    if (this.unit === "byte") return [...new TextEncoder().encode(written.join(""))];
+    return written.map((c) => this.#indices.get(c));
   }
 
   /** Free the model's memory; it cannot be used after that. */
@@ -145,12 +149,16 @@ export class Model {
       }
     };
     for (const token of tokens) await step(token);
+    const decoder = this.unit === "byte" ? new TextDecoder("utf-8", { ignoreBOM: true }) : null;
     for (let left = length; left > 0; left--) {
       signal?.throwIfAborted();
       const token = choose();
-      yield this.vocabulary[token];
+      const piece = decoder ? decoder.decode(Uint8Array.of(token), { stream: true }) : this.vocabulary[token];
+      if (piece) yield piece;
       if (left > 1) await step(token);
     }
+    const broken = decoder?.decode(); // what stands for a character that never became whole
+    if (broken) yield broken;
   }
 }
 

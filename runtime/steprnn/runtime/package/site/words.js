@@ -27,6 +27,7 @@ export const WORDS = {
     progress: (bytes, of) => `Loading the model: ${size(bytes)} of ${size(of)} MB`,
     starting: "Starting the engine",
     ready: (characters) => `Ready. It knows ${number.en.format(characters)} characters.`,
+    readyForAny: "Ready. It reads text of any script, byte by byte.",
     figures: (count, speed, pace, seed) =>
       `${number.en.format(count)} characters · ${pace ? `shown at ${number.en.format(pace)} a second, written at ` : ""}` +
       `${speed ? `${number.en.format(speed)} a second` : "–"} · ${seed}`,
@@ -84,6 +85,7 @@ export const WORDS = {
     progress: (bytes, of) => `正在载入模型：${size(bytes)} / ${size(of)} MB`,
     starting: "正在启动引擎",
     ready: (characters) => `准备好了。它认识 ${number.zh.format(characters)} 个字符。`,
+    readyForAny: "准备好了。它按字节读写，任何文字都行。",
     figures: (count, speed, pace, seed) =>
       `${number.zh.format(count)} 字 · ${pace ? `以每秒 ${number.zh.format(pace)} 字显示，实际写得出` : ""}` +
       `${speed ? `每秒 ${number.zh.format(speed)} 字` : "–"} · ${seed}`,

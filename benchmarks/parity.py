@@ -179,16 +179,17 @@ def report(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{len(seeds)} models, {STEPS} steps, {SEEDS} seeds"
     yield ""
     cells = []
-    verdicts = ["passed", "cannot tell", COSTS, "FAILED"]
+    verdicts = ["passed", "cannot tell", "FAILED", COSTS]
     for artefact in dict.fromkeys(r["artefact"] for r in rows):
         worst_of: dict[int, str] = {}
         for r in (r for r in rows if r["artefact"] == artefact):
+            # Where single steps cost too much, batches and threads fail by it as well.
             verdict = COSTS if COSTS in r["failure"] else r["verdict"]
             seed = r["shape"]["seed"]
             worst_of[seed] = max(worst_of.get(seed, "passed"), verdict, key=verdicts.index)
         found = list(worst_of.values())
         cells.append([artefact, *(str(found.count(v)) for v in verdicts)])
-    yield from table(["right artefacts", *verdicts[:2], COSTS, "failed otherwise"], cells)
+    yield from table(["right artefacts", "passed", "cannot tell", "failed", COSTS], cells)
     yield ""
     cells = []
     for artefact in ("onnx-float32", "tflite-float32"):

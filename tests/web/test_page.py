@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -250,15 +250,40 @@ def test_a_graph_that_the_engine_refuses(
     assert text_of(browser, "problem").startswith("模型无法载入。引擎不接受这个模型：")
 
 
-def test_no_webassembly(browser: Any, serve: Run, page: Path) -> None:
-    given = browser.execute_cdp_cmd(
-        "Page.addScriptToEvaluateOnNewDocument", {"source": "delete globalThis.WebAssembly"}
-    )
-    try:
-        opened(browser, serve(page)[0])
-        assert "This browser has no WebAssembly" in text_of(browser, "problem")
-    finally:
-        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", given)
+@pytest.fixture
+def without(browser: Any) -> Iterator[Callable[[str], None]]:
+    """Take something of the browser away from the thread of the page."""
+    given = []
+
+    def remove(names: str) -> None:
+        source = "".join(f"delete globalThis.{name};" for name in names.split())
+        given.append(browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source}))
+
+    yield remove
+    for script in given:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+@pytest.mark.parametrize("gone", ["WebAssembly", "Worker"])
+def test_it_writes_in_a_thread_of_its_own_or_else_in_the_pages(
+    browser: Any, serve: Run, page: Path, models: dict[str, Model], without: Callable[[str], None], gone: str
+) -> None:
+    """Without WebAssembly the page's own thread could not take a step; it takes none."""
+    without(gone)
+    opened(browser, serve(page)[0])
+    value(browser, "prompt", "不停")
+    value(browser, "seed", "3")
+    value(browser, "length", "80")
+    browser.find_element(By.ID, "pace").click()
+    browser.find_element(By.ID, "write").click()
+    finished(browser)
+    assert text_of(browser, "text") == models["onnx"].generate("不停", 80, temperature=0.8, top_k=20, seed=3)
+
+
+def test_no_webassembly(browser: Any, serve: Run, page: Path, without: Callable[[str], None]) -> None:
+    without("WebAssembly Worker")
+    opened(browser, serve(page)[0])
+    assert "This browser has no WebAssembly" in text_of(browser, "problem")
 
 
 def test_opened_as_a_file_it_says_how_to_serve_it(browser: Any, page: Path) -> None:

@@ -1,12 +1,13 @@
 // The page: a beginning goes in, text comes out, and what is happening is said in words.
 
-import { load } from "./steprnn.js";
+import { ask } from "./thread.js";
 import { WORDS, explain } from "./words.js";
 
 const PACE = 30; // characters a second that a person can follow
 const AHEAD = 64; // characters written at once, so that the clock measures the model and not the pauses
 const LATELY = 0.7; // what of the speed so far counts at the next turn: the first hundreds warm the engine up
-const BLOCK = 12; // milliseconds of writing between two frames, where there is no pace
+const BLOCK = 12; // milliseconds of writing that are shown at once, where there is no pace
+const LONGEST = 200; // and where there is one, after which those that are there are shown
 const BEGINNING = "分开";
 
 const at = (id) => document.getElementById(id);
@@ -14,6 +15,7 @@ let language = initialLanguage();
 let words = WORDS[language];
 let model = null;
 let writing = null; // the AbortController of the text being written
+let texts = 0; // begun so far
 let say = () => words.loading; // what the line under the text says, in whichever language
 let complain = null;
 let announce = () => ""; // what a screen reader was told last, in whichever language
@@ -39,8 +41,7 @@ async function start() {
   try {
     const { variant } = document.documentElement.dataset;
     const progress = (bytes, of) => show(() => (bytes < of ? words.progress(bytes, of) : words.starting));
-    model = await load("model/", { variant, progress });
-    model.encode("", "skip"); // it has to be a model of text
+    model = await ask("load", { url: new URL("model/", document.baseURI).href, variant }, progress);
   } catch (error) {
     at("meter").hidden = true;
     complainOf(() => words.cannot + explain(words, error));
@@ -71,33 +72,34 @@ async function write(unknown) {
   const options = {
     length: Number(at("length").value),
     topK: Number(at("top-k").value),
-    signal: controller.signal,
     temperature,
     seed,
     unknown,
   };
   complainOf(null);
-  let pieces;
+  writing = controller;
+  const text = ++texts;
   try {
-    pieces = model.stream(prompt, options);
+    await ask("begin", { text, prompt, options });
   } catch (error) {
+    writing = null;
     complainOf(() => explain(words, error), error.code === "unknown");
     return;
   }
-  begin(controller);
+  begin();
   const begun = document.createElement("b");
-  const text = document.createTextNode("");
+  const follows = document.createTextNode("");
   begun.textContent = prompt;
-  at("text").replaceChildren(begun, text);
+  at("text").replaceChildren(begun, follows);
   const drawn = () => (temperature > 0 ? words.seedIs(seed) : words.greedy);
   let [count, busy, seen] = [0, 0, 0];
   const shown = (piece) => {
     const more = piece.join("");
-    text.appendData(more);
+    follows.appendData(more);
     count += [...more].length;
   };
   try {
-    for await (const { piece, speed, pace } of paced(pieces, controller.signal)) {
+    for await (const { piece, speed, pace } of paced(text, controller.signal)) {
       shown(piece);
       [busy, seen] = [speed, pace];
       show(() => words.figures(count, speed, pace, drawn()));
@@ -107,32 +109,32 @@ async function write(unknown) {
     if (!controller.signal.aborted) complainOf(() => explain(words, error));
     end(() => words.stopped(count));
   }
+  ask("end", { text });
   show(() => words.figures(count, busy, seen, drawn()));
   at("keep").hidden = temperature === 0 || at("seed").value !== "";
   at("keep").dataset.seed = String(seed);
 }
 
 /** Pieces as they are to be shown, a frame's worth at a time; how fast they are written lately, and shown. */
-async function* paced(pieces, signal) {
+async function* paced(text, signal) {
   const ready = [];
-  let [given, written, busy, done] = [0, 0, 0, false];
+  let [given, written, busy, done, coming] = [0, 0, 0, false, null];
   const began = performance.now();
+  const taken = (more) => {
+    coming = null;
+    done = more.done;
+    ready.push(...more.pieces);
+    written = written * LATELY + more.pieces.length;
+    busy = busy * LATELY + more.busy;
+  };
   while (!done || ready.length) {
     const free = !at("pace").checked;
-    if (!done && (free || ready.length < AHEAD / 2)) {
-      const from = performance.now();
-      written *= LATELY;
-      busy *= LATELY;
-      do {
-        const next = await pieces.next();
-        done = next.done;
-        if (!done) {
-          ready.push(next.value);
-          written++;
-        }
-      } while (!done && (free ? performance.now() - from < BLOCK : ready.length < AHEAD));
-      busy += performance.now() - from;
+    if (!done && !coming && (free || ready.length < AHEAD / 2)) {
+      const [most, milliseconds] = free ? [Infinity, BLOCK] : [AHEAD, LONGEST];
+      coming = ask("take", { text, most, milliseconds }).then(taken);
+      coming.catch(() => {}); // it is said where it is waited for
     }
+    if (!ready.length) await coming;
     const piece = ready.splice(0, free ? ready.length : allowance(began, given));
     given += piece.length;
     const pace = free ? 0 : Math.round((given * 1000) / (performance.now() - began)); // 0: as fast as written
@@ -152,8 +154,7 @@ function frame() {
   return new Promise((resolve) => (document.hidden ? setTimeout(resolve, 100) : requestAnimationFrame(resolve)));
 }
 
-function begin(controller) {
-  writing = controller;
+function begin() {
   tell(() => "");
   at("keep").hidden = true;
   at("text").classList.add("writing");
@@ -215,8 +216,7 @@ function speak(chosen) {
   tell(announce);
   if (complain) at("problem").textContent = complain();
   if (model) {
-    const { variant, path } = model.artefact;
-    at("about").textContent = words.about(variant.replace("-weights", ""), model.manifest.files[path].bytes, model.engine);
+    at("about").textContent = words.about(model.variant.replace("-weights", ""), model.bytes, model.engine);
   }
   try {
     localStorage.setItem("steprnn.language", chosen);

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo quick site journeys lint types test alone zoo mutants hostile fuzz bits bench clean
+.PHONY: help install demo quick site journeys npm lint types test alone zoo mutants hostile fuzz bits bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,9 @@ site: $(VENV)/docs ## the documentation as a site, in build/site/html (seconds; 
 
 journeys: ## the tutorials, run in a clean clone as a new user meets them (ten minutes, 2.4 GB)
 	$(PYTHON) tests/journeys/run.py
+
+npm: $(VENV)/dev ## the package for npm in Node.js, Vite and TypeScript (a minute, 250 MB from npm)
+	STEPRNN_NPM=1 $(BIN)/pytest tests/web/test_npm.py
 
 lint: $(VENV)/dev ## ruff: style, and that the runtime imports nothing heavy
 	$(BIN)/ruff check .

@@ -192,7 +192,7 @@ def test_the_model_card(package: Any, tmp_path: Path, tiny_copy: Path, edit_mani
     told = metadata(path)
     card = told.get_payload(decode=True).decode()  # type: ignore[union-attr]
     assert told["Description-Content-Type"] == "text/markdown"
-    assert "A recurrent character model of 21 characters and 16 numbers of state" in card
+    assert "A recurrent language model of 21 tokens and 16 numbers of state" in card
     assert 'load("tiny_verse")' in card
     assert "steprnn generate tiny_verse -p " in card
     sizes = [f"{(tiny_copy / name).stat().st_size:,}" for name in ("step.onnx", "step.int8.onnx")]
@@ -298,7 +298,7 @@ def test_an_installed_model_is_loaded_by_its_name(
     out, err = capfd.readouterr()
     assert err == ""
     assert out.startswith("tiny_verse  1.0  tflite-float32, tflite-int8  ")
-    assert out.endswith(" bytes  A recurrent character model of 21 characters and 16 numbers of state\n")
+    assert out.endswith(" bytes  A recurrent language model of 21 tokens and 16 numbers of state\n")
     with pytest.raises(
         BundleError, match=r"^lyrics is neither a path nor an installed model; installed: tiny_verse$"
     ):

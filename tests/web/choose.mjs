@@ -7,7 +7,7 @@ const { Sampler, DEFAULTS } = await import(new URL("sampling.js", site));
 const { Random } = await import(new URL("random.js", site));
 const { plain } = await import(new URL("sha256.js", site));
 const { readNpz } = await import(new URL("npz.js", site));
-const { Bundle } = await import(new URL("bundle.js", site));
+const { Bundle, address } = await import(new URL("bundle.js", site));
 const { until } = await import(new URL("stops.js", site));
 
 const JOBS = {
@@ -28,7 +28,7 @@ const JOBS = {
   },
   async manifest({ record }) {
     globalThis.fetch = async () => new Response(JSON.stringify(record));
-    const { manifest } = await Bundle.open(new URL("http://page.test/model/"));
+    const { manifest } = await Bundle.open((name) => address(name, "http://page.test/model/"));
     return Object.keys(manifest.files);
   },
   async longer({ record, size }) {
@@ -36,7 +36,7 @@ const JOBS = {
     const pull = (stream) => stream.enqueue(new Uint8Array((sent += 65536) && 65536));
     const endless = () => new Response(new ReadableStream({ pull }));
     globalThis.fetch = async () => endless();
-    const bundle = new Bundle(new URL("http://page.test/model/"), record);
+    const bundle = new Bundle((name) => address(name, "http://page.test/model/"), record);
     await bundle.read("file").catch((error) => error.code === "size" || Promise.reject(error));
     return sent <= size + 4 * 65536;
   },

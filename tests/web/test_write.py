@@ -75,7 +75,7 @@ def test_a_bundle_without_the_graph(
     tiny_copy: Path, refusal: Run, edit_manifest: Callable[..., None]
 ) -> None:
     line = refusal(2, "--out", tiny_copy.parent / "site", "--variant", "float16")
-    assert f"{tiny_copy} has no float16 graph in ONNX, which a page runs; it holds tflite-float32, " in line
+    assert f"{tiny_copy} has no float16 graph in ONNX, which browsers run; it holds tflite-float32, " in line
     assert line.endswith("choose another --variant, or export with --formats onnx --quantize float16")
     edit_manifest(tiny_copy, lambda record: record["step"]["inputs"][0].pop("tokens"))
     line = refusal(2, "--out", tiny_copy.parent / "site")

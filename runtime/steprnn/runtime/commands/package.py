@@ -12,10 +12,11 @@ from ..bundle.open import read_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
 
-HELP = "make one file, a wheel, a web page, C sources or a folder for the Hub of a bundle"
+HELP = "make one file, a wheel, a web page, a package for npm, C sources or a folder for the Hub of a bundle"
 EXAMPLE = """  steprnn package lyrics.bundle --as zip
   steprnn package lyrics.bundle --as wheel --name lyrics-lstm --version 1.0.0 --license CC-BY-4.0
   steprnn package lyrics.bundle --as web --out site
+  steprnn package lyrics.bundle --as npm --name lyrics-lstm --version 1.0.0 --variant int8-weights
   steprnn package lyrics.bundle --as hub --name me/lyrics-lstm --license cc-by-4.0"""
 NEEDS: dict[str, str] = {}
 # Each kind is a module in ../package, and takes these flags beside --out.
@@ -23,6 +24,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "zip": (),
     "wheel": ("name", "version", "license", "engine"),
     "web": ("variant", "ort"),
+    "npm": ("name", "version", "license", "variant"),
     "c": ("variant",),
     "hub": ("name", "license"),
 }
@@ -35,13 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the file, or the folder of a wheel or page (default: NAME.zip, dist, site, c, hub)",
+        help="the file, or the folder of a wheel or page (default: NAME.zip, dist, site, npm, c, hub)",
     )
-    wheel = parser.add_argument_group("wheel and hub")
+    wheel = parser.add_argument_group("wheel, npm and hub")
     wheel.add_argument(
         "--name", help="name of the package, such as lyrics-lstm; of the repository, OWNER/NAME"
     )
-    wheel.add_argument("--version", help="version of the wheel, such as 1.0.0")
+    wheel.add_argument("--version", help="version of the wheel or for npm, such as 1.0.0")
     wheel.add_argument(
         "--license", metavar="TEXT", help="SPDX expression, or a file (default: none, and PyPI refuses it)"
     )
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(ENGINES),
         help="what the wheel depends on (default: the first it has a graph for)",
     )
-    web = parser.add_argument_group("web and c")
+    web = parser.add_argument_group("web, npm and c")
     web.add_argument("--variant", choices=VARIANTS, help="which weights (default: float32)")
     web.add_argument(
         "--ort",

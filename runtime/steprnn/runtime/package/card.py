@@ -18,7 +18,7 @@ def summary(manifest: Manifest) -> str:
     spec = manifest.step
     size = f"{sum(math.prod(t.shape) for t in spec.states):,} numbers of state"
     if spec.is_language_model:
-        return f"A recurrent character model of {spec.inputs[0].tokens:,} characters and {size}"
+        return f"A recurrent language model of {spec.inputs[0].tokens:,} tokens and {size}"
     return f"A recurrent model of {len(spec.inputs)} input(s) and {size}"
 
 
@@ -46,7 +46,7 @@ def card(
         "",
         "```sh",
         install or f"pip install {name}",
-        *([f"steprnn generate {package} -p {_beginning(folder)} -n 50"] if language else ["steprnn models"]),
+        *([f"steprnn generate {package} -p {beginning(folder)} -n 50"] if language else ["steprnn models"]),
         "```",
         "",
         "```python",
@@ -54,7 +54,7 @@ def card(
         "",
         f'model = load("{package}")',
         *(
-            [f'print(model.generate("{_beginning(folder)}", length=50, temperature=0.8, seed=7))']
+            [f'print(model.generate("{beginning(folder)}", length=50, temperature=0.8, seed=7))']
             if language
             else [_session(manifest), f"y = session.step(x)  # {_arguments(manifest)}"]
         ),
@@ -83,7 +83,7 @@ def card(
     return "\n".join(lines) + "\n"
 
 
-def _beginning(folder: Path) -> str:
+def beginning(folder: Path) -> str:
     """A character to begin with: a letter of the script that most of the vocabulary is in."""
     tokens = Vocabulary.read(folder / VOCABULARY).characters
     letters = [token for token in tokens if token.isalpha()] or tokens

@@ -37,9 +37,11 @@ def write(bundle: Place, out: Path, *, variant: str = "float32", ort: Path | Non
     if out.exists() and not (out.is_dir() and ((out / "steprnn.js").is_file() or not any(out.iterdir()))):
         raise UsageError(f"{out} exists and is not a page; choose another --out, nothing was changed")
     manifest = Manifest.read(bundle)
-    artefact = _graph(bundle, manifest, variant)
-    names = [n for n in (VOCABULARY, INITIAL) if n in manifest.files] + manifest.files_of(artefact)
-    manifest.verify(bundle, names)
+    if not manifest.writes_text or VOCABULARY not in manifest.files:
+        raise UsageError(
+            f"{bundle} is not of a language model; expected one with a {VOCABULARY}, to write text"
+        )
+    artefact = graph_of(bundle, manifest, variant)
     engine = engine_files(ort)
     with new_folder(out) as folder:
         for source in SITE.iterdir():
@@ -48,10 +50,7 @@ def write(bundle: Place, out: Path, *, variant: str = "float32", ort: Path | Non
         marked = 'data-variant="float32"'
         write_text(page, page.read_text(encoding="utf-8").replace(marked, f'data-variant="{variant}"'))
         (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
-        for name in (MANIFEST, *names):
-            target = folder / "model" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((bundle / name).read_bytes())
+        copy_graph(bundle, manifest, artefact, folder / "model")
         (folder / "ort").mkdir()
         for name, data in engine.items():
             (folder / "ort" / name).write_bytes(data)
@@ -72,18 +71,25 @@ def _keep(folder: Path) -> None:
     write_text(worker, text)
 
 
-def _graph(bundle: Place, manifest: Manifest, variant: str) -> Artefact:
-    """The graph that the page runs."""
-    if not manifest.writes_text or VOCABULARY not in manifest.files:
-        raise UsageError(
-            f"{bundle} is not of a language model; expected one with a {VOCABULARY}, to write text"
-        )
+def graph_of(bundle: Place, manifest: Manifest, variant: str) -> Artefact:
+    """The graph that a browser runs; raises `UsageError` where the bundle has none of this variant."""
     artefact = manifest.artefact("onnx", variant)
     if artefact is None:
         held = ", ".join(a.name for a in manifest.artefacts)
         quantize = "none" if variant == "float32" else variant
         raise UsageError(
-            f"{bundle} has no {variant} graph in ONNX, which a page runs; it holds {held}; "
+            f"{bundle} has no {variant} graph in ONNX, which browsers run; it holds {held}; "
             f"choose another --variant, or export with --formats onnx --quantize {quantize}"
         )
     return artefact
+
+
+def copy_graph(bundle: Place, manifest: Manifest, artefact: Artefact, folder: Path) -> list[str]:
+    """Copy a graph and what it needs; returns the names. Raises `BundleError` where a file is damaged."""
+    names = [n for n in (VOCABULARY, INITIAL) if n in manifest.files] + manifest.files_of(artefact)
+    manifest.verify(bundle, names)
+    for name in (MANIFEST, *names):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((bundle / name).read_bytes())
+    return [MANIFEST, *names]

@@ -13,23 +13,23 @@ const MOST_MANIFEST = 2 ** 22; // bytes, as the Python side has it
 
 /** A bundle's manifest, and its files once they are asked for. */
 export class Bundle {
-  #base;
-  #signal;
+  #place;
+  #source;
 
-  constructor(base, manifest, signal) {
-    this.#base = base;
-    this.#signal = signal;
+  constructor(place, manifest, source) {
+    this.#place = place;
+    this.#source = source;
     this.manifest = manifest;
   }
 
   /**
-   * Read `manifest.json` of the folder at an address.
-   * @param {URL} base ends in a slash
-   * @param {AbortSignal} [signal]
+   * Read the manifest.
+   * @param {(name: string) => URL} place where a file of the bundle is
+   * @param {{ fetch?: typeof fetch, signal?: AbortSignal }} [source] what fetches it, and gives it up
    */
-  static async open(base, signal) {
+  static async open(place, source = {}) {
     const name = "manifest.json";
-    const manifest = parse(await get(address(name, base), name, { signal, most: MOST_MANIFEST }), name);
+    const manifest = parse(await get(place(name), name, { ...source, most: MOST_MANIFEST }), name);
     checkVersion(manifest, name, FORMAT);
     try {
       checkManifest(manifest);
@@ -37,7 +37,7 @@ export class Bundle {
       if (error instanceof BundleError) throw error;
       throw new BundleError("damaged", `${name} is damaged (${error.message}); export again`, { file: name });
     }
-    return new Bundle(base, manifest, signal);
+    return new Bundle(place, manifest, source);
   }
 
   /** The ONNX graph of a variant; throws `UsageError` where the bundle has none. */
@@ -66,7 +66,7 @@ export class Bundle {
   async read(name, progress) {
     const expected = this.manifest.files[name];
     const of = expected.bytes;
-    const bytes = await get(address(name, this.#base), name, { signal: this.#signal, progress, of, most: of });
+    const bytes = await get(this.#place(name), name, { ...this.#source, progress, of, most: of });
     if (bytes.length !== of) {
       const message = `${name} has ${bytes.length} bytes, expected ${of}; copy the folder again`;
       throw new BundleError("size", message, { file: name, got: bytes.length, expected: of });
@@ -184,13 +184,13 @@ function parse(bytes, name) {
   }
 }
 
-/** A file's address: its name is a path and nothing else, whatever characters it has. */
-function address(name, base) {
+/** A file's address in a folder: its name is a path and nothing else, whatever characters it has. */
+export function address(name, base) {
   return new URL(name.split("/").map(encodeURIComponent).join("/"), base);
 }
 
 /** The bytes at an address, in words where there are none; of more than `most`, the first so many and some. */
-async function get(url, name, { signal, progress, of, most }) {
+async function get(url, name, { fetch = globalThis.fetch, signal, progress, of, most }) {
   let response;
   const chunks = [];
   let length = 0;

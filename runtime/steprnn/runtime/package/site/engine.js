@@ -35,14 +35,24 @@ export class Engine {
       throw new EngineError("no-wasm", "this browser has no WebAssembly, or it is switched off; allow it");
     }
     const ort = await importEngine(new URL(MODULE, folder));
-    ort.env.wasm.numThreads = 1; // a step is far too small to share out, and threads need special headers
     ort.env.wasm.wasmPaths = { wasm: new URL(WASM, folder).href };
+    return Engine.of(ort, graph, new URL(WASM, folder));
+  }
+
+  /**
+   * Open a graph in onnxruntime-web as somebody imported it.
+   * @param {object} ort the module
+   * @param {Uint8Array} graph an ONNX file
+   * @param {URL} [wasm] where its wasm file should be
+   */
+  static async of(ort, graph, wasm) {
+    ort.env.wasm.numThreads = 1; // a step is far too small to share out, and threads need special headers
     ort.env.logLevel = "error";
     try {
       const options = { executionProviders: ["wasm"] };
       return new Engine(ort, await inTurn(() => ort.InferenceSession.create(graph, options)));
     } catch (error) {
-      throw await explain(error, new URL(WASM, folder));
+      throw await explain(error, wasm);
     }
   }
 
@@ -78,6 +88,7 @@ async function explain(error, wasm) {
   if (!said.includes("no available backend")) {
     return new EngineError("refused", `onnxruntime-web refuses the graph: ${said}`, { said });
   }
+  if (!wasm) return new EngineError("wasm", `${WASM} does not start here: ${said}`, { file: WASM, said });
   const answer = await fetch(wasm, { method: "HEAD" }).catch(() => null);
   if (answer?.ok) {
     return new EngineError("wasm", `${WASM} does not start in this browser: ${said}`, { file: WASM, said });

@@ -5,8 +5,10 @@ export type Variant = "float32" | "float16" | "int8" | "int8-weights";
 export interface LoadOptions {
   /** Which weights; "float32" by default. The bundle must hold that graph in ONNX. */
   variant?: Variant;
-  /** Folder of onnxruntime-web's files; `ort/` beside the module by default. */
-  engine?: string | URL;
+  /** Folder of onnxruntime-web's files, `ort/` beside the module by default; or the module, imported. */
+  engine?: string | URL | { readonly InferenceSession: unknown };
+  /** What brings the files, instead of `fetch`. */
+  fetch?: (url: URL, options: object) => Promise<Response>;
   /** Gives the loading up. */
   signal?: AbortSignal;
   /** Called as the graph arrives, with bytes so far and of how many. */
@@ -122,8 +124,8 @@ export class Model {
   dispose(): Promise<void>;
 }
 
-/** Load a bundle folder. Throws `BundleError`, `EngineError` or `UsageError`. */
-export function load(url: string | URL, options?: LoadOptions): Promise<Model>;
+/** Load a bundle from its folder, or from where each of its files is. Throws `BundleError`, `EngineError` or `UsageError`. */
+export function load(url: string | URL | ((name: string) => URL), options?: LoadOptions): Promise<Model>;
 
 /** What this library throws; `message` is one line: what, got, expected, and the fix. */
 export class SteprnnError extends Error {

@@ -1,6 +1,6 @@
 // Runs a bundle of steprnn in the browser: `const model = await load("model/")`.
 
-import { Bundle } from "./bundle.js";
+import { Bundle, address } from "./bundle.js";
 import { Engine } from "./engine.js";
 import { NotFinite, UnknownToken, UsageError } from "./errors.js";
 import { DEFAULTS, Sampler, checkSampling, checkSeed, outOfRange } from "./sampling.js";
@@ -14,23 +14,27 @@ const SLICE = 8; // milliseconds of work after which the page may draw and answe
 
 /**
  * Load a bundle folder.
- * @param {string | URL} url address of the folder, relative to the page
+ * @param {string | URL | ((name: string) => URL)} url address of the folder, relative to the page, or of a file in it
  * @param {object} [options]
  * @param {string} [options.variant] such as "int8-weights", where the bundle has it
- * @param {string | URL} [options.engine] folder of onnxruntime-web's files; beside this module by default
+ * @param {string | URL | object} [options.engine] folder of onnxruntime-web's files, beside this module by default, or itself
+ * @param {typeof fetch} [options.fetch] what brings the files instead of `fetch`
  * @param {AbortSignal} [options.signal] gives the loading up
  * @param {(bytes: number, of: number) => void} [options.progress] called as the graph arrives
  * @returns {Promise<Model>}
  */
-export async function load(url, { variant = "float32", engine, signal, progress } = {}) {
-  const bundle = await Bundle.open(folder(url, globalThis.document?.baseURI ?? import.meta.url), signal);
+export async function load(url, { variant = "float32", engine, fetch, signal, progress } = {}) {
+  const base = typeof url === "function" ? null : folder(url, globalThis.document?.baseURI ?? import.meta.url);
+  const bundle = await Bundle.open(base ? (name) => address(name, base) : url, { fetch, signal });
   const artefact = bundle.artefact(variant);
   const [vocabulary, initialState, graph] = await Promise.all([
     bundle.vocabulary(),
     bundle.initialState(),
     bundle.read(artefact.path, progress),
   ]);
-  const opened = await Engine.open(graph, folder(engine ?? "ort/", import.meta.url));
+  const opened = engine?.InferenceSession
+    ? await Engine.of(engine, graph)
+    : await Engine.open(graph, folder(engine ?? "ort/", import.meta.url));
   return new Model(bundle.manifest, artefact, opened, vocabulary, initialState);
 }
 

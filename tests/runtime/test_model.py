@@ -28,6 +28,7 @@ from steprnn.runtime import (
     UnknownToken,
     UsageError,
     load,
+    tasks,
 )
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
@@ -379,7 +380,7 @@ def test_options_are_the_same_wherever_they_stand() -> None:
     assert set(Filters.__annotations__) == {field.name for field in fields(Sampling)}
     defaults = {name: parameter.default for name, parameter in stream.items()}
     assert all(defaults[field.name] == field.default for field in fields(Sampling))
-    for name, parameter in inspect.signature(Model._generate_rows).parameters.items():
+    for name, parameter in inspect.signature(tasks.generation).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             assert parameter.default == defaults[name]
 

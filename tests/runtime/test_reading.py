@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steprnn.runtime import Model, NotFinite, UnknownToken, UsageError, batches, load
+from steprnn.runtime import Model, NotFinite, UnknownToken, UsageError, batches, load, reading
 
 KNOWN = "云不走月在雨后分开 "
 TEXTS = st.lists(st.text(KNOWN, min_size=2, max_size=40), max_size=12)
@@ -134,16 +134,47 @@ def test_a_text_that_is_refused_is_named_by_its_place(model: Model) -> None:
         with pytest.raises(UnknownToken, match=r"texts\[1\]: '爱' not among the 21 characters") as raised:
             call(["分开", "分爱开"])
         assert raised.value.characters == ("爱",)
-        with pytest.raises(UsageError, match=r"texts\[1\]: the prompt is empty"):
+        with pytest.raises(UsageError, match=r"texts\[1\]: the (text|prompt) is empty"):
             call(["分开", ""])
-        with pytest.raises(UsageError, match=r"texts\[0\] is of type int; expected str"):
+        with pytest.raises(UsageError, match=r"texts\[0\]: the text is of type int; expected str"):
             call([3])
-    with pytest.raises(UsageError, match=r"texts\[2\]: the text has one character; a score needs at least 2"):
+    with pytest.raises(UsageError, match=r"texts\[2\]: the text has one token; a score needs at least 2"):
         model.score(["分开", "雨后", "云"])
     with pytest.raises(UnknownToken, match=r"^'爱' not among"):
         model.generate("分爱", 3, n=2)
     with pytest.raises(UnknownToken, match=r"texts\[1\]: '爱' not among"):
         model.generate(["分", "爱"], 3, n=2)
+
+
+def test_the_results_before_a_refused_text_come(model: Model) -> None:
+    texts = ["分开", "雨后分开", "爱", "云"]
+    for call, fine in (
+        (model.score, model.score(texts[:2])),
+        (model.embed, model.embed(texts[:2])),
+        (model.generate, model.generate(texts[:2])),
+    ):
+        found = call(iter(texts))
+        np.testing.assert_array_equal([next(found), next(found)], fine)
+        with pytest.raises(UnknownToken, match=r"^texts\[2\]: '爱' not among"):
+            next(found)
+
+
+def test_unknown_characters_are_left_out_of_what_is_read(model: Model) -> None:
+    texts = ["分爱开", "爱雨后分开!", "云爱不"]
+    plain = ["分开", "雨后分开", "云不"]
+    assert model.score(texts, unknown="skip") == model.score(plain)
+    assert model.score(texts[0], unknown="skip") == model.score(plain[0])
+    np.testing.assert_array_equal(model.embed(texts, unknown="skip"), model.embed(plain))
+    np.testing.assert_array_equal([*model.embed(iter(texts), unknown="skip")], model.embed(plain))
+    with pytest.raises(UsageError, match="the text has one token of the vocabulary; a score needs"):
+        model.score("分爱", unknown="skip")
+    with pytest.raises(UsageError, match="the text has no character of the vocabulary"):
+        model.embed("爱", unknown="skip")
+
+
+def test_a_perplexity_beyond_float64_is_infinite(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_log_probabilities", lambda model, texts: [np.array([-800.0])])
+    assert model.score("分开").perplexity == np.inf
 
 
 @pytest.mark.parametrize("engine", ["litert", "onnx"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from .errors import UnknownToken, UsageError
+from .errors import NotFinite, SteprnnError, UnknownToken, UsageError
 
 T = TypeVar("T")
+Made = TypeVar("Made", covariant=True)
 
 ROWS = 64  # in a batch: more rows are hardly faster, and take as much more memory
 TEXTS, CHARACTERS = 1024, 2**20  # that are in memory together; one longer text is there alone
@@ -25,46 +26,85 @@ class Encoded:
     tokens: list[int]
 
 
-def in_order(
-    texts: Iterable[str],
-    encode: Callable[[str], list[int]],
-    do: Callable[[Sequence[Encoded]], Sequence[T]],
-    copies: int = 1,
-) -> Iterator[T]:
-    """What `do` gives for each of the texts, `copies` times; it has a batch at a time, longest text first.
+@dataclass(frozen=True)
+class Task(Generic[Made]):
+    """What is done with texts, of each of which there are `copies` results."""
 
-    Texts are read ahead by at most `TEXTS` and about `CHARACTERS`, and sorted among those. A refused text
-    is named by its place; the results of the texts that were read ahead with it are not given.
+    encode: Callable[[str], list[int]]  # raises `UsageError` where a text is refused
+    do: Callable[[Sequence[Encoded]], Sequence[Made]]  # of a batch, longest text first; raises `NotFinite`
+    copies: int = 1
+
+    def alone(self, text: str) -> Made:
+        """The first result of a text that has no others beside it."""
+        return self.do([Encoded(ONLY, text, self.encode(text))])[0]
+
+
+def in_order(texts: Iterable[str], task: Task[T], only: bool = False) -> Iterator[T]:
+    """The results of each of the texts; the first that is refused ends it, with an error that has its place.
+
+    A text that is the `only` one has none. Texts are read ahead by at most `TEXTS` and about `CHARACTERS`,
+    and sorted among those.
     """
-    for window in _windows(texts, encode, copies):
-        results: dict[int, T] = {}
-        longest_first = sorted(window, key=lambda one: -len(one.tokens))
-        for i in range(0, len(window), ROWS):
-            batch = longest_first[i : i + ROWS]
-            results |= zip((one.place for one in batch), do(batch), strict=True)
-        for one in window:
-            yield results.pop(one.place)
+    for place, result in enumerate(each(texts, task)):
+        if isinstance(result, SteprnnError):
+            raise result if only else named(result, f"texts[{place // task.copies}]")
+        yield result
 
 
-def _windows(
-    texts: Iterable[str], encode: Callable[[str], list[int]], copies: int
-) -> Iterator[list[Encoded]]:
-    window: list[Encoded] = []
+def each(texts: Iterable[str], task: Task[T]) -> Iterator[T | SteprnnError]:
+    """The same, with an error in the place of a result, and the other texts go on."""
+    for window in _windows(texts, task):
+        results: dict[int, T | SteprnnError] = {}
+        fine: list[Encoded] = []
+        for place, one in window:
+            if isinstance(one, Encoded):
+                fine.append(one)
+            else:
+                results[place] = one
+        fine.sort(key=lambda one: -len(one.tokens))
+        for i in range(0, len(fine), ROWS):
+            batch = fine[i : i + ROWS]
+            results |= zip((one.place for one in batch), _done(batch, task), strict=True)
+        for place, _ in window:
+            yield results.pop(place)
+
+
+def named(error: SteprnnError, where: str) -> SteprnnError:
+    """The error of a text, where it is known which of several it is."""
+    if isinstance(error, UnknownToken):
+        return error.at(where)
+    if isinstance(error, NotFinite):
+        return NotFinite(f"{where}: {error.what}", error.model, error.steps)
+    return UsageError(f"{where}: {error}")
+
+
+def _done(batch: Sequence[Encoded], task: Task[T]) -> Sequence[T | SteprnnError]:
+    """A batch ends at the first text that gives no numbers; which it is, and the others, are found singly."""
+    try:
+        return task.do(batch)
+    except NotFinite as error:
+        if len(batch) == 1:
+            return [error]
+    return [result for one in batch for result in _done([one], task)]
+
+
+def _windows(texts: Iterable[str], task: Task[T]) -> Iterator[list[tuple[int, Encoded | SteprnnError]]]:
+    """Places of results, each with its text or with why that is refused."""
+    window: list[tuple[int, Encoded | SteprnnError]] = []
     characters = 0
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UsageError(f"texts[{i}] is of type {type(text).__name__}; expected str")
+        size, refused, tokens = 0, None, []
         try:
-            tokens = encode(text)
-        except UnknownToken as error:
-            raise error.at(f"texts[{i}]") from None
+            if not isinstance(text, str):
+                raise UsageError(f"the text is of type {type(text).__name__}; expected str")
+            size, tokens = len(text), task.encode(text)
         except UsageError as error:
-            raise UsageError(f"texts[{i}]: {error}") from None
-        for place in range(i * copies, (i + 1) * copies):
-            if len(window) == TEXTS or (window and characters + len(text) > CHARACTERS):
+            refused = error
+        for place in range(i * task.copies, (i + 1) * task.copies):
+            if len(window) == TEXTS or (window and characters + size > CHARACTERS):
                 yield window
                 window, characters = [], 0
-            window.append(Encoded(place, text, tokens))
-            characters += len(text)
+            window.append((place, refused or Encoded(place, text, tokens)))
+            characters += size
     if window:
         yield window

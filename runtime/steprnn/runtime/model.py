@@ -5,23 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import reading, rows, writing
-from .batch_sampling import RowSampler
-from .batches import ONLY, Encoded, in_order
+from . import tasks, writing
+from .batches import in_order
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
 from .errors import UsageError
-from .hooks import AnyOf, Cancel, HookedRows, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
-from .options import Filters, Options
+from .hooks import AnyOf, Cancel, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
+from .options import Filters, Options, Unseeded
 from .pool import Pool
-from .reading import Score
+from .reading import Score, pooled_state
 from .sampling import Sampler, Sampling, check_seed, new_seed
 from .session import Session, State
 from .stops import checked_stops, until
@@ -155,8 +153,7 @@ class Model:
             if n is None:
                 at_once = writing.STREAMED if options.get("stop") else writing.AT_ONCE
                 return prompt + "".join(self._pieces(prompt, length, at_once, **options))
-            self._encode(prompt, options.get("unknown", "error"))  # refused without a place among many
-            return [*self._generate_rows([prompt], n, length, **options)]
+            return [*self._generate_rows([prompt], n, length, only=True, **options)]
         texts = self._generate_rows(prompt, n or 1, length, **options)
         return texts if isinstance(prompt, Iterator) else [*texts]
 
@@ -222,9 +219,9 @@ class Model:
     ) -> Iterator[str]:
         """What `stream` gives; an engine that writes by itself does `at_once` operations in one call."""
         sampling = Sampling(**filters)
-        tokens = self._encode(prompt, unknown)
+        tokens = tasks.encoded(self._vocabulary, prompt, unknown)
         stops = checked_stops(stop)
-        _check_length(length)
+        tasks.check_length(length)
         check_seed(seed := new_seed() if seed is None else seed)
         if logits_processor is None and cancel is None:
             written = writing.write(self, tokens, length, sampling, seed, at_once)
@@ -250,51 +247,64 @@ class Model:
         return for_event_loop(self.stream(prompt, length, **options), left)
 
     @overload
-    def score(self, text: str) -> Score: ...  # type: ignore[overload-overlap]
+    def score(self, text: str, *, unknown: str = "error") -> Score: ...  # type: ignore[overload-overlap]
     @overload
-    def score(self, text: Iterator[str]) -> Iterator[Score]: ...  # type: ignore[overload-overlap]
+    def score(  # type: ignore[overload-overlap]
+        self, text: Iterator[str], *, unknown: str = "error"
+    ) -> Iterator[Score]: ...
     @overload
-    def score(self, text: Iterable[str]) -> list[Score]: ...
-    def score(self, text: str | Iterable[str]) -> Score | list[Score] | Iterator[Score]:
+    def score(self, text: Iterable[str], *, unknown: str = "error") -> list[Score]: ...
+    def score(
+        self, text: str | Iterable[str], *, unknown: str = "error"
+    ) -> Score | list[Score] | Iterator[Score]:
         """Log-probability and perplexity of a text of at least two tokens, which are characters, or bytes.
 
         Of many, which are read in batches, a list in their order; of an iterator, which may be without
         end, an iterator, which reads ahead by at most 1,024 texts and about a million characters.
+        `unknown` is that of `stream`: characters that are skipped are not counted.
         """
-        scores = partial(reading.scores, self, names=self._vocabulary.tokens)
-        encode = partial(self._encode, unknown="error", least=2)
+        task = tasks.scoring(self, self._vocabulary, unknown)
         if isinstance(text, str):
-            return scores([Encoded(ONLY, text, encode(text))])[0]
-        many = in_order(text, encode, scores)
+            return task.alone(text)
+        many = in_order(text, task)
         return many if isinstance(text, Iterator) else [*many]
 
     @overload
     def embed(  # type: ignore[overload-overlap]
-        self, text: Iterator[str], *, pool: str = "last", normalize: bool = False
+        self, text: Iterator[str], *, pool: str = "last", normalize: bool = False, unknown: str = "error"
     ) -> Iterator[NDArray[np.float32]]: ...
     @overload
     def embed(
-        self, text: str | Iterable[str], *, pool: str = "last", normalize: bool = False
+        self,
+        text: str | Iterable[str],
+        *,
+        pool: str = "last",
+        normalize: bool = False,
+        unknown: str = "error",
     ) -> NDArray[np.float32]: ...
     def embed(
-        self, text: str | Iterable[str], *, pool: str = "last", normalize: bool = False
+        self,
+        text: str | Iterable[str],
+        *,
+        pool: str = "last",
+        normalize: bool = False,
+        unknown: str = "error",
     ) -> NDArray[np.float32] | Iterator[NDArray[np.float32]]:
         """The last recurrent layer's hidden state after a text, float32 `[units]`.
 
         `pool="mean"` is the mean of those after each of its characters; `normalize` makes the vector's
-        Euclidean length 1. Of many texts, which are read in batches, float32 `[texts, units]` in their
-        order; of an iterator, an iterator of vectors, which reads ahead as that of `score` does.
+        Euclidean length 1. `unknown` is that of `stream`. Of many texts, which are read in batches, float32
+        `[texts, units]` in their order; of an iterator, an iterator of vectors, which reads ahead as that of
+        `score` does.
         """
-        self._vocabulary  # noqa: B018 (a bundle without one is refused at the call, not at the first result)
-        name = reading.pooled_state(self, pool)
-        encode = partial(self._encode, unknown="error")
-        do = partial(reading.vectors, self, pool=pool, normalize=normalize)
+        task = tasks.embedding(self, self._vocabulary, pool, normalize, unknown)
         if isinstance(text, str):
-            return do([Encoded(ONLY, text, encode(text))])[0]
-        vectors = in_order(text, encode, do)
+            return task.alone(text)
+        vectors = in_order(text, task)
         if isinstance(text, Iterator):
             return vectors
-        return np.array([*vectors], np.float32).reshape(-1, *self.initial_state[name].shape)
+        units = self.initial_state[pooled_state(self, pool)].shape
+        return np.array([*vectors], np.float32).reshape(-1, *units)
 
     @property
     def _vocabulary(self) -> Vocabulary:
@@ -305,46 +315,18 @@ class Model:
             raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
         return self.vocabulary
 
-    def _encode(self, text: str, unknown: str, least: int = 1) -> list[int]:
-        tokens = self._vocabulary.encode(text, unknown=unknown)
-        if not tokens:
-            reason = "is empty" if not text else "has no character of the vocabulary"
-            raise UsageError(f"the prompt {reason}; expected at least one character to begin with")
-        if len(tokens) < least:
-            raise UsageError(
-                "the text has one token; a score needs at least 2, as the first has no prediction"
-            )
-        return tokens
-
     def _generate_rows(
         self,
         prompts: Iterable[str],
         n: int,
         length: int,
         *,
+        only: bool = False,
         seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        unknown: str = "error",
-        logits_processor: LogitsProcessor | None = None,
-        cancel: Cancel | None = None,
-        **filters: Unpack[Filters],
+        **options: Unpack[Unseeded],
     ) -> Iterator[str]:
         """One text a row, its prompt first."""
-        sampling, stops = Sampling(**filters), checked_stops(stop)
-        _check_length(length)
         check_seed(first := new_seed() if seed is None else seed)
         vocabulary = self._vocabulary
-
-        def write(batch: Sequence[Encoded]) -> list[str]:
-            read = [one.tokens for one in batch]
-            sampler = RowSampler(sampling, [first + one.place for one in batch], read, len(vocabulary))
-            chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
-            written = rows.write(self, vocabulary, read, length, chooser, stops, cancel)
-            return [one.text + text for one, text in zip(batch, written, strict=True)]
-
-        return in_order(prompts, partial(self._encode, unknown=unknown), write, n)
-
-
-def _check_length(length: int) -> None:
-    if length < 0:
-        raise UsageError(f"length is {length}; expected at least 0")
+        task = tasks.generation(self, vocabulary, length, lambda place: first + place, n, **options)
+        return in_order(prompts, task, only)

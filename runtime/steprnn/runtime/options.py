@@ -19,11 +19,16 @@ class Filters(TypedDict, total=False):
     repeat_last_n: int
 
 
-class Options(Filters, total=False):
-    """All of them; `Model.stream` tells what they mean and their defaults."""
+class Unseeded(Filters, total=False):
+    """All but the seed; `Model.stream` tells what they mean and their defaults."""
 
-    seed: int | None
     stop: str | Sequence[str]
     unknown: str
     logits_processor: LogitsProcessor | None
     cancel: Cancel | None
+
+
+class Options(Unseeded, total=False):
+    """All of them."""
+
+    seed: int | None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import writing
-from .batches import ONLY, Encoded
+from .batches import Encoded
 from .engines import Runner, Writer
 from .errors import NotFinite, UsageError
 from .sampling import not_finite
@@ -32,7 +32,7 @@ class Score:
     characters: tuple[tuple[str, float], ...]  # each counted token, by its name, with its log-probability
 
 
-def scores(model: Steppable, texts: Sequence[Encoded], names: Sequence[str]) -> list[Score]:
+def scores(model: Steppable, names: Sequence[str], texts: Sequence[Encoded]) -> list[Score]:
     """The score of each text; they come longest first, of at least two tokens each. Token i is `names[i]`.
 
     Raises `NotFinite` where a logit is none.
@@ -41,8 +41,15 @@ def scores(model: Steppable, texts: Sequence[Encoded], names: Sequence[str]) -> 
     for one, array in zip(texts, _log_probabilities(model, texts), strict=True):
         total = math.fsum(logs := array.tolist())
         each = tuple(zip((names[token] for token in one.tokens[1:]), logs, strict=True))
-        found.append(Score(total, math.exp(-total / len(logs)), each))
+        found.append(Score(total, _exp(-total / len(logs)), each))
     return found
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def _log_probabilities(model: Steppable, texts: Sequence[Encoded]) -> list[NDArray[np.float64]]:
@@ -55,7 +62,7 @@ def _log_probabilities(model: Steppable, texts: Sequence[Encoded]) -> list[NDArr
         following = [one.tokens[time] for one in texts[:live]]
         values, bad = _log_softmax(y[:live], following)
         if bad is not None:
-            raise _named(not_finite(bad[1]), texts[bad[0]]).at(model.manifest.model, time)
+            raise not_finite(bad[1]).at(model.manifest.model, time)
         for found, value in zip(logs, values.tolist(), strict=False):
             found[time - 1] = value
     return logs
@@ -91,8 +98,7 @@ def vectors(
                 found[row] = h[row] if sums is None else (sums[row] / time).astype(np.float32)
     for row, one in enumerate(texts):
         if (bad := first_bad(found[row])) is not None:
-            error = NotFinite(f"state {name!r} holds {bad}")
-            raise _named(error, one).at(model.manifest.model, len(one.tokens))
+            raise NotFinite(f"state {name!r} holds {bad}", model.manifest.model, len(one.tokens))
     return [_unit(found[row]) if normalize else found[row] for row in range(len(texts))]
 
 
@@ -163,7 +169,7 @@ def _read_alone(model: Steppable, one: Encoded) -> NDArray[np.float64]:
                     row[...] = y[0]
             values, bad = _log_softmax(logits, tokens[i + 1 : i + 1 + len(some)])
             if bad is not None:
-                raise _named(not_finite(bad[1]), one).at(model.manifest.model, i + bad[0] + 1)
+                raise not_finite(bad[1]).at(model.manifest.model, i + bad[0] + 1)
             found[i : i + len(some)] = values
     return found
 
@@ -191,8 +197,3 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = vector.astype(np.float64)
     length = np.sqrt(np.square(wide).sum())
     return vector if length == 0 else (wide / length).astype(np.float32)
-
-
-def _named(error: NotFinite, one: Encoded) -> NotFinite:
-    """With the place of the text, where there are several."""
-    return error if one.place == ONLY else NotFinite(f"texts[{one.place}]: {error.what}")

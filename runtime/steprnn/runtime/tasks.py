@@ -1,0 +1,92 @@
+"""What a model does with texts, one or many: score, embed and continue them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import reading, rows
+from .batch_sampling import RowSampler
+from .batches import Encoded, Task
+from .bundle.vocabulary import Vocabulary
+from .errors import UsageError
+from .hooks import Cancel, HookedRows, LogitsProcessor
+from .options import Filters
+from .reading import Score
+from .sampling import Sampling
+from .session import Steppable
+from .stops import checked_stops
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither
+
+
+def scoring(model: Steppable, vocabulary: Vocabulary, unknown: str = "error") -> Task[Score]:
+    """The `Score` of each text, which has at least two characters."""
+    encode = partial(encoded, vocabulary, unknown=unknown, what="text", least=2)
+    return Task(encode, partial(reading.scores, model, vocabulary.tokens))
+
+
+def embedding(
+    model: Steppable,
+    vocabulary: Vocabulary,
+    pool: str = "last",
+    normalize: bool = False,
+    unknown: str = "error",
+) -> Task[NDArray[np.float32]]:
+    """The vector of each text, float32 `[units]`; raises `UsageError` where the model has none."""
+    reading.pooled_state(model, pool)
+    encode = partial(encoded, vocabulary, unknown=unknown, what="text")
+    return Task(encode, partial(reading.vectors, model, pool=pool, normalize=normalize))
+
+
+def generation(
+    model: Steppable,
+    vocabulary: Vocabulary,
+    length: int,
+    seed_of: Callable[[int], int],
+    n: int = 1,
+    *,
+    stop: str | Sequence[str] = (),
+    unknown: str = "error",
+    logits_processor: LogitsProcessor | None = None,
+    cancel: Cancel | None = None,
+    **filters: Unpack[Filters],
+) -> Task[str]:
+    """Of each prompt n texts that begin with it; `seed_of` tells the seed by the place of a result."""
+    sampling, stops = Sampling(**filters), checked_stops(stop)
+    check_length(length)
+
+    def write(batch: Sequence[Encoded]) -> list[str]:
+        read = [one.tokens for one in batch]
+        seeds = [seed_of(one.place) for one in batch]
+        sampler = RowSampler(sampling, seeds, read, len(vocabulary))
+        chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
+        written = rows.write(model, vocabulary, read, length, chooser, stops, cancel)
+        return [one.text + text for one, text in zip(batch, written, strict=True)]
+
+    return Task(partial(encoded, vocabulary, unknown=unknown), write, n)
+
+
+def encoded(
+    vocabulary: Vocabulary, text: str, unknown: str, what: str = "prompt", least: int = 1
+) -> list[int]:
+    """The tokens of a text; raises `UsageError` where there are not so many of them."""
+    tokens = vocabulary.encode(text, unknown=unknown)
+    if not tokens:
+        reason = "is empty" if not text else "has no character of the vocabulary"
+        raise UsageError(f"the {what} {reason}; expected at least one character to begin with")
+    if len(tokens) < least:
+        one = "has one token" + (" of the vocabulary" if len(text) > 1 else "")
+        raise UsageError(f"the text {one}; a score needs at least 2, as the first has no prediction")
+    return tokens
+
+
+def check_length(length: int) -> None:
+    """Raise `UsageError` where so many characters cannot be written."""
+    if length < 0:
+        raise UsageError(f"length is {length}; expected at least 0")

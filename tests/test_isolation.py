@@ -48,7 +48,8 @@ def test_importing_the_runtime_loads_no_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [None, "train", "export", "check", "generate", "bench", "package", "serve", "demo"]
+    "command",
+    [None, "train", "export", "check", "generate", "score", "embed", "bench", "package", "serve", "demo"],
 )
 def test_help_loads_nothing_heavy(command: str | None) -> None:
     """Every command's module is imported for it, so none may import what only its extra brings."""

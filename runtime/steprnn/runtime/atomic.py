@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .claims import close, made, sweep
 from .errors import UsageError
@@ -19,11 +20,18 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` at once; on any failure the old file stays as it was."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file that takes the place of `path` when the block ends without an error."""
     temporary, claim = made(path.parent, f".{path.name}.", ".tmp", _new_file)
     try:
         sweep(path.parent, _left_of(path), but=temporary)
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp's 0600 would keep the file from other users

@@ -51,8 +51,11 @@ def in_order(texts: Iterable[str], task: Task[T], only: bool = False) -> Iterato
         yield result
 
 
-def each(texts: Iterable[str], task: Task[T]) -> Iterator[T | SteprnnError]:
-    """The same, with an error in the place of a result, and the other texts go on."""
+def each(texts: Iterable[str | SteprnnError], task: Task[T]) -> Iterator[T | SteprnnError]:
+    """The same, with an error in the place of a result, and the other texts go on.
+
+    An error in the place of a text, which could not be read, comes back as it is.
+    """
     for window in _windows(texts, task):
         results: dict[int, T | SteprnnError] = {}
         fine: list[Encoded] = []
@@ -88,23 +91,32 @@ def _done(batch: Sequence[Encoded], task: Task[T]) -> Sequence[T | SteprnnError]
     return [result for one in batch for result in _done([one], task)]
 
 
-def _windows(texts: Iterable[str], task: Task[T]) -> Iterator[list[tuple[int, Encoded | SteprnnError]]]:
+def _windows(
+    texts: Iterable[str | SteprnnError], task: Task[T]
+) -> Iterator[list[tuple[int, Encoded | SteprnnError]]]:
     """Places of results, each with its text or with why that is refused."""
     window: list[tuple[int, Encoded | SteprnnError]] = []
     characters = 0
     for i, text in enumerate(texts):
-        size, refused, tokens = 0, None, []
-        try:
-            if not isinstance(text, str):
-                raise UsageError(f"the text is of type {type(text).__name__}; expected str")
-            size, tokens = len(text), task.encode(text)
-        except UsageError as error:
-            refused = error
+        read = _read(text, task)
+        size = 0 if isinstance(read, SteprnnError) else len(read[0])
         for place in range(i * task.copies, (i + 1) * task.copies):
             if len(window) == TEXTS or (window and characters + size > CHARACTERS):
                 yield window
                 window, characters = [], 0
-            window.append((place, refused or Encoded(place, text, tokens)))
+            window.append((place, read if isinstance(read, SteprnnError) else Encoded(place, *read)))
             characters += size
     if window:
         yield window
+
+
+def _read(text: str | SteprnnError, task: Task[T]) -> tuple[str, list[int]] | SteprnnError:
+    """The text with its tokens, or why it is refused."""
+    if isinstance(text, SteprnnError):
+        return text
+    if not isinstance(text, str):
+        return UsageError(f"the text is of type {type(text).__name__}; expected str")
+    try:
+        return text, task.encode(text)
+    except UsageError as error:
+        return error

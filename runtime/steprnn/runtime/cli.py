@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
 GROUP = "steprnn.commands"
-ORDER = ("train", "export", "check", "inspect", "generate", "bench", "models", "package", "serve", "demo")
+ORDER = tuple("train export check inspect generate score embed bench models package serve demo".split())
 
 
 class Command(Protocol):

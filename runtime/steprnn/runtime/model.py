@@ -219,7 +219,8 @@ class Model:
     ) -> Iterator[str]:
         """What `stream` gives; an engine that writes by itself does `at_once` operations in one call."""
         sampling = Sampling(**filters)
-        tokens = tasks.encoded(self._vocabulary, prompt, unknown)
+        vocabulary = tasks.vocabulary_of(self)
+        tokens = tasks.encoded(vocabulary, prompt, unknown)
         stops = checked_stops(stop)
         tasks.check_length(length)
         check_seed(seed := new_seed() if seed is None else seed)
@@ -232,7 +233,7 @@ class Model:
             written = writing.follow(self, read, length, chooser)
         if cancel is not None:
             written = until_cancelled(cancel, written)
-        pieces = self._vocabulary.pieces(written)
+        pieces = vocabulary.pieces(written)
         return until(pieces, stops) if stops else pieces
 
     def astream(self, prompt: str, length: int = 50, **options: Unpack[Options]) -> AsyncIterator[str]:
@@ -263,7 +264,7 @@ class Model:
         end, an iterator, which reads ahead by at most 1,024 texts and about a million characters.
         `unknown` is that of `stream`: characters that are skipped are not counted.
         """
-        task = tasks.scoring(self, self._vocabulary, unknown)
+        task = tasks.scoring(self, unknown)
         if isinstance(text, str):
             return task.alone(text)
         many = in_order(text, task)
@@ -297,7 +298,7 @@ class Model:
         `[texts, units]` in their order; of an iterator, an iterator of vectors, which reads ahead as that of
         `score` does.
         """
-        task = tasks.embedding(self, self._vocabulary, pool, normalize, unknown)
+        task = tasks.embedding(self, pool, normalize, unknown)
         if isinstance(text, str):
             return task.alone(text)
         vectors = in_order(text, task)
@@ -305,15 +306,6 @@ class Model:
             return vectors
         units = self.initial_state[pooled_state(self, pool)].shape
         return np.array([*vectors], np.float32).reshape(-1, *units)
-
-    @property
-    def _vocabulary(self) -> Vocabulary:
-        if self.vocabulary is not None and self.manifest.step.is_language_model and self.manifest.start:
-            static = ", ".join(t.name for t in self.manifest.static)
-            raise UsageError(f"the states of this model begin from {static}: step session(static={{...}})")
-        if self.vocabulary is None or not self.manifest.step.is_language_model:
-            raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
-        return self.vocabulary
 
     def _generate_rows(
         self,
@@ -327,6 +319,5 @@ class Model:
     ) -> Iterator[str]:
         """One text a row, its prompt first."""
         check_seed(first := new_seed() if seed is None else seed)
-        vocabulary = self._vocabulary
-        task = tasks.generation(self, vocabulary, length, lambda place: first + place, n, **options)
+        task = tasks.generation(self, length, lambda place: first + place, n, **options)
         return in_order(prompts, task, only)

@@ -41,13 +41,14 @@ def scores(model: Steppable, names: Sequence[str], texts: Sequence[Encoded]) -> 
     for one, array in zip(texts, _log_probabilities(model, texts), strict=True):
         total = math.fsum(logs := array.tolist())
         each = tuple(zip((names[token] for token in one.tokens[1:]), logs, strict=True))
-        found.append(Score(total, _exp(-total / len(logs)), each))
+        found.append(Score(total, perplexity(total, len(logs)), each))
     return found
 
 
-def _exp(value: float) -> float:
+def perplexity(total: float, characters: int) -> float:
+    """Of so many characters with this log-probability in all; infinite where float64 ends."""
     try:
-        return math.exp(value)
+        return math.exp(-total / characters)
     except OverflowError:
         return math.inf
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +25,31 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither
 
 
-def scoring(model: Steppable, vocabulary: Vocabulary, unknown: str = "error") -> Task[Score]:
+class Readable(Steppable, Protocol):
+    """What a task needs of a `Model`."""
+
+    vocabulary: Vocabulary | None
+
+
+def scoring(model: Readable, unknown: str = "error") -> Task[Score]:
     """The `Score` of each text, which has at least two characters."""
+    vocabulary = vocabulary_of(model)
     encode = partial(encoded, vocabulary, unknown=unknown, what="text", least=2)
     return Task(encode, partial(reading.scores, model, vocabulary.tokens))
 
 
 def embedding(
-    model: Steppable,
-    vocabulary: Vocabulary,
-    pool: str = "last",
-    normalize: bool = False,
-    unknown: str = "error",
+    model: Readable, pool: str = "last", normalize: bool = False, unknown: str = "error"
 ) -> Task[NDArray[np.float32]]:
     """The vector of each text, float32 `[units]`; raises `UsageError` where the model has none."""
+    vocabulary = vocabulary_of(model)
     reading.pooled_state(model, pool)
     encode = partial(encoded, vocabulary, unknown=unknown, what="text")
     return Task(encode, partial(reading.vectors, model, pool=pool, normalize=normalize))
 
 
 def generation(
-    model: Steppable,
-    vocabulary: Vocabulary,
+    model: Readable,
     length: int,
     seed_of: Callable[[int], int],
     n: int = 1,
@@ -60,6 +63,7 @@ def generation(
     """Of each prompt n texts that begin with it; `seed_of` tells the seed by the place of a result."""
     sampling, stops = Sampling(**filters), checked_stops(stop)
     check_length(length)
+    vocabulary = vocabulary_of(model)
 
     def write(batch: Sequence[Encoded]) -> list[str]:
         read = [one.tokens for one in batch]
@@ -70,6 +74,16 @@ def generation(
         return [one.text + text for one, text in zip(batch, written, strict=True)]
 
     return Task(partial(encoded, vocabulary, unknown=unknown), write, n)
+
+
+def vocabulary_of(model: Readable) -> Vocabulary:
+    """The characters of a model that reads text; raises `UsageError` where it has none."""
+    if model.vocabulary is not None and model.manifest.step.is_language_model and model.manifest.start:
+        static = ", ".join(t.name for t in model.manifest.static)
+        raise UsageError(f"the states of this model begin from {static}: step session(static={{...}})")
+    if model.vocabulary is None or not model.manifest.step.is_language_model:
+        raise UsageError("the bundle has no vocabulary: step it with session().step(x)")
+    return model.vocabulary
 
 
 def encoded(

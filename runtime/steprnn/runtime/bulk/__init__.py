@@ -1,0 +1,1 @@
+"""Many rows: columns in, columns out, and files of them."""

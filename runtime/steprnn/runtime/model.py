@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -26,6 +27,8 @@ from .stops import checked_stops, until
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither
+
+    from .streams import Store, Streams
 
 
 class Model:
@@ -113,6 +116,17 @@ class Model:
         with what.
         """
         return Session(self, state, batch, static)
+
+    def streams(self, most: int = 100_000, store: Store | str | Path | None = None) -> Streams:
+        """Streams by key, that step together: `step(keys, x)`.
+
+        In memory are the states of the `most` that were used last; the others are in a `store`: the path
+        of a file of SQLite, which is as it was at the last `Streams.save` and goes on from there, or one of
+        your own (`streams.Store`), or without one a file that is gone when the process ends.
+        """
+        from .streams import Streams  # it needs SQLite, which most programs do without
+
+        return Streams(self, most, store)
 
     @overload  # a str is a Sequence[str] as well: for it the first that fits is meant
     def generate(  # type: ignore[overload-overlap]

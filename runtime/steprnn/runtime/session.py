@@ -282,29 +282,36 @@ class Session:
     def _checked_inputs(
         self, given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec], steps: tuple[int, ...] = ()
     ) -> dict[str, NDArray[Any]]:
-        """By name `[*steps, batch, ...]`; raises `UsageError` where something does not fit."""
-        if set(given) != {t.name for t in specs}:
-            static = [t.name for t in specs if t.static]
-            way_out = f"; give session(static={{...}}) {', '.join(static)}" if static else ""
-            raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in specs)}{way_out}")
-        return {t.name: self._checked(t, given[t.name], steps) for t in specs}
+        return checked_inputs(given, specs, self._batch, steps)
 
-    def _checked(self, spec: TensorSpec, value: ArrayLike, steps: tuple[int, ...]) -> NDArray[Any]:
-        name, dtype, shape, tokens = spec.name, spec.dtype, (*steps, *spec.shape), spec.tokens
-        array = np.asarray(value)
-        expected = (*steps, *spec.array_shape(self._batch))
-        if array.shape == shape != expected and self._batch == 1:
-            array = np.expand_dims(array, len(steps))
-        if array.shape != expected:
-            raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
-        if array.dtype != (wanted := np.dtype(dtype)):
-            kinds, words = KINDS[wanted.kind]
-            if array.dtype.kind not in kinds:
-                raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
-            if wanted.kind in "iu" and tokens is None:
-                least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
-                if not ((array >= least) & (array <= most)).all():
-                    raise UsageError(f"input {name!r} has a value outside {least}..{most} ({dtype})")
-        if tokens is not None and not ((array >= 0) & (array < tokens)).all():
-            raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
-        return array
+
+def checked_inputs(
+    given: Mapping[str, ArrayLike], specs: Sequence[TensorSpec], batch: int, steps: tuple[int, ...] = ()
+) -> dict[str, NDArray[Any]]:
+    """By name `[*steps, batch, ...]`; raises `UsageError` where something does not fit."""
+    if set(given) != {t.name for t in specs}:
+        static = [t.name for t in specs if t.static]
+        way_out = f"; give session(static={{...}}) {', '.join(static)}" if static else ""
+        raise UsageError(f"got inputs {sorted(given)}, expected {sorted(t.name for t in specs)}{way_out}")
+    return {t.name: _checked(t, given[t.name], batch, steps) for t in specs}
+
+
+def _checked(spec: TensorSpec, value: ArrayLike, batch: int, steps: tuple[int, ...]) -> NDArray[Any]:
+    name, dtype, shape, tokens = spec.name, spec.dtype, (*steps, *spec.shape), spec.tokens
+    array = np.asarray(value)
+    expected = (*steps, *spec.array_shape(batch))
+    if array.shape == shape != expected and batch == 1:
+        array = np.expand_dims(array, len(steps))
+    if array.shape != expected:
+        raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
+    if array.dtype != (wanted := np.dtype(dtype)):
+        kinds, words = KINDS[wanted.kind]
+        if array.dtype.kind not in kinds:
+            raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
+        if wanted.kind in "iu" and tokens is None:
+            least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
+            if not ((array >= least) & (array <= most)).all():
+                raise UsageError(f"input {name!r} has a value outside {least}..{most} ({dtype})")
+    if tokens is not None and not ((array >= 0) & (array < tokens)).all():
+        raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
+    return array

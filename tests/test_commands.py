@@ -26,7 +26,9 @@ from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.commands import demo
 from steprnn.runtime.origin import install, upgrade
 
-COMMANDS = tuple("train export check inspect generate score embed bench models package serve demo".split())
+COMMANDS = tuple(
+    "train export check inspect generate score embed map bench models package serve demo".split()
+)
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib")
 ENGINES = ("onnxruntime", "ai_edge_litert")
 COMMANDS_PAGE = Path(__file__).parents[1] / "docs" / "commands.md"

@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
 GROUP = "steprnn.commands"
-ORDER = tuple("train export check inspect generate score embed bench models package serve demo".split())
+ORDER = tuple("train export check inspect generate score embed map bench models package serve demo".split())
 
 
 class Command(Protocol):

@@ -71,7 +71,8 @@ def of_csv(lines: Iterable[bytes], column: str) -> Iterator[Record]:
                 words = None if fits else f"the row has {len(row)} fields, expected {len(names)}"
                 yield Record(dict(zip(names, row, strict=False)), words)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"line {rows.line_num + 1} is not CSV ({error})") from None
+        line = rows.line_num + isinstance(error, UnicodeDecodeError)  # which is not counted yet
+        raise UsageError(f"line {line} is not CSV ({error})") from None
 
 
 def _csv_lines(lines: Iterable[bytes]) -> Iterator[str]:
@@ -82,6 +83,8 @@ def _csv_lines(lines: Iterable[bytes]) -> Iterator[str]:
 def _decoded(lines: Iterable[bytes]) -> Iterator[str | ValueError]:
     for i, line in enumerate(lines):
         data = line.removeprefix(BOM) if i == 0 else line
+        if not data:
+            continue
         try:
             yield data.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:

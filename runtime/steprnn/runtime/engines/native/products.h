@@ -106,42 +106,47 @@ typedef float __attribute__((vector_size(64), aligned(4), may_alias)) floats16;
 typedef int32_t __attribute__((vector_size(64), aligned(4), may_alias)) wholes16;
 #endif
 
-/* What 16 sums become in y, of which `count` are kept: exact sums take a unit, int8 weights a scale. */
+/* What the sums of `count` columns become in y: exact sums take a unit, int8 weights a scale. The sums are read up
+   to a multiple of 16. */
 STEPRNN_INLINE void finish(const memory *m, const uint32_t *op, uint32_t column, uint32_t count, const void *sums,
                            float unit, uint32_t *y) {
-    uint32_t addends = op[1] >> 24, type = op[1] & 255, i, j;
+    uint32_t addends = op[1] >> 24, type = op[1] & 255, i = 0, j;
     int64_t stride = (int32_t)op[P_Y_STRIDE];
-    const real *scales = (const real *)(m->block + op[P_SCALES]) + column;
-    float v[16];
+    const real *scales = (const real *)(m->block + op[P_SCALES]) + column, *added[2] = {0};
+    for (j = 0; j < addends; j++) added[j] = (const real *)read_at(m, op[P_REST + j]) + column;
+    y += stride * (int64_t)column;
 #if defined(__GNUC__)
-    if (count == 16 && stride == 1) {
+    for (; stride == 1 && i + 16 <= count; i += 16) {
         floats16 f;
-        if (type == PRODUCT_INT8) f = __builtin_convertvector(*(const wholes16 *)sums, floats16) * (unit * *(const floats16 *)scales);
-        else if (type == PRODUCT_FLOAT) f = *(const floats16 *)sums;
-        else f = *(const floats16 *)sums * *(const floats16 *)scales;
-        for (j = 0; j < addends; j++) f = f + *(const floats16 *)(read_at(m, op[P_REST + j]) + column);
-        *(floats16 *)(y + column) = f;
-        return;
+        if (type == PRODUCT_INT8)
+            f = __builtin_convertvector(*(const wholes16 *)((const int32_t *)sums + i), floats16) *
+                (unit * *(const floats16 *)(scales + i));
+        else if (type == PRODUCT_FLOAT) f = *(const floats16 *)((const float *)sums + i);
+        else f = *(const floats16 *)((const float *)sums + i) * *(const floats16 *)(scales + i);
+        if (addends > 0) f = f + *(const floats16 *)(added[0] + i);
+        if (addends > 1) f = f + *(const floats16 *)(added[1] + i);
+        *(floats16 *)(y + i) = f;
     }
 #endif
-    for (i = 0; i < 16; i++) {
-        if (type == PRODUCT_INT8) v[i] = (float)((const int32_t *)sums)[i] * (unit * scales[i]);
-        else v[i] = type == PRODUCT_FLOAT ? ((const float *)sums)[i] : ((const float *)sums)[i] * scales[i];
+    for (; i < count; i++) {
+        float v;
+        if (type == PRODUCT_INT8) v = (float)((const int32_t *)sums)[i] * (unit * scales[i]);
+        else v = type == PRODUCT_FLOAT ? ((const float *)sums)[i] : ((const float *)sums)[i] * scales[i];
+        for (j = 0; j < addends; j++) v = v + added[j][i];
+        y[stride * (int64_t)i] = bits_of(v);
     }
-    for (j = 0; j < addends; j++)
-        for (i = 0; i < count; i++) v[i] = v[i] + ((const real *)read_at(m, op[P_REST + j]))[column + i];
-    for (i = 0; i < count; i++) y[stride * (int64_t)(column + i)] = bits_of(v[i]);
 }
 
-/* y of up to GROUP columns that begin at `column`, for some streams that begin at `first`. */
+/* y of up to `most` columns that begin at `column`, for some streams that begin at `first`. */
 STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const real *const *x,
-                              const int8_t *const *q, const float *units, uint32_t rows, uint32_t column, int64_t to) {
+                              const int8_t *const *q, const float *units, uint32_t rows, uint32_t column,
+                              uint32_t most, int64_t to) {
     uint32_t type = op[1] & 255, k = op[P_K], n = op[P_N], wide = up_to(n, 16), i, t, width;
     const uint32_t *weights = m->block + op[P_WEIGHTS];
-    uint32_t count = wide - column < GROUP ? wide - column : GROUP;
+    uint32_t count = wide - column < most ? wide - column : most;
     union {
         int32_t whole[ROWS][GROUP];
-        float part[2][ROWS][GROUP];
+        float part[ROWS][GROUP];
     } sums;
     if (type == PRODUCT_INT8) {
         uint32_t deep = up_to(k, 4);
@@ -150,19 +155,16 @@ STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const
     } else
         for (i = 0; i < count; i += width) {
             size_t at = (size_t)(column + i) * k;
+            float(*part)[GROUP] = (float(*)[GROUP])(void *)(sums.part[0] + i);
             width = count - i >= 32 ? 32 : 16;
-            if (type == PRODUCT_FLOAT) m->use->floats((const real *)weights + at, x, rows, k, width, sums.part[i / 32]);
-            else m->use->weights((const int8_t *)weights + at, x, rows, k, width, sums.part[i / 32]);
+            if (type == PRODUCT_FLOAT) m->use->floats((const real *)weights + at, x, rows, k, width, part);
+            else m->use->weights((const int8_t *)weights + at, x, rows, k, width, part);
         }
     for (t = 0; t < rows; t++) {
         uint32_t *y;
         enter(m, first + t);
         y = m->arena + (op[P_Y] & IN_BLOCK) + to;
-        for (i = 0; i < count; i += 16) {
-            uint32_t left = n - column - i, kept = left < 16 ? left : 16;
-            if (type == PRODUCT_INT8) finish(m, op, column + i, kept, sums.whole[t] + i, units[t], y);
-            else finish(m, op, column + i, kept, sums.part[i / 32][t] + i % 32, 1.0f, y);
-        }
+        finish(m, op, column, n - column < count ? n - column : count, sums.whole[t], units[t], y);
     }
 }
 
@@ -182,7 +184,7 @@ STEPRNN_INLINE const real *take_x(const memory *m, const uint32_t *op, int64_t f
 
 /* The product for each stream; what is read of the weights for one is used for ROWS. */
 STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
-    uint32_t b = op[1] >> 16 & 255, addends = op[1] >> 24, k = op[P_K], index[MOST_INNER] = {0}, column;
+    uint32_t b = op[1] >> 16 & 255, addends = op[1] >> 24, k = op[P_K], index[MOST_INNER] = {0}, column, most;
     const uint32_t *bs = op + P_REST + addends + 2 * (op[1] >> 8 & 255), *strides[2];
     int64_t at[2] = {0};
     strides[0] = bs + b;
@@ -194,16 +196,17 @@ STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
             int8_t *q[MANY];
             float units[MANY];
             rows = m->count - first < MANY ? m->count - first : MANY;
+            most = rows == 1 ? GROUP : SHARED;
             for (t = 0; t < rows; t++) {
                 enter(m, first + t);
                 x[t] = take_x(m, op, at[0]);
                 q[t] = (int8_t *)m->scratch + 4 * (size_t)up_to(k, 16);
                 units[t] = (op[1] & 255) == PRODUCT_INT8 ? round_to_int8(x[t], q[t], k, m->use->flip) : 1.0f;
             }
-            for (column = 0; column < op[P_N]; column += GROUP)
+            for (column = 0; column < op[P_N]; column += most)
                 for (t = 0; t < rows; t += ROWS) {
                     uint32_t some = rows - t < ROWS ? (uint32_t)(rows - t) : ROWS;
-                    run_group(m, op, first + t, x + t, (const int8_t *const *)q + t, units + t, some, column, at[1]);
+                    run_group(m, op, first + t, x + t, (const int8_t *const *)q + t, units + t, some, column, most, at[1]);
                 }
         }
     } while (advance(index, bs, b, strides, at, 2));

@@ -283,20 +283,30 @@ FOR_VNNI STEPRNN_INLINE void tile_vnni(const int8_t *w, const int8_t *const *q, 
             _mm512_storeu_si512(sums[t] + 16 * i, _mm512_sub_epi32(a[t][i], _mm512_loadu_si512(shifts + 16 * i)));
 }
 
+/* One block for one vector, in four sums: read in a row, as memory beyond the second cache is the faster so. */
+FOR_VNNI STEPRNN_INLINE void one_vnni(const int8_t *w, const int8_t *q, uint32_t k, const int32_t *shifts,
+                                      int32_t *sums) {
+    const whole *x = (const whole *)(const void *)q;
+    __m512i a[4];
+    uint32_t r, p;
+    UNROLL for (p = 0; p < 4; p++) a[p] = _mm512_setzero_si512();
+    for (r = 0; r + 16 <= k; r += 16, x += 4)
+        UNROLL for (p = 0; p < 4; p++, w += 64)
+            a[p] = _mm512_dpbusd_epi32(a[p], _mm512_set1_epi32(x[p]), _mm512_loadu_si512(w));
+    for (; r < k; r += 4, x++, w += 64)
+        a[0] = _mm512_dpbusd_epi32(a[0], _mm512_set1_epi32(*x), _mm512_loadu_si512(w));
+    a[0] = _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3]));
+    _mm512_storeu_si512(sums, _mm512_sub_epi32(a[0], _mm512_loadu_si512(shifts)));
+}
+
 FOR_VNNI static void bytes_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k, uint32_t blocks,
                                 const int32_t *shifts, int32_t (*sums)[GROUP]) {
     uint32_t t = 0, i;
     if (blocks == 4) {
         for (; t + 4 <= rows; t += 4) tile_vnni(w, q + t, 4, k, 4, shifts, sums + t);
         for (; t + 2 <= rows; t += 2) tile_vnni(w, q + t, 2, k, 4, shifts, sums + t);
-        for (; t < rows; t++) four_vnni(w, q[t], k, shifts, sums[t]);
-        return;
     }
     for (; t < rows; t++)
-        for (i = 0; i < blocks; i++) {
-            int32_t one[1][GROUP];
-            tile_vnni(w + (size_t)16 * i * k, q + t, 1, k, 1, shifts + 16 * i, one);
-            memcpy(sums[t] + 16 * i, one[0], 64);
-        }
+        for (i = 0; i < blocks; i++) one_vnni(w + (size_t)16 * i * k, q[t], k, shifts + 16 * i, sums[t] + 16 * i);
 }
 #endif

@@ -79,17 +79,15 @@ static const kernels *kernels_of(int level) {
 }
 
 /* x rounded to 8 bits, k of them and zeros up to a multiple of 4; returns what 1 stands for. `flip` is 128 where
-   128 is added to each, else 0. */
+   128 is added to each, else 0. The largest |x| is found by its bits, which are in the order of the numbers, NaN
+   last. */
 STEPRNN_INLINE float round_to_int8(const real *x, int8_t *q, uint32_t k, uint8_t flip) {
-    float m = 0.0f, lanes[16] = {0}, t;
-    uint32_t i, j;
-    for (i = 0; i + 16 <= k; i += 16)
-        for (j = 0; j < 16; j++) {
-            float a = absolute(x[i + j]), b = a > lanes[j] ? a : lanes[j];
-            lanes[j] = a != a ? a : b;
-        }
-    for (; i < k; i++) m = larger(m, absolute(x[i]));
-    for (j = 0; j < 16; j++) m = larger(m, lanes[j]);
+    const whole *bits = (const whole *)(const void *)x;
+    int32_t most = 0;
+    float m, t;
+    uint32_t i;
+    for (i = 0; i < k; i++) most = (bits[i] & INT32_MAX) > most ? bits[i] & INT32_MAX : most;
+    m = float_of((uint32_t)most);
     for (i = k; i < up_to(k, 4); i++) q[i] = (int8_t)flip;
     t = 127.0f / m;
     if (!(m <= 3.40282347e38f) || !(t <= 3.40282347e38f)) { /* no number, or nearly 0 */

@@ -168,28 +168,6 @@ FOR_AVX512 STEPRNN_INLINE __m512 sixteen(const void *panel, size_t at, int bytes
         0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128((const __m128i *)(const void *)((const int8_t *)panel + at))));
 }
 
-/* One or two vectors of columns of a panel for one vector, in four partial sums. */
-FOR_AVX512 STEPRNN_INLINE void columns_avx512(const void *w, const real *x, uint32_t k, uint32_t vectors, int bytes,
-                                              float *sums) {
-    uint32_t r, p;
-    size_t at = 0;
-    __m512 a[4], b[4];
-    for (p = 0; p < 4; p++) a[p] = b[p] = _mm512_setzero_ps();
-    for (r = 0; r + 4 <= k; r += 4)
-        UNROLL for (p = 0; p < 4; p++, at += 16 * vectors) {
-            __m512 s = _mm512_set1_ps(x[r + p]);
-            a[p] = _mm512_add_ps(a[p], _mm512_mul_ps(s, sixteen(w, at, bytes)));
-            if (vectors == 2) b[p] = _mm512_add_ps(b[p], _mm512_mul_ps(s, sixteen(w, at + 16, bytes)));
-        }
-    for (p = 0; r + p < k; p++, at += 16 * vectors) {
-        __m512 s = _mm512_set1_ps(x[r + p]);
-        a[p] = _mm512_add_ps(a[p], _mm512_mul_ps(s, sixteen(w, at, bytes)));
-        if (vectors == 2) b[p] = _mm512_add_ps(b[p], _mm512_mul_ps(s, sixteen(w, at + 16, bytes)));
-    }
-    _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_add_ps(a[0], a[1]), _mm512_add_ps(a[2], a[3])));
-    if (vectors == 2) _mm512_storeu_ps(sums + 16, _mm512_add_ps(_mm512_add_ps(b[0], b[1]), _mm512_add_ps(b[2], b[3])));
-}
-
 /* b times a number in memory. Of a number that two products share compilers make a register of its own, for which
    Zen 4 gives up an addition; read by the product itself it costs nothing. */
 FOR_AVX512 STEPRNN_INLINE __m512 times(__m512 b, const real *x) {
@@ -198,74 +176,47 @@ FOR_AVX512 STEPRNN_INLINE __m512 times(__m512 b, const real *x) {
     return y;
 }
 
-/* The same for 8 or 4 vectors, one partial sum after the other, so that all fit the registers. */
+/* Some 16s of columns of a panel for some vectors, at most four sums, each in four partial sums. */
 FOR_AVX512 STEPRNN_INLINE void tile_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
-                                           uint32_t vectors, int bytes, float (*sums)[GROUP]) {
-    __m512 part[4][8][2];
+                                           uint32_t width, uint32_t vectors, int bytes, uint32_t at,
+                                           float (*sums)[GROUP]) {
+    __m512 a[4][2][4], b[2];
     uint32_t r, p, t, v;
-    for (p = 0; p < 4; p++) {
-        __m512 a[8][2];
-        UNROLL for (t = 0; t < rows; t++)
-            UNROLL for (v = 0; v < vectors; v++) a[t][v] = _mm512_setzero_ps();
-        for (r = p; r < k; r += 4) {
-            __m512 b[2];
-            UNROLL for (v = 0; v < vectors; v++) b[v] = sixteen(w, (size_t)r * 16 * vectors + 16 * v, bytes);
+    UNROLL for (t = 0; t < rows; t++)
+        UNROLL for (v = 0; v < vectors; v++)
+            UNROLL for (p = 0; p < 4; p++) a[t][v][p] = _mm512_setzero_ps();
+    for (r = 0; r < k; r += 4)
+        UNROLL for (p = 0; p < 4; p++) {
+            if (r + p >= k) break;
+            UNROLL for (v = 0; v < vectors; v++) b[v] = sixteen(w, (size_t)(r + p) * width + at + 16 * v, bytes);
             UNROLL for (t = 0; t < rows; t++)
-                UNROLL for (v = 0; v < vectors; v++) a[t][v] = _mm512_add_ps(a[t][v], times(b[v], x[t] + r));
+                UNROLL for (v = 0; v < vectors; v++) a[t][v][p] = _mm512_add_ps(a[t][v][p], times(b[v], x[t] + r + p));
         }
-        UNROLL for (t = 0; t < rows; t++)
-            UNROLL for (v = 0; v < vectors; v++) part[p][t][v] = a[t][v];
-    }
-    for (t = 0; t < rows; t++)
-        for (v = 0; v < vectors; v++)
-            _mm512_storeu_ps(sums[t] + 16 * v, _mm512_add_ps(_mm512_add_ps(part[0][t][v], part[1][t][v]),
-                                                             _mm512_add_ps(part[2][t][v], part[3][t][v])));
+    UNROLL for (t = 0; t < rows; t++)
+        UNROLL for (v = 0; v < vectors; v++)
+            _mm512_storeu_ps(sums[t] + at + 16 * v, _mm512_add_ps(_mm512_add_ps(a[t][v][0], a[t][v][1]),
+                                                                  _mm512_add_ps(a[t][v][2], a[t][v][3])));
 }
 
 FOR_AVX512 STEPRNN_INLINE void panel_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
-                                            uint32_t vectors, int bytes, float (*sums)[GROUP]) {
-    uint32_t t = 0;
-    for (; t + 8 <= rows; t += 8) tile_avx512(w, x + t, 8, k, vectors, bytes, sums + t);
-    for (; t + 4 <= rows; t += 4) tile_avx512(w, x + t, 4, k, vectors, bytes, sums + t);
-    for (; t < rows; t++) columns_avx512(w, x[t], k, vectors, bytes, sums[t]);
+                                            uint32_t width, int bytes, float (*sums)[GROUP]) {
+    uint32_t t = 0, at;
+    for (; t + 4 <= rows; t += 4)
+        for (at = 0; at < width; at += 16) tile_avx512(w, x + t, 4, k, width, 1, bytes, at, sums + t);
+    for (; t < rows; t++) {
+        if (width == 32) tile_avx512(w, x + t, 1, k, 32, 2, bytes, 0, sums + t);
+        else tile_avx512(w, x + t, 1, k, 16, 1, bytes, 0, sums + t);
+    }
 }
 
 FOR_AVX512 static void floats_avx512(const real *w, const real *const *x, uint32_t rows, uint32_t k, uint32_t width,
                                      float (*sums)[GROUP]) {
-    if (width == 32) panel_avx512(w, x, rows, k, 2, 0, sums);
-    else panel_avx512(w, x, rows, k, 1, 0, sums);
+    panel_avx512(w, x, rows, k, width, 0, sums);
 }
 
 FOR_AVX512 static void weights_avx512(const int8_t *w, const real *const *x, uint32_t rows, uint32_t k,
                                       uint32_t width, float (*sums)[GROUP]) {
-    if (width == 32) panel_avx512(w, x, rows, k, 2, 1, sums);
-    else panel_avx512(w, x, rows, k, 1, 1, sums);
-}
-
-/* Four blocks for one vector, in two sums each, as an addition waits for the one before. */
-#define VNNI(sum, x, at) sum = _mm512_dpbusd_epi32(sum, x, _mm512_loadu_si512(at))
-FOR_VNNI STEPRNN_INLINE void four_vnni(const int8_t *w, const int8_t *q, uint32_t k, const int32_t *shifts,
-                                       int32_t *sums) {
-    const size_t next = 16 * (size_t)k;
-    const int8_t *w1 = w + next, *w2 = w1 + next, *w3 = w2 + next;
-    const whole *fours = (const whole *)(const void *)q;
-    __m512i z = _mm512_setzero_si512(), a0 = z, a1 = z, a2 = z, a3 = z, b0 = z, b1 = z, b2 = z, b3 = z;
-    uint32_t r;
-    for (r = 0; r + 8 <= k; r += 8, w += 128, w1 += 128, w2 += 128, w3 += 128) {
-        __m512i x = _mm512_set1_epi32(fours[r / 4]), y = _mm512_set1_epi32(fours[r / 4 + 1]);
-        VNNI(a0, x, w), VNNI(a1, x, w1), VNNI(a2, x, w2), VNNI(a3, x, w3);
-        VNNI(b0, y, w + 64), VNNI(b1, y, w1 + 64), VNNI(b2, y, w2 + 64), VNNI(b3, y, w3 + 64);
-    }
-    if (r < k) {
-        __m512i x = _mm512_set1_epi32(fours[r / 4]);
-        VNNI(a0, x, w), VNNI(a1, x, w1), VNNI(a2, x, w2), VNNI(a3, x, w3);
-    }
-    a0 = _mm512_add_epi32(a0, b0), a1 = _mm512_add_epi32(a1, b1);
-    a2 = _mm512_add_epi32(a2, b2), a3 = _mm512_add_epi32(a3, b3);
-    _mm512_storeu_si512(sums, _mm512_sub_epi32(a0, _mm512_loadu_si512(shifts)));
-    _mm512_storeu_si512(sums + 16, _mm512_sub_epi32(a1, _mm512_loadu_si512(shifts + 16)));
-    _mm512_storeu_si512(sums + 32, _mm512_sub_epi32(a2, _mm512_loadu_si512(shifts + 32)));
-    _mm512_storeu_si512(sums + 48, _mm512_sub_epi32(a3, _mm512_loadu_si512(shifts + 48)));
+    panel_avx512(w, x, rows, k, width, 1, sums);
 }
 
 /* Some blocks for some vectors. */

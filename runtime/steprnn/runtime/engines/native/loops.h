@@ -14,14 +14,13 @@ typedef int32_t whole;
 
 #define BLOCK 64u /* a multiple of the 16 partial sums */
 
-#define SHARED 64u /* columns of a product at a time, of which a cache holds the weights for all rows */
 #if defined(__x86_64__) || defined(__aarch64__)
-#define GROUP 512u /* the same of one row, whose weights are read once */
-#define ROWS 8u  /* vectors that share what is read of the weights */
-#define MANY 64u /* vectors that are made ready at a time */
+#define GROUP 256u /* columns of a product at a time */
+#define ROWS 8u    /* vectors that share what is read of the weights */
+#define MANY 64u   /* vectors that are made ready at a time */
 #else
-#define GROUP SHARED
-#define ROWS 1u /* a small stack */
+#define GROUP 64u /* a small stack */
+#define ROWS 1u
 #define MANY 1u
 #endif
 

@@ -135,13 +135,12 @@ STEPRNN_INLINE void finish(const memory *m, const uint32_t *op, uint32_t column,
     }
 }
 
-/* y of up to `most` columns that begin at `column`, for some streams that begin at `first`. */
+/* y of up to GROUP columns that begin at `column`, for some streams that begin at `first`. */
 STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const real *const *x,
-                              const int8_t *const *q, const float *units, uint32_t rows, uint32_t column,
-                              uint32_t most, int64_t to) {
+                              const int8_t *const *q, const float *units, uint32_t rows, uint32_t column, int64_t to) {
     uint32_t type = op[1] & 255, k = op[P_K], n = op[P_N], wide = up_to(n, 16), i, t, width;
     const uint32_t *weights = m->block + op[P_WEIGHTS];
-    uint32_t count = wide - column < most ? wide - column : most;
+    uint32_t count = wide - column < GROUP ? wide - column : GROUP;
     union {
         int32_t whole[ROWS][GROUP];
         float part[ROWS][GROUP];
@@ -182,7 +181,7 @@ STEPRNN_INLINE const real *take_x(const memory *m, const uint32_t *op, int64_t f
 
 /* The product for each stream; what is read of the weights for one is used for ROWS. */
 STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
-    uint32_t b = op[1] >> 16 & 255, addends = op[1] >> 24, k = op[P_K], index[MOST_INNER] = {0}, column, most;
+    uint32_t b = op[1] >> 16 & 255, addends = op[1] >> 24, k = op[P_K], index[MOST_INNER] = {0}, column;
     const uint32_t *bs = op + P_REST + addends + 2 * (op[1] >> 8 & 255), *strides[2];
     int64_t at[2] = {0};
     strides[0] = bs + b;
@@ -194,17 +193,16 @@ STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
             int8_t *q[MANY];
             float units[MANY];
             rows = m->count - first < MANY ? m->count - first : MANY;
-            most = rows == 1 ? GROUP : SHARED;
             for (t = 0; t < rows; t++) {
                 enter(m, first + t);
                 x[t] = take_x(m, op, at[0]);
                 q[t] = (int8_t *)m->scratch + 4 * (size_t)up_to(k, 16);
                 units[t] = (op[1] & 255) == PRODUCT_INT8 ? round_to_int8(x[t], q[t], k, m->use->flip) : 1.0f;
             }
-            for (column = 0; column < op[P_N]; column += most)
+            for (column = 0; column < op[P_N]; column += GROUP)
                 for (t = 0; t < rows; t += ROWS) {
                     uint32_t some = rows - t < ROWS ? (uint32_t)(rows - t) : ROWS;
-                    run_group(m, op, first + t, x + t, (const int8_t *const *)q + t, units + t, some, column, most, at[1]);
+                    run_group(m, op, first + t, x + t, (const int8_t *const *)q + t, units + t, some, column, at[1]);
                 }
         }
     } while (advance(index, bs, b, strides, at, 2));

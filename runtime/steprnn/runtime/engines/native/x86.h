@@ -219,9 +219,10 @@ FOR_AVX512 static void weights_avx512(const int8_t *w, const real *const *x, uin
     panel_avx512(w, x, rows, k, width, 1, sums);
 }
 
-/* Some blocks for some vectors. */
+/* Some blocks, of which the first is `at`, for some vectors. */
 FOR_VNNI STEPRNN_INLINE void tile_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k,
-                                       uint32_t blocks, const int32_t *shifts, int32_t (*sums)[GROUP]) {
+                                       uint32_t blocks, uint32_t at, const int32_t *shifts,
+                                       int32_t (*sums)[GROUP]) {
     const size_t next = 16 * (size_t)k;
     __m512i a[4][4];
     uint32_t i, r, t;
@@ -237,7 +238,8 @@ FOR_VNNI STEPRNN_INLINE void tile_vnni(const int8_t *w, const int8_t *const *q, 
     }
     UNROLL for (t = 0; t < rows; t++)
         UNROLL for (i = 0; i < blocks; i++)
-            _mm512_storeu_si512(sums[t] + 16 * i, _mm512_sub_epi32(a[t][i], _mm512_loadu_si512(shifts + 16 * i)));
+            _mm512_storeu_si512(sums[t] + 16 * (at + i),
+                                _mm512_sub_epi32(a[t][i], _mm512_loadu_si512(shifts + 16 * (at + i))));
 }
 
 /* One block for one vector, in four sums: read in a row, as memory beyond the second cache is the faster so. */
@@ -256,13 +258,20 @@ FOR_VNNI STEPRNN_INLINE void one_vnni(const int8_t *w, const int8_t *q, uint32_t
     _mm512_storeu_si512(sums, _mm512_sub_epi32(a[0], _mm512_loadu_si512(shifts)));
 }
 
+/* Vectors together, four blocks at a time. */
+FOR_VNNI STEPRNN_INLINE void blocks_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k,
+                                         uint32_t blocks, const int32_t *shifts, int32_t (*sums)[GROUP]) {
+    const size_t next = 16 * (size_t)k;
+    uint32_t i = 0;
+    for (; i + 4 <= blocks; i += 4) tile_vnni(w + i * next, q, rows, k, 4, i, shifts, sums);
+    for (; i < blocks; i++) tile_vnni(w + i * next, q, rows, k, 1, i, shifts, sums);
+}
+
 FOR_VNNI static void bytes_vnni(const int8_t *w, const int8_t *const *q, uint32_t rows, uint32_t k, uint32_t blocks,
                                 const int32_t *shifts, int32_t (*sums)[GROUP]) {
     uint32_t t = 0, i;
-    if (blocks == 4) {
-        for (; t + 4 <= rows; t += 4) tile_vnni(w, q + t, 4, k, 4, shifts, sums + t);
-        for (; t + 2 <= rows; t += 2) tile_vnni(w, q + t, 2, k, 4, shifts, sums + t);
-    }
+    for (; t + 4 <= rows; t += 4) blocks_vnni(w, q + t, 4, k, blocks, shifts, sums + t);
+    for (; t + 2 <= rows; t += 2) blocks_vnni(w, q + t, 2, k, blocks, shifts, sums + t);
     for (; t < rows; t++)
         for (i = 0; i < blocks; i++) one_vnni(w + (size_t)16 * i * k, q[t], k, shifts + 16 * i, sums[t] + 16 * i);
 }

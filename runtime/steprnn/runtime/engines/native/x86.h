@@ -176,22 +176,29 @@ FOR_AVX512 STEPRNN_INLINE __m512 times(__m512 b, const real *x) {
     return y;
 }
 
+/* Element r of some vectors times its row of a panel, for some 16s of columns from `at`, to the partial sums p. */
+FOR_AVX512 STEPRNN_INLINE void row_avx512(__m512 (*a)[2][4], uint32_t p, const void *w, size_t at, int bytes,
+                                          const real *const *x, uint32_t r, uint32_t rows, uint32_t vectors) {
+    __m512 b[2];
+    uint32_t t, v;
+    UNROLL for (v = 0; v < vectors; v++) b[v] = sixteen(w, at + 16 * v, bytes);
+    UNROLL for (t = 0; t < rows; t++)
+        UNROLL for (v = 0; v < vectors; v++) a[t][v][p] = _mm512_add_ps(a[t][v][p], times(b[v], x[t] + r));
+}
+
 /* Some 16s of columns of a panel for some vectors, at most four sums, each in four partial sums. */
 FOR_AVX512 STEPRNN_INLINE void tile_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
-                                           uint32_t width, uint32_t vectors, int bytes, uint32_t at,
+                                           uint32_t width, uint32_t vectors, int bytes, size_t at,
                                            float (*sums)[GROUP]) {
-    __m512 a[4][2][4], b[2];
+    __m512 a[4][2][4];
     uint32_t r, p, t, v;
     UNROLL for (t = 0; t < rows; t++)
         UNROLL for (v = 0; v < vectors; v++)
             UNROLL for (p = 0; p < 4; p++) a[t][v][p] = _mm512_setzero_ps();
-    for (r = 0; r < k; r += 4)
-        UNROLL for (p = 0; p < 4; p++) {
-            if (r + p >= k) break;
-            UNROLL for (v = 0; v < vectors; v++) b[v] = sixteen(w, (size_t)(r + p) * width + at + 16 * v, bytes);
-            UNROLL for (t = 0; t < rows; t++)
-                UNROLL for (v = 0; v < vectors; v++) a[t][v][p] = _mm512_add_ps(a[t][v][p], times(b[v], x[t] + r + p));
-        }
+    for (r = 0; r + 4 <= k; r += 4)
+        UNROLL for (p = 0; p < 4; p++) row_avx512(a, p, w, (size_t)(r + p) * width + at, bytes, x, r + p, rows, vectors);
+    UNROLL for (p = 0; p < 3; p++)
+        if (r + p < k) row_avx512(a, p, w, (size_t)(r + p) * width + at, bytes, x, r + p, rows, vectors);
     UNROLL for (t = 0; t < rows; t++)
         UNROLL for (v = 0; v < vectors; v++)
             _mm512_storeu_ps(sums[t] + at + 16 * v, _mm512_add_ps(_mm512_add_ps(a[t][v][0], a[t][v][1]),
@@ -200,10 +207,10 @@ FOR_AVX512 STEPRNN_INLINE void tile_avx512(const void *w, const real *const *x, 
 
 FOR_AVX512 STEPRNN_INLINE void panel_avx512(const void *w, const real *const *x, uint32_t rows, uint32_t k,
                                             uint32_t width, int bytes, float (*sums)[GROUP]) {
-    uint32_t t = 0, at;
-    for (; t + 4 <= rows; t += 4)
-        for (at = 0; at < width; at += 16) tile_avx512(w, x + t, 4, k, width, 1, bytes, at, sums + t);
-    for (; t < rows; t++) {
+    uint32_t t, at;
+    for (at = 0; at < width; at += 16)
+        for (t = 0; t + 4 <= rows; t += 4) tile_avx512(w, x + t, 4, k, width, 1, bytes, at, sums + t);
+    for (t = rows & ~3u; t < rows; t++) {
         if (width == 32) tile_avx512(w, x + t, 1, k, 32, 2, bytes, 0, sums + t);
         else tile_avx512(w, x + t, 1, k, 16, 1, bytes, 0, sums + t);
     }

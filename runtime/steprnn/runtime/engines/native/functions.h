@@ -32,18 +32,12 @@ STEPRNN_INLINE uint32_t bits_of(float x) {
 
 STEPRNN_INLINE float absolute(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
 
-/* e^x: 2^n * e^f with n whole and |f| <= ln(2) / 2; ln(2) in two parts, of which the first times n is exact.
-   2^n in two factors, so that subnormal results are rounded once and too large ones become infinity. `lost` is
-   what the last addition rounded away. */
-STEPRNN_INLINE float exponential_and_lost(float x, float *lost) {
-    float c = x > 89.0f ? 89.0f : x;
-    float t, n, f, p, scale;
-    uint32_t k, half;
-    c = c < -104.0f ? -104.0f : c;
-    t = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
-    n = t - 12582912.0f;
-    k = bits_of(t) - 0x4b400000u;
-    f = (c - n * 0.693359375f) - n * -2.12194440e-4f;
+/* e^x = 2^n * e^f with n whole and |f| <= ln(2) / 2, for x from -104 to 89: gives e^f, n, and what the last addition
+   rounded away. ln(2) is in two parts, of which the first times n is exact. */
+STEPRNN_INLINE float reduced(float x, uint32_t *n, float *lost) {
+    float t = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
+    float times = t - 12582912.0f, f = (x - times * 0.693359375f) - times * -2.12194440e-4f, p;
+    *n = bits_of(t) - 0x4b400000u;
     p = 1.9875691500e-4f;
     p = p * f + 1.3981999507e-3f;
     p = p * f + 8.3334519073e-3f;
@@ -52,14 +46,24 @@ STEPRNN_INLINE float exponential_and_lost(float x, float *lost) {
     p = p * f + 5.0000001201e-1f;
     t = p * (f * f) + f;
     p = t + 1.0f;
-    half = (uint32_t)((int32_t)(k + 256u) >> 1); /* k + 256 is not negative, so this rounds down */
+    *lost = t - (p - 1.0f);
+    return p;
+}
+
+/* 2^n in two factors, so that subnormal results are rounded once and too large ones become infinity. A NaN stays
+   one all the way. */
+STEPRNN_INLINE float exponential_and_lost(float x, float *lost) {
+    float c = x > 89.0f ? 89.0f : x, p, scale;
+    uint32_t n, half;
+    c = c < -104.0f ? -104.0f : c;
+    p = reduced(c, &n, lost);
+    half = (uint32_t)((int32_t)(n + 256u) >> 1); /* n + 256 is not negative, so this rounds down */
     scale = float_of((half - 1u) << 23);         /* half - 128 + 127 */
-    *lost = (t - (p - 1.0f)) * scale;
-    p = p * scale;
-    scale = float_of((k + 256u - half - 1u) << 23);
     *lost = *lost * scale;
     p = p * scale;
-    return x != x ? x : p;
+    scale = float_of((n + 256u - half - 1u) << 23);
+    *lost = *lost * scale;
+    return p * scale;
 }
 
 STEPRNN_INLINE float exponential(float x) {
@@ -67,24 +71,32 @@ STEPRNN_INLINE float exponential(float x) {
     return exponential_and_lost(x, &lost);
 }
 
-/* 1 / (1 + e^-x), from e^-|x| so that neither side loses digits. */
+/* 1 / (1 + e^-x), from e^-|x| so that neither side loses digits. e^-|x| has its exponent raised by 64 and lowered
+   again, which rounds subnormal numbers once. */
 STEPRNN_INLINE float sigmoid(float x) {
-    float e = exponential(-absolute(x)), d = 1.0f + e;
-    float lost = e - (d - 1.0f); /* what rounding took from d, exactly */
-    float y = (x < 0.0f ? e : 1.0f) / d;
-    float part = x < 0.0f ? 1.0f - y : y; /* 1 / d */
+    float a = -absolute(x), lost, e, d, y, part;
+    uint32_t n;
+    e = reduced(a < -104.0f ? -104.0f : a, &n, &lost);
+    e = e * float_of((n + (127u + 64u)) << 23) * 5.42101086e-20f; /* 2^-64 */
+    d = 1.0f + e;
+    lost = e - (d - 1.0f); /* what rounding took from d, exactly */
+    y = (x < 0.0f ? e : 1.0f) / d;
+    part = x < 0.0f ? 1.0f - y : y; /* 1 / d */
     return y - y * (lost * part);
 }
 
+/* Beyond 20 it is 1. */
 STEPRNN_INLINE float tangent(float x) {
-    float a = absolute(x), s = x * x;
+    float a = absolute(x), s = x * x, e, lost;
     float p = -5.70498872745e-3f, near, far;
+    uint32_t n;
     p = p * s + 2.06390887954e-2f;
     p = p * s - 5.37397155531e-2f;
     p = p * s + 1.33314422036e-1f;
     p = p * s - 3.33332819422e-1f;
     near = (p * s) * x + x;
-    far = 1.0f - 2.0f / (exponential(a + a) + 1.0f);
+    e = reduced(a > 20.0f ? 40.0f : a + a, &n, &lost);
+    far = 1.0f - 2.0f / (e * float_of((n + 127u) << 23) + 1.0f);
     far = x < 0.0f ? -far : far;
     return a < 0.625f ? near : far;
 }

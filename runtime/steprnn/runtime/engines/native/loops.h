@@ -252,17 +252,18 @@ STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
 /* `count` elements of a gate, at most BLOCK; one function after the other, so that a processor works at several
    elements at a time. */
 STEPRNN_INLINE void lstm_part(const memory *m, const uint32_t *op, uint32_t done, uint32_t count) {
-    steprnn_word v[5][BLOCK], t[4][BLOCK];
+    float c[BLOCK], t[4][BLOCK];
+    const real *v[5];
     uint32_t i;
-    for (i = 0; i < 5; i++) memcpy(v[i], read_at(m, op[2 + i]) + done, 4 * (size_t)count);
-    map_block(SIGMOID, t[0], v[0], NULL, NULL, count);
-    map_block(SIGMOID, t[1], v[1], NULL, NULL, count);
-    map_block(TANH, t[2], v[2], NULL, NULL, count);
-    map_block(SIGMOID, t[3], v[3], NULL, NULL, count);
-    for (i = 0; i < count; i++) v[0][i].f = t[1][i].f * v[4][i].f + t[0][i].f * t[2][i].f;
-    map_block(TANH, t[2], v[0], NULL, NULL, count);
-    for (i = 0; i < count; i++) t[3][i].f = t[3][i].f * t[2][i].f;
-    memcpy(m->arena + (op[7] & IN_BLOCK) + done, v[0], 4 * (size_t)count);
+    for (i = 0; i < 5; i++) v[i] = (const real *)read_at(m, op[2 + i]) + done;
+    for (i = 0; i < count; i++) t[0][i] = sigmoid(v[0][i]);
+    for (i = 0; i < count; i++) t[1][i] = sigmoid(v[1][i]);
+    for (i = 0; i < count; i++) t[2][i] = tangent(v[2][i]);
+    for (i = 0; i < count; i++) t[3][i] = sigmoid(v[3][i]);
+    for (i = 0; i < count; i++) c[i] = t[1][i] * v[4][i] + t[0][i] * t[2][i];
+    for (i = 0; i < count; i++) t[2][i] = tangent(c[i]);
+    for (i = 0; i < count; i++) t[3][i] = t[3][i] * t[2][i];
+    memcpy(m->arena + (op[7] & IN_BLOCK) + done, c, 4 * (size_t)count);
     memcpy(m->arena + (op[8] & IN_BLOCK) + done, t[3], 4 * (size_t)count);
 }
 

@@ -34,7 +34,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model with a program of each variant, and its ONNX graph to compare with."""
+    """A language model with a program of each variant, and graphs of other engines to compare with."""
     keras.utils.set_random_seed(3)
     x = keras.Input((None,), dtype="int32")
     h = keras.layers.GRU(UNITS, return_sequences=True)(keras.layers.Embedding(TOKENS, 16)(x))
@@ -43,7 +43,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = Vocabulary([chr(97 + i) for i in range(TOKENS)])
     variants = ("float32", "int8", "int8-weights")
     export(
-        model, out, formats=("onnx", "program"), variants=variants, vocabulary=vocabulary, chained_steps=256
+        model,
+        out,
+        formats=("onnx", "program", "tflite"),
+        variants=variants,
+        vocabulary=vocabulary,
+        chained_steps=256,
     )
     return out
 
@@ -205,6 +210,7 @@ def test_each_engine_writes_the_same_text(
     models: dict[str, Any], prompt: str, length: int, options: dict[str, Any]
 ) -> None:
     expected = models["onnx"].generate(prompt, length, **options)
+    assert models["litert"].generate(prompt, length, **options) == expected
     assert models["native"].generate(prompt, length, **options) == expected
     assert prompt + "".join(models["native"].stream(prompt, length, **options)) == expected
     stepped = models["native"].generate(prompt, length, logits_processor=lambda y, tokens: None, **options)
@@ -213,7 +219,7 @@ def test_each_engine_writes_the_same_text(
 
 @pytest.fixture(scope="module")
 def models(bundle: Path) -> dict[str, Any]:
-    return {engine: load(bundle, engine=engine) for engine in ("onnx", "native")}
+    return {engine: load(bundle, engine=engine) for engine in ("litert", "onnx", "native")}
 
 
 def test_the_engine_writes_by_itself(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

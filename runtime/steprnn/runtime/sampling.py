@@ -10,7 +10,7 @@ import math
 import os
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -40,32 +40,66 @@ ROUNDED = 1e-4  # of itself, by which a sum of float32 weights is off at most
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """What a parameter of sampling may be, and what a command says of it."""
+
+    default: float
+    least: float
+    most: float
+    above: bool  # whether the least itself is too little
+    text: str
+    letter: str  # that stands for a value
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number."""
+        return isinstance(self.default, int)
+
+
+def _parameter(
+    default: float, least: float, most: float, text: str, letter: str = "N", above: bool = False
+) -> Any:
+    told = {"parameter": Parameter(default, least, most, above, text, letter)}
+    return field(default=default, metadata=told)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How to choose a token; the defaults choose the likeliest one (greedy).
 
     Raises `UsageError` where a value is outside its range.
     """
 
-    temperature: float = 0.0  # 0 is greedy; below 1 sharper, above 1 flatter
-    top_k: int = 0  # keep the k likeliest; 0 keeps all
-    top_p: float = 1.0  # keep the likeliest that together reach this probability; 1 keeps all
-    min_p: float = 0.0  # keep those at least this fraction as likely as the likeliest; 0 keeps all
-    repeat_penalty: float = 1.0  # divide (or multiply, if negative) the logits of recent tokens; 1 is off
-    repeat_last_n: int = 64  # how many of the latest tokens count as recent
+    # 0 is greedy; below 1 sharper, above 1 flatter
+    temperature: float = _parameter(
+        0.0, 0.0, LARGEST_TEMPERATURE, "temperature; 0 takes the likeliest (greedy)", "TEMP"
+    )
+    # keep the k likeliest; 0 keeps all
+    top_k: int = _parameter(0, 0, LARGEST_COUNT, "draw from the N likeliest; 0 is off")
+    # keep the likeliest that together reach this probability; 1 keeps all
+    top_p: float = _parameter(1.0, 0.0, 1.0, "draw from the likeliest that sum to P", "P", above=True)
+    # keep those at least this fraction as likely as the likeliest; 0 keeps all
+    min_p: float = _parameter(0.0, 0.0, 1.0, "leave out those below P times the likeliest", "P")
+    # divide (or multiply, if negative) the logits of recent tokens; 1 is off
+    repeat_penalty: float = _parameter(
+        1.0, LEAST_PENALTY, LARGEST_PENALTY, "make recent characters less likely; 1 is off", "X"
+    )
+    # how many of the latest tokens count as recent
+    repeat_last_n: int = _parameter(64, 0, LARGEST_COUNT, "how many characters are recent")
 
     def __post_init__(self) -> None:
-        _check(self, "temperature", Real, 0.0, LARGEST_TEMPERATURE)
-        _check(self, "top_k", Integral, 0, LARGEST_COUNT)
-        _check(self, "top_p", Real, 0.0, 1.0, above=True)
-        _check(self, "min_p", Real, 0.0, 1.0)
-        _check(self, "repeat_penalty", Real, LEAST_PENALTY, LARGEST_PENALTY)
-        _check(self, "repeat_last_n", Integral, 0, LARGEST_COUNT)
+        for name, parameter in PARAMETERS.items():
+            _check(name, getattr(self, name), parameter)
 
 
-def _check(sampling: Sampling, name: str, kind: type, least: float, most: float, above: bool = False) -> None:
-    value: Any = getattr(sampling, name)
+PARAMETERS: dict[str, Parameter] = {f.name: f.metadata["parameter"] for f in fields(Sampling)}
+
+
+def _check(name: str, value: Any, parameter: Parameter) -> None:
+    least, most, above = parameter.least, parameter.most, parameter.above
+    kind = Integral if parameter.is_whole else Real
     if not (_is(value, kind) and least <= value <= most and not (above and value == least)):
-        what = "a whole number" if kind is Integral else "a number"
+        what = "a whole number" if parameter.is_whole else "a number"
         between = f"above {least:g} and at most {most:g}" if above else f"from {least:g} to {most:.10g}"
         raise UsageError(f"{name} is {value!r}; expected {what} {between}")
 

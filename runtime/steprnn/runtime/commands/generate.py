@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..options import Options
 from ..sampling import new_seed
-from . import _engine_flags
+from . import _engine_flags, _sampling_flags
 from ._aliases import alias
 
 HELP = "write text that follows a prompt"
@@ -24,31 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     begins = parser.add_mutually_exclusive_group()
     begins.add_argument("-p", "--prompt", help="how the text begins (default: what comes on stdin)")
     begins.add_argument("-f", "--file", metavar="FILE", help="a UTF-8 file with the prompt; - is stdin")
-    _number(
-        parser,
-        "-n",
-        "--n-predict",
-        kind=int,
-        default=50,
-        text="characters to write",
-        also=("--predict", "--max-tokens", "--max_tokens", "--max-new-tokens"),
+    length = parser.add_argument(
+        "-n", "--n-predict", type=int, default=50, metavar="N", help="characters to write"
     )
-    temperature = parser.add_argument(
-        "--temp", type=float, default=0.0, help="temperature; 0 takes the likeliest (greedy)"
-    )
-    alias(temperature, "--temperature", of=parser)
-    _number(parser, "--top-k", kind=int, default=0, text="draw from the N likeliest; 0 is off")
-    _number(parser, "--top-p", metavar="P", default=1.0, text="draw from the likeliest that sum to P")
-    _number(parser, "--min-p", metavar="P", default=0.0, text="leave out those below P times the likeliest")
-    _number(
-        parser,
-        "--repeat-penalty",
-        metavar="X",
-        default=1.0,
-        text="make recent characters less likely; 1 is off",
-        also=("--repetition-penalty", "--repetition_penalty"),
-    )
-    _number(parser, "--repeat-last-n", kind=int, default=64, text="how many characters are recent")
+    also = ("--n_predict", "--predict", "--max-tokens", "--max_tokens", "--max-new-tokens")
+    alias(length, *also, of=parser)
+    _sampling_flags.add_arguments(parser)
     seed = parser.add_argument(
         "--seed", type=int, help="makes the draw repeatable (default: a new one, told on stderr)"
     )
@@ -64,21 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unknown", choices=("error", "skip"), default="error", help="characters the model does not know"
     )
     _engine_flags.add_arguments(parser)
-
-
-def _number(
-    parser: argparse.ArgumentParser,
-    *flags: str,
-    default: float,
-    text: str,
-    kind: type[float] = float,
-    metavar: str = "N",
-    also: tuple[str, ...] = (),
-) -> None:
-    """A number, also by the name that it has in a request of the completions protocol."""
-    action = parser.add_argument(*flags, type=kind, default=default, metavar=metavar, help=text)
-    in_json = "--" + flags[-1].removeprefix("--").replace("-", "_")
-    alias(action, in_json, *also, of=parser)
 
 
 def read_prompt(arguments: argparse.Namespace) -> str:
@@ -120,13 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": seed,
         "stop": arguments.stop,
         "unknown": arguments.unknown,
-        "temperature": arguments.temp,
-        "top_k": arguments.top_k,
-        "top_p": arguments.top_p,
-        "min_p": arguments.min_p,
-        "repeat_penalty": arguments.repeat_penalty,
-        "repeat_last_n": arguments.repeat_last_n,
     }
+    options.update(_sampling_flags.options_of(arguments))
     started, length = time.perf_counter(), 0
     if arguments.count is not None:
         for text in model.generate(prompt, arguments.n_predict, n=arguments.count, **options):
@@ -142,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     sys.stdout.flush()
     seconds = time.perf_counter() - started
-    drawn = f"seed {seed}, " if arguments.temp > 0 else "greedy, "
+    drawn = f"seed {seed}, " if arguments.temperature > 0 else "greedy, "
     sys.stderr.write(
         f"{drawn}{model.engine} {model.artefact.variant}, {length} characters in {seconds * 1e3:.1f} ms\n"
     )

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..quiet import quiet
 from ..reading import POOLS
 from ..sampling import new_seed
-from . import _engine_flags
+from . import _engine_flags, _sampling_flags
 
 HELP = "score, embed or continue every row of a file, or of many"
 EXAMPLE = (
@@ -23,7 +23,6 @@ EXAMPLE = (
     "  steprnn map lyrics.bundle prompts.jsonl --out texts.jsonl --task generate --temp 0.8 --seed 7"
 )
 NEEDS: dict[str, str] = {}
-FILTERS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     embed.add_argument("--normalize", action="store_true", help="make each vector's length 1")
     generate = parser.add_argument_group("generate, as the command of that name")
     generate.add_argument("-n", "--n-predict", type=int, default=50, metavar="N", help="characters to write")
-    generate.add_argument(
-        "--temp", type=float, default=0.0, help="temperature; 0 takes the likeliest (greedy)"
-    )
-    generate.add_argument(
-        "--top-k", type=int, default=0, metavar="N", help="draw from the N likeliest; 0 is off"
-    )
-    generate.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="from the likeliest that sum to P"
-    )
-    generate.add_argument(
-        "--min-p", type=float, default=0.0, metavar="P", help="not below P times the likeliest"
-    )
+    _sampling_flags.add_arguments(generate)
     generate.add_argument("--seed", type=int, help="of the first row; row i has seed + i (with --temp)")
     generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
     work = parser.add_argument_group("work")
@@ -110,10 +98,10 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.task == "embed":
         options |= {"pool": arguments.pool, "normalize": arguments.normalize}
     if arguments.task == "generate":
-        if arguments.temp > 0 and arguments.seed is None:
+        if arguments.temperature > 0 and arguments.seed is None:
             raise UsageError(
                 f"--seed is missing, so that a run that ends early could not go on; add --seed {new_seed()}"
             )
         options |= {"length": arguments.n_predict, "stop": arguments.stop, "seed": arguments.seed or 0}
-        options |= {name: getattr(arguments, flag) for flag, name in FILTERS.items()}
+        options |= _sampling_flags.options_of(arguments)
     return options

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
-from ..sampling import LARGEST_COUNT, LARGEST_PENALTY, LARGEST_TEMPERATURE, LEAST_PENALTY, Sampling
+from ..sampling import PARAMETERS, Parameter, Sampling
 from .errors import ApiError
 
 # Fields of OpenAI that are taken only with a value at which they do nothing.
@@ -67,15 +67,10 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
             param="model",
             code="model_not_found",
         )
-    most = max(limits.prompt, limits.tokens)
-    sampling = Sampling(
-        temperature=fields.number("temperature", 1.0, 0.0, LARGEST_TEMPERATURE),
-        top_k=fields.integer("top_k", 0, 0, LARGEST_COUNT),
-        top_p=fields.number("top_p", 1.0, 0.0, 1.0, above=True),
-        min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-        repeat_penalty=fields.number("repeat_penalty", 1.0, LEAST_PENALTY, LARGEST_PENALTY),
-        repeat_last_n=fields.integer("repeat_last_n", 64, 0, most),
-    )
+    recent = replace(PARAMETERS["repeat_last_n"], most=max(limits.prompt, limits.tokens))
+    drawn = replace(PARAMETERS["temperature"], default=1.0)  # as the protocol has it
+    parameters = PARAMETERS | {"repeat_last_n": recent, "temperature": drawn}
+    sampling = Sampling(**{name: fields.within(name, parameter) for name, parameter in parameters.items()})
     prompts = _prompts(fields.take("prompt"), vocabulary, limits)
     n = fields.integer("n", 1, 1, limits.choices)
     if len(prompts) * n > limits.choices:
@@ -121,6 +116,13 @@ class _Fields:
         return ApiError(
             422, f"{name} is {_shown(got)}; expected {expected}", param=name, code="invalid_value"
         )
+
+    def within(self, name: str, parameter: Parameter) -> Any:
+        """A parameter of sampling."""
+        default, least, most = parameter.default, parameter.least, parameter.most
+        if parameter.is_whole:
+            return self.integer(name, int(default), int(least), int(most))
+        return self.number(name, default, least, most, above=parameter.above)
 
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         """A whole number within bounds; both are included."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steprnn.runtime import Model, load
@@ -38,7 +42,7 @@ def run(name: str, *argv: object, **options: Any) -> str:
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert len(names) == 6
+    assert len(names) == 9
     assert {name for name in names if f'"{name}"' in source} == names
 
 
@@ -184,3 +188,84 @@ def test_denoiser(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1].startswith(
         f"{clean} is no WAV of 16000 Hz, 16 bits and one channel"
     )
+
+
+def rows(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)))
+    return path
+
+
+def test_datasets_rows(tiny: Path, models: dict[str, Model], tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    pq = pytest.importorskip("pyarrow.parquet")
+    texts = ["分开", "云不走 月", "爱", "雨后分开"] * 10
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    out = tmp_path / "out.parquet"
+    said = run("datasets_rows.py", tiny, rows(tmp_path / "in.jsonl", texts), out, env=environment)
+    assert said == "40 rows, 10 with an error\n"
+    found = pq.read_table(out).to_pylist()
+    assert [row["text"] for row in found] == texts
+    for row in found:
+        if row["error"] is None:
+            expected = models["litert"].embed(row["text"], normalize=True)
+            np.testing.assert_allclose(row["embedding"], expected, rtol=0, atol=2e-6)
+
+
+SPARK = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the files that Spark says are there."""
+    found = [json.loads(line) for path in folder.glob("*.json") for line in path.read_text().splitlines()]
+    return sorted(found, key=lambda row: [row.get(name) for name in ("id", "device", "time")])
+
+
+def test_spark_rows(tiny: Path, models: dict[str, Model], tmp_path: Path) -> None:
+    pytest.importorskip("pyspark")
+    texts = ["分开", "云不走 月", "爱", "雨后分开"]
+    run("spark_rows.py", tiny, rows(tmp_path / "in.jsonl", texts), tmp_path / "out", env=os.environ | SPARK)
+    found = written(tmp_path / "out")
+    assert [row["text"] for row in found] == texts
+    assert found[2]["error"] == "'爱' not among the 21 characters of the vocabulary"
+    for i in (0, 1, 3):
+        expected = models["litert"].score(texts[i]).log_probability
+        assert found[i]["log_probability"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_spark_streams_killed_and_begun_again(tiny: Path, models: dict[str, Model], tmp_path: Path) -> None:
+    """Four minutes: Spark takes its time for each file."""
+    pytest.importorskip("pyspark")
+    arriving, out, checkpoint = (tmp_path / name for name in ("arriving", "out", "checkpoint"))
+    arriving.mkdir()
+    sessions, expected = {device: models["litert"].session() for device in "ab"}, []
+    for time_ in range(5):
+        lines = []
+        for device, x in (("a", time_), ("b", 20 - time_)):
+            lines.append(json.dumps({"device": device, "time": time_, "x": x}))
+            following = int(sessions[device].step(x).argmax())  # type: ignore[union-attr]
+            expected.append({"device": device, "time": time_, "next": following})
+        (arriving / f"{time_}.json").write_text("\n".join(lines))
+        os.utime(arriving / f"{time_}.json", (time_, time_))  # the order in which Spark takes them
+    argv = command("spark_streams.py", tiny, arriving, out, checkpoint)
+    with subprocess.Popen(
+        argv,
+        env=os.environ | SPARK,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + 300
+        while not [*(checkpoint / "commits").glob("1")] and time.monotonic() < until:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert 0 < len([*(checkpoint / "commits").glob("[0-9]*")]) < 5
+    run("spark_streams.py", tiny, arriving, out, checkpoint, env=os.environ | SPARK)
+    logged = "".join(path.read_text() for path in (out / "_spark_metadata").glob("[0-9]*"))  # what counts
+    found = [
+        json.loads(line)
+        for path in out.glob("*.json")
+        if path.name in logged
+        for line in path.read_text().splitlines()
+    ]
+    key = lambda row: (row["device"], row["time"])  # noqa: E731
+    assert sorted(found, key=key) == sorted(expected, key=key)

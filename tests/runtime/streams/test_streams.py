@@ -118,6 +118,11 @@ def test_the_least_recently_used_leave_memory(model: Model) -> None:
     written.clear()
     many.step(["w"], [1])
     assert written == []  # "b" took no step since: the store has it
+    many.save()
+    assert written
+    written.clear()
+    many.save()
+    assert written == []
     np.testing.assert_array_equal(many["b"].tensors["h"], before.tensors["h"])
 
 

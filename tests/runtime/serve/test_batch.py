@@ -107,6 +107,48 @@ def test_a_step_that_fails_ends_its_rows_and_no_others(
     assert caplog.text.count("a step failed (") == 1
 
 
+def test_a_row_that_is_done_before_submit_returns_is_delivered_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine may give the scheduler's thread its turn at any time."""
+
+    async def pieces_of_one() -> list[Piece]:
+        scheduler = Scheduler(model, Metrics(), batch=4, queue=4)
+        scheduler.start(asyncio.get_running_loop())
+        pieces: list[Piece] = []
+        one = row(model, "分", 5, 0, Sampling())
+        one.deliver = pieces.append
+
+        class Held:
+            """Its lock, which the thread of `submit` comes back from when the row is done."""
+
+            def __enter__(self) -> None:
+                changed.__enter__()
+
+            def __exit__(self, *error: Any) -> None:
+                changed.__exit__(*error)
+                if threading.current_thread() is threading.main_thread():
+                    while one.finish is None:
+                        time.sleep(0)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(changed, name)
+
+        changed = scheduler._changed
+        monkeypatch.setattr(scheduler, "_changed", Held())
+        scheduler.submit([one])
+        monkeypatch.undo()
+        while not any(piece.finish for piece in pieces):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        scheduler.stop()
+        return pieces
+
+    pieces = asyncio.run(asyncio.wait_for(pieces_of_one(), 60))
+    assert "".join(piece.text for piece in pieces) == model.generate("分", 5)[1:]
+    assert [piece.finish for piece in pieces if piece.finish] == ["length"]
+
+
 @pytest.mark.parametrize("engine", ["litert", "onnx"])
 def test_a_row_without_a_token_ends_alone(poisoned: Path, engine: str) -> None:
     model = load(poisoned, engine=engine, variant="float32")

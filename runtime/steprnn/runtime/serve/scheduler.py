@@ -86,7 +86,7 @@ class Scheduler:
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Line up rows, all or none; raises `QueueFull`. One with nothing to do is delivered at once."""
-        working = [row for row in rows if row.finish is None]
+        working, idle = ([row for row in rows if (row.finish is None) == works] for works in (True, False))
         with self._changed:
             free = max(self._batch_limit - self._active, 0) + self._queue_limit
             if working and len(self._waiting) + len(working) > free:
@@ -94,9 +94,8 @@ class Scheduler:
             self._waiting.extend(working)
             self._metrics.rows_waiting = len(self._waiting)
             self._changed.notify()
-        for row in rows:
-            if row.finish is not None:
-                row.deliver(row.piece())
+        for row in idle:  # not those that are done by now: they are delivered as the others are
+            row.deliver(row.piece())
 
     def cancel(self, rows: Sequence[Row]) -> None:
         """Stop rows that nobody waits for any more; those that are done are left alone."""

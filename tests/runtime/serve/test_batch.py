@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steprnn.runtime import Model, NotFinite, Sampling, load
 from steprnn.runtime.sampling import Sampler
 from steprnn.runtime.serve.batch import STEPS_BEFORE_SHRINKING, Batch
 from steprnn.runtime.serve.metrics import Metrics
+from steprnn.runtime.serve.prefixes import Prefixes
 from steprnn.runtime.serve.row import Piece, Row, Task
 from steprnn.runtime.serve.scheduler import QueueFull, Scheduler
 
@@ -259,3 +261,50 @@ def test_a_queue_takes_all_rows_of_a_request_or_none(models: dict[str, Model]) -
     assert metrics.rows_waiting == 2
     scheduler.submit(waiting[1:])
     assert metrics.rows_waiting == 3
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again(model: Model) -> None:
+    """By the same client; where the scores of its tokens are asked for, it is."""
+    vocabulary = model.vocabulary
+    assert vocabulary is not None
+    prompt = "云不走月在雨后分开 " * 4
+    tokens = vocabulary.encode(prompt)
+    expected = {seed: model.generate(prompt, 9, seed=seed, temperature=1.5)[40:] for seed in range(9)}
+    batch = Batch(model, 8)
+
+    def steps(seed: int, client: str, **options: Any) -> tuple[int, int]:
+        """How many it takes for nine tokens beside another row, and how many were known."""
+        task = Task(tokens, 9, client=client, **options)
+        sampler = Sampler(Sampling(temperature=1.5), seed, tokens)
+        one = Row(task, vocabulary, sampler, lambda piece: None)
+        batch.join([one, row(model, "分开", 500, 1, Sampling())])
+        before = batch.steps
+        while one not in batch.step():
+            pass
+        assert one.piece().text.endswith(expected[seed])
+        for other in batch.rows:
+            other.cancelled = True
+        return batch.steps - before, one.cached
+
+    assert steps(0, "a") == (48, 0)
+    assert steps(1, "a") == (9, 39)
+    assert steps(2, "a", logprobs=3) == (9, 39)
+    assert steps(3, "a", echo=True, logprobs=3) == (48, 0)
+    assert steps(4, "a", echo=True) == (9, 39)
+    assert steps(5, "b") == (48, 0), "another client cannot tell that it was"
+    assert steps(6, "b") == (9, 39)
+
+
+def test_prefixes_are_bounded() -> None:
+    states = {"h": np.zeros(100, np.float32)}
+    kept = Prefixes(10 * (400 + 8 * 29))
+    for i in range(10):
+        kept.keep("a", [i] * 30, states)
+    assert kept.find("a", [0] * 30) is states  # used now, and so it stays
+    kept.keep("a", [77] * 30, states)
+    assert len(kept) == 10
+    assert [kept.find("a", [i] * 30) is None for i in (0, 1, 2, 77)] == [False, True, False, False]
+    assert kept.find("a", [0] * 31) is None
+    assert kept.find("b", [0] * 30) is None
+    kept.keep("a", [5] * 10, states)
+    assert kept.find("a", [5] * 10) is None, "too short to be worth a place"

@@ -92,6 +92,19 @@ def test_the_text_is_that_of_generate(
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
 
 
+def test_the_tokens_of_a_prompt_that_was_read_before_are_told(server: Server) -> None:
+    client, prompt = server.client(), "月在雨后分开 云" * 3
+    cached, texts = [], set()
+    for n in (1, 1, 2):
+        answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=20, seed=7, n=n)
+        details = answer.usage.prompt_tokens_details
+        assert answer.usage.prompt_tokens == 24
+        cached.append(details["cached_tokens"] if isinstance(details, dict) else details.cached_tokens)
+        texts.add(answer.choices[0].text)
+    assert cached == [0, 23, 23]
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_choice_i_of_several_has_the_seed_plus_i(server: Server, reference: Model, stream: bool) -> None:
     prompts = ["分开", "雨", "山上夜风"]

@@ -36,7 +36,7 @@ class Answer(Response):
         self._inbox = Inbox(len(choices))
         self._rows = [
             Row(
-                Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream),
+                Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream, client),
                 vocabulary,
                 Sampler(asked.sampling, asked.seed + i, prompt),
                 partial(self._inbox.put, i),

@@ -12,6 +12,7 @@ from ..batch_sampling import choose_each
 from ..engines import Runner
 from ..errors import NotFinite
 from ..model import Model
+from .prefixes import SHORTEST, Prefixes
 from .row import Row
 
 STEPS_BEFORE_SHRINKING = 16  # with half of the batch empty: moving the rest costs about one
@@ -33,6 +34,7 @@ class Batch:
         self._borrowed = ExitStack()
         self.written = 0  # tokens, since the beginning
         self.steps = 0  # likewise
+        self._prefixes = Prefixes()
         self._steps_half_empty = 0  # since more than half of the places were taken
 
     def __len__(self) -> int:
@@ -45,6 +47,9 @@ class Batch:
 
     def join(self, joining: Sequence[Row]) -> None:
         """Take rows in, at the beginning of their prompts or where they rested; at most `limit` are in it."""
+        for row in joining:
+            if row.skips and (state := self._prefixes.find(row.client, row.prompt)) is not None:
+                row.begin_at_last(state)
         count = len(self) + len(joining)
         self._arrange(max(self.size, self._fitting(count)), joining)
         for row in joining:
@@ -97,6 +102,15 @@ class Batch:
                         places.append(place)
                 except NotFinite as error:
                     row.fail(error, self._model.manifest.model)
+        read = [
+            (p, row)
+            for p, row in enumerate(self._places)
+            if row is not None and row.before_last and len(row.prompt) > SHORTEST
+        ]
+        states = self._runner.get_state() if read else {}
+        for place, row in read:
+            kept = {name: array[place].copy() for name, array in states.items()}
+            self._prefixes.keep(row.client, row.prompt, kept)
         return places
 
     def clear(self) -> list[Row]:

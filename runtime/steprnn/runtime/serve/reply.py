@@ -100,9 +100,15 @@ class Reply:
         ]
         return encode(self._head | {"choices": choices, "usage": self._usage()})
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         prompt, written = sum(map(len, self._asked.prompts)), sum(row.written for row in self._rows)
-        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        cached = sum(row.cached for row in self._rows[:: self._asked.n])  # of each prompt once
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
 
     def _scored(self, scores: Sequence[ScoredToken]) -> dict[str, Any] | None:
         if self._asked.logprobs is None:

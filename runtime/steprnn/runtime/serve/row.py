@@ -47,6 +47,7 @@ class Task:
     logprobs: int | None = None  # how many of the likeliest to tell beside each token; None: no scores
     echo: bool = False  # the prompt is part of the text
     streamed: bool = True  # whether anybody waits for pieces before the last
+    client: str = ""  # who asked
 
 
 class Row:
@@ -67,6 +68,8 @@ class Row:
         self.state: Mapping[str, NDArray[np.float32]] | None = None  # where it goes on; None: the beginning
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
+        self.client = task.client
+        self.cached = 0  # tokens of the prompt that were not read, as their state was known
         self._task = task
         self._read = 0
         self._names = vocabulary.tokens
@@ -89,6 +92,21 @@ class Row:
     def has_text(self) -> bool:
         """Whether there is anything to deliver."""
         return bool(self._unsent)
+
+    @property
+    def skips(self) -> bool:
+        """Whether it may begin at the last token of its prompt; nobody asks for the scores of the others."""
+        return not (self._read or self._scores_prompt)
+
+    @property
+    def before_last(self) -> bool:
+        """Whether its state is that before the last token of its prompt, all others of which it has read."""
+        return self._read == len(self.prompt) - 1 > self.cached
+
+    def begin_at_last(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Go on from a state, `[size...]` by name, before the last token of the prompt."""
+        self.state, self.token = state, self.prompt[-1]
+        self._read = self.cached = len(self.prompt) - 1
 
     def read(self, logits: NDArray[np.float32]) -> bool:
         """Its token went in and gave logits `[vocabulary]`; returns whether a token is to be chosen now."""

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo quick site journeys npm lint types test alone zoo mutants hostile fuzz bits bench clean
+.PHONY: help install demo quick site journeys npm lint types test alone zoo mutants hostile fuzz bits devices bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -84,6 +84,9 @@ fuzz: $(VENV)/dev ## damaged step programs against the interpreter, under saniti
 
 bits: $(VENV)/dev ## step programs give the same bits with each compiler, kernel and processor that is here
 	STEPRNN_BITS=all $(BIN)/pytest -rs tests/export/program/test_bits.py
+
+devices: $(VENV)/dev ## packaged models on emulated boards, and the tables of docs/devices.md (ten minutes)
+	$(BIN)/python tests/devices/table.py docs/devices.md
 
 build/program-errors: benchmarks/program_errors.c runtime/steprnn/runtime/engines/native/functions.h
 	mkdir -p build

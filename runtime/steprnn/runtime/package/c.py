@@ -101,8 +101,13 @@ def _whole(name: str, seen: set[str]) -> str:
 def _header(words: int, arena: int, vocabulary: Vocabulary | None) -> str:
     lines = [
         "#include <stdint.h>",
+        "#if defined(__GNUC__)",
+        "#define MODEL_ALIGNED __attribute__((aligned(8))) /* words are not, on a processor of 8 bits */",
+        "#else",
+        "#define MODEL_ALIGNED",
+        "#endif",
         f"#define MODEL_ARENA_WORDS {-(-arena // 4)}",
-        f"extern const uint32_t model_program[{words}];",
+        f"extern const uint32_t model_program[{words}] MODEL_ALIGNED;",
     ]
     if vocabulary:
         lines.append(f"#define MODEL_TOKENS {len(vocabulary)}")

@@ -6,8 +6,10 @@
 #define STEPRNN_FUNCTIONS_H
 #include <stdint.h>
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__))
 #define STEPRNN_INLINE static inline __attribute__((always_inline, unused)) /* into functions of each target */
+#elif defined(__GNUC__)
+#define STEPRNN_INLINE static __attribute__((unused)) /* as small as the compiler wants it */
 #else
 #define STEPRNN_INLINE static inline
 #endif

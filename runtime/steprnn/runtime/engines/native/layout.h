@@ -12,7 +12,7 @@ enum {
     MOST_RECORDS = 256,
     MOST_RANK = 6,
     MOST_INNER = 4,
-    MOST_INDICES = 1 << 28,
+    MOST_INDICES = 0x10000000,
     MOST_TEST = 4096, /* steps of the self-test */
     MOST_DEPTH = 131072 /* of an int8 product: 131,072 * 127 * 127 is below 2^31 */
 };

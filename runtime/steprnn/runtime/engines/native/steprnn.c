@@ -6,7 +6,7 @@
 #if defined(__FAST_MATH__)
 #error "compile without -ffast-math: it changes float32 results"
 #endif
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: only half floats differ */
 #error "float32 must be computed in float32: on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
@@ -54,7 +54,7 @@ size_t steprnn_arena(const void *program, size_t bytes) {
 
 int steprnn_open(steprnn *s, const void *program, size_t bytes, void *arena, size_t arena_bytes) {
     const uint32_t *h = (const uint32_t *)program;
-    uint64_t work;
+    uint64_t work = 0;
     int error;
     if ((uintptr_t)program % 4 || (uintptr_t)arena % 4) return STEPRNN_ALIGNMENT;
     if ((error = check_program(h, bytes, &work)) != 0) return error;
@@ -257,7 +257,9 @@ int steprnn_kernels(steprnn *s, int most) {
     return s->kernels;
 }
 
+#if DBL_MANT_DIG >= 53 /* docs/sampling.md is in float64, which an AVR has not: a step is all there is then */
 #include "sampler.h"
+size_t steprnn_sampler_size(void) { return sizeof(steprnn_sampler); }
+#endif
 
 size_t steprnn_size(void) { return sizeof(steprnn); }
-size_t steprnn_sampler_size(void) { return sizeof(steprnn_sampler); }

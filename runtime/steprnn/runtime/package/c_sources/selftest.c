@@ -3,7 +3,7 @@
 #include "steprnn.h"
 #include <stdio.h>
 
-static uint32_t arena[MODEL_ARENA_WORDS];
+static uint32_t arena[MODEL_ARENA_WORDS] MODEL_ALIGNED;
 
 int main(void) {
     steprnn stream;

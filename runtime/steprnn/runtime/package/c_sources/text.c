@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t arena[MODEL_ARENA_WORDS];
+static uint32_t arena[MODEL_ARENA_WORDS] MODEL_ALIGNED;
 static double memory[MODEL_TOKENS * 2 + 2]; /* steprnn_sampler_bytes, without a repetition penalty */
 
 #ifdef MODEL_BYTES

@@ -11,6 +11,7 @@ from ..bundle.manifest import VARIANTS
 from ..bundle.open import read_bundle
 from ..engines import ENGINES
 from ..errors import UsageError
+from ..package.targets import TARGETS
 
 HELP = "make one file, a wheel, a web page, a package for npm, C sources or a folder for the Hub of a bundle"
 EXAMPLE = """  steprnn package lyrics.bundle --as zip
@@ -25,7 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "wheel": ("name", "version", "license", "engine"),
     "web": ("variant", "ort"),
     "npm": ("name", "version", "license", "variant"),
-    "c": ("variant",),
+    "c": ("variant", "target"),
     "hub": ("name", "license"),
 }
 
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     web = parser.add_argument_group("web, npm and c")
     web.add_argument("--variant", choices=VARIANTS, help="which weights (default: float32)")
+    web.add_argument(
+        "--target",
+        choices=tuple(TARGETS),
+        help="of c: whose layout the folder has, with an example (default: cmake)",
+    )
     web.add_argument(
         "--ort",
         type=Path,

@@ -1,9 +1,8 @@
-"""A bundle as C: the interpreter, the program as data, and a main that writes text or steps a signal."""
+"""A bundle as C: the interpreter, the program as data, and programs that write text or step a signal."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,18 @@ from ..engines import open_graph
 from ..engines.native.library import HERE, SOURCE, Streams, aligned
 from ..errors import UsageError
 from ..files import VOCABULARY
+from . import targets
 
-SOURCES = Path(__file__).parent / "c_sources"
 INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.M)
 README = """\
 # A model in C
 
 `steprnn.h` and `steprnn.c` are the interpreter (Apache-2.0), `model.c` holds the program of model {model}.
 
-    cmake -B build && cmake --build build && ctest --test-dir build
-    build/main {usage}
+{build}
 
-or `cc -O2 -ffp-contract=off main.c model.c steprnn.c`. A step of variant {variant}: {flash:,} bytes of
-constant data, {arena:,} bytes of memory for each stream, {work:,} operations. `selftest` tells whether
-every bit is as on the machine that wrote it.
+A step of variant {variant}: {flash:,} bytes of constant data, {arena:,} bytes of memory for each stream,
+{work:,} operations.
 """
 
 
@@ -38,13 +35,16 @@ def default_out(bundle: Path) -> Path:
     return Path("c")
 
 
-def write(bundle: Place, out: Path, *, variant: str = "float32") -> Path:
-    """Write the sources of a bundle to `out`, whole or not at all; such a folder is replaced.
+def write(bundle: Place, out: Path, *, variant: str = "float32", target: str = "cmake") -> Path:
+    """Write the sources of a bundle to `out` as a target of `targets.py` lays them out, whole or not at all.
+
+    Such a folder is replaced.
 
     Raises `UsageError` where the bundle has no program of this variant, begins from a start graph, or
     something else is at `out`; `BundleError` where a file is damaged.
     """
-    if out.exists() and not (out.is_dir() and ((out / "model.c").is_file() or not any(out.iterdir()))):
+    ours = any((out / place / "model.c").is_file() for place in (".", "src"))
+    if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
         raise UsageError(f"{out} exists and has no model.c; choose another --out, nothing was changed")
     manifest = Manifest.read(bundle)
     artefact = manifest.artefact("program", variant)
@@ -63,24 +63,28 @@ def write(bundle: Place, out: Path, *, variant: str = "float32") -> Path:
         manifest.verify(bundle, [VOCABULARY])
         vocabulary = Vocabulary.read(bundle / VOCABULARY)
     arena = streams.arena_bytes
-    with new_folder(out) as folder:
-        shutil.copyfile(HERE / "steprnn.h", folder / "steprnn.h")
-        (folder / "steprnn.c").write_text(_whole(SOURCE, {"steprnn.h"}), encoding="utf-8")
-        (folder / "model.h").write_text(_header(len(words), arena, vocabulary), encoding="utf-8")
-        (folder / "model.c").write_text(_data(words, vocabulary), encoding="utf-8")
-        shutil.copyfile(SOURCES / ("text.c" if vocabulary else "signal.c"), folder / "main.c")
-        for name in ("selftest.c", "CMakeLists.txt"):
-            shutil.copyfile(SOURCES / name, folder / name)
-        usage = "PROMPT 100 [SEED [TEMPERATURE [TOP_K [TOP_P]]]]" if vocabulary else "< frames"
-        told = README.format(
+    kind = "text" if vocabulary else "signal"
+    usage = "PROMPT 100 [SEED [TEMPERATURE [TOP_K [TOP_P]]]]" if vocabulary else "< frames"
+    place, own = targets.TARGETS[target]
+    pragma = targets.NO_CONTRACTION if target == "arduino" else ""
+    files = targets.own_files(own, kind) | {
+        f"{place}/steprnn.h": (HERE / "steprnn.h").read_text(encoding="utf-8"),
+        f"{place}/steprnn.c": pragma + _whole(SOURCE, {"steprnn.h"}),
+        f"{place}/model.h": _header(len(words), arena, vocabulary),
+        f"{place}/model.c": _data(words, vocabulary),
+        "README.md": README.format(
             model=manifest.model[:12],
-            usage=usage,
+            build=targets.BUILD[target].format(usage=usage, kind=kind),
             variant=variant,
             flash=words.nbytes,
             arena=arena,
             work=streams.work,
-        )
-        (folder / "README.md").write_text(told, encoding="utf-8")
+        ),
+    }
+    with new_folder(out) as folder:
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
     return out
 
 
@@ -101,6 +105,9 @@ def _whole(name: str, seen: set[str]) -> str:
 def _header(words: int, arena: int, vocabulary: Vocabulary | None) -> str:
     lines = [
         "#include <stdint.h>",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
         "#if defined(__GNUC__)",
         "#define MODEL_ALIGNED __attribute__((aligned(8))) /* words are not, on a processor of 8 bits */",
         "#else",
@@ -115,6 +122,7 @@ def _header(words: int, arena: int, vocabulary: Vocabulary | None) -> str:
             lines.append("#define MODEL_BYTES /* token i is byte i of UTF-8 */")
         else:
             lines.append(f"extern const char *const model_vocabulary[{len(vocabulary)}];")
+    lines += ["#ifdef __cplusplus", "}", "#endif"]
     return "\n".join(lines) + "\n"
 
 

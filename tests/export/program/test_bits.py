@@ -1,6 +1,6 @@
 """A step program gives the same bits with every compiler, optimization, kernel and processor.
 
-Two builds by default; STEPRNN_BITS=all tries each toolchain that is here, the others are skipped:
+Three builds by default; STEPRNN_BITS=all tries each toolchain that is here, the others are skipped:
 
     STEPRNN_BITS=all pytest tests/export/program/test_bits.py
 """
@@ -51,7 +51,9 @@ BUILDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # compiler and f
     "cc -O2": (("cc", *C99, "-O2"), ()),
     "cc -O3 -march=native": (("cc", *C99, "-O3", "-march=native"), ()),
     "cc -O3 without kernels": (("cc", *C99, "-O3", "-DSTEPRNN_NO_KERNELS"), ()),
+    "cc -O2 as for a small processor": (("cc", *C99, "-O2", "-DSTEPRNN_SMALL"), ()),
     "c++ -O2": (("c++", *CXX, "-O2"), ()),
+    "c++ -O2 as for a small processor": (("c++", *CXX, "-O2", "-DSTEPRNN_SMALL"), ()),
     "clang -O0": (("clang", *C99, "-O0"), ()),
     "clang -O3": (("clang", *C99, "-O3"), ()),
     "clang++ -O2": (("clang++", *CXX, "-O2"), ()),
@@ -64,7 +66,7 @@ BUILDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # compiler and f
     "zig aarch64": ((*ZIG, "-target", "aarch64-linux-musl", *C99, "-O3"), ("qemu-aarch64",)),
     "zig armv7": ((*ZIG, "-target", "arm-linux-musleabihf", *C99, "-O3"), ("qemu-arm",)),
 }
-USUAL = ("cc -O0", "cc -O2")
+USUAL = ("cc -O0", "cc -O2", "cc -O2 as for a small processor")
 RUN = BUILDS if os.environ.get("STEPRNN_BITS") == "all" else USUAL
 
 
@@ -127,3 +129,12 @@ def test_builds_give_the_same_bits(name: str, programs: list[Path], tmp_path: Pa
         found = done.stdout.split()
         wrong = [p.stem for p, a, b in zip(programs, found, expected, strict=True) if a != b]
         assert not wrong, f"{name}: {', '.join(wrong)}"
+
+
+def test_quick_functions_have_the_same_bits(tmp_path: Path) -> None:
+    """Every 4,999th float here; `quick 1` tries all, which takes some minutes."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler is installed here")
+    source, made = Path(__file__).with_name("quick.c"), tmp_path / "quick"
+    subprocess.run(["cc", *C99, "-O2", f"-I{library.HERE}", "-o", made, source], check=True)
+    subprocess.run([made, "4999"], check=True)

@@ -73,9 +73,14 @@ class Encoder:
             end += _aligned(buffer.size)
         last = {view.buffer: i for i, op in enumerate(operations) for view in (*op.reads(), *op.writes())}
         free: list[tuple[int, int]] = []  # place, words
+        taken: set[Buffer] = set()  # whose place another has now
         for i, operation in enumerate(operations):
             for buffer in (view.buffer for view in operation.writes()):
                 if buffer in self._places:
+                    continue
+                if (given := _given(operation, buffer, last, i)) is not None:
+                    self._places[buffer] = self._places[given]
+                    taken.add(given)
                     continue
                 size = _aligned(buffer.size)
                 fit = next((f for f in sorted(free, key=lambda f: f[1]) if f[1] >= size), None)
@@ -86,7 +91,7 @@ class Encoder:
                     self._places[buffer] = fit[0]
                     free += [(fit[0] + size, fit[1] - size)] if fit[1] > size else []
             for buffer in {view.buffer for view in (*operation.reads(), *operation.writes())}:
-                if last[buffer] == i and not buffer.pinned and buffer.data is None:
+                if last[buffer] == i and not buffer.pinned and buffer.data is None and buffer not in taken:
                     free = _joined([*free, (self._places[buffer], _aligned(buffer.size))])
         return end
 
@@ -171,6 +176,25 @@ class Encoder:
     def _gates(self, op: Gates) -> tuple[int, list[int]]:
         n = op.operands[0].size
         return LSTM if op.lstm else GRU, [n, *(self.place(v) for v in (*op.operands, *op.results))]
+
+
+def _given(operation: Operation, buffer: Buffer, last: dict[Buffer, int], i: int) -> Buffer | None:
+    """An addend that nobody reads after this product, whose place its result can have."""
+    if not isinstance(operation, Product) or operation.rows or not _is_whole(operation.y):
+        return None
+    for view in operation.addends:
+        given = view.buffer
+        free = (
+            given.data is None and not given.pinned and last[given] == i and given is not operation.x.buffer
+        )
+        if free and _is_whole(view) and given.size == buffer.size:
+            return given
+    return None
+
+
+def _is_whole(view: View) -> bool:
+    """Whether it is all of its buffer, in a row."""
+    return view.offset == 0 and view.size == view.buffer.size and view.strides[-1:] in ((), (1,))
 
 
 def _aligned(words: int) -> int:

@@ -17,6 +17,9 @@ from ..errors import UsageError
 from ..files import VOCABULARY
 from . import targets
 
+Words = np.ndarray[tuple[int, ...], np.dtype[np.uint32]]
+MAP, PRODUCT, LSTM, GRU = 1, 3, 5, 6  # kinds of operations: docs/program-format.md
+GATES = 1 << 7 | 1 << 8  # tanh and sigmoid: the functions that both take
 INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.M)
 README = """\
 # A model in C
@@ -69,7 +72,7 @@ def write(bundle: Place, out: Path, *, variant: str = "float32", target: str = "
     pragma = targets.NO_CONTRACTION if target == "arduino" else ""
     files = targets.own_files(own, kind) | {
         f"{place}/steprnn.h": (HERE / "steprnn.h").read_text(encoding="utf-8"),
-        f"{place}/steprnn.c": pragma + _whole(SOURCE, {"steprnn.h"}),
+        f"{place}/steprnn.c": pragma + _needed(words) + _whole(SOURCE, {"steprnn.h"}),
         f"{place}/model.h": _header(len(words), arena, vocabulary),
         f"{place}/model.c": _data(words, vocabulary),
         "README.md": README.format(
@@ -86,6 +89,33 @@ def write(bundle: Place, out: Path, *, variant: str = "float32", target: str = "
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     return out
+
+
+def write_program(folder: Path, words: Words, arena: int) -> None:
+    """The interpreter and a program with its arena's bytes, without examples, into a folder that is there."""
+    (folder / "steprnn.h").write_text((HERE / "steprnn.h").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "steprnn.c").write_text(_needed(words) + _whole(SOURCE, {"steprnn.h"}), encoding="utf-8")
+    (folder / "model.h").write_text(_header(len(words), arena, None), encoding="utf-8")
+    (folder / "model.c").write_text(_data(words, None), encoding="utf-8")
+
+
+def _needed(words: Words) -> str:
+    """What of the interpreter a program needs, as layout.h asks for it."""
+    kinds = functions = types = 0
+    at = int(words[13])
+    for _ in range(int(words[12])):
+        kind, word = int(words[at]) & 255, int(words[at + 1]) & 255
+        kinds |= 1 << kind
+        functions |= 1 << word if kind == MAP else 0
+        functions |= GATES if kind in (LSTM, GRU) else 0
+        types |= 1 << word if kind == PRODUCT else 0
+        at += int(words[at]) >> 8
+    return (
+        "/* Without the operations that the model does not need; another model's program may be refused. */\n"
+        f"#define STEPRNN_KINDS {kinds:#x}u\n"
+        f"#define STEPRNN_FUNCTIONS {functions:#x}u\n"
+        f"#define STEPRNN_TYPES {types:#x}u\n"
+    )
 
 
 def _whole(name: str, seen: set[str]) -> str:
@@ -126,7 +156,7 @@ def _header(words: int, arena: int, vocabulary: Vocabulary | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _data(words: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], vocabulary: Vocabulary | None) -> str:
+def _data(words: Words, vocabulary: Vocabulary | None) -> str:
     rows = [",".join(f"{n:#x}" for n in words[i : i + 16].tolist()) for i in range(0, len(words), 16)]
     body = ",\n".join(rows)
     text = f'#include "model.h"\nconst uint32_t model_program[{len(words)}] = {{\n{body}}};\n'

@@ -8,10 +8,15 @@
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__))
 #define STEPRNN_INLINE static inline __attribute__((always_inline, unused)) /* into functions of each target */
+#define STEPRNN_QUICK STEPRNN_INLINE
 #elif defined(__GNUC__)
+#define STEPRNN_SMALL 1 /* a small stack, and one number at a time */
 #define STEPRNN_INLINE static __attribute__((unused)) /* as small as the compiler wants it */
+#define STEPRNN_QUICK static inline __attribute__((always_inline, unused))
 #else
+#define STEPRNN_SMALL 1
 #define STEPRNN_INLINE static inline
+#define STEPRNN_QUICK static inline
 #endif
 
 typedef union {

@@ -31,6 +31,17 @@ enum { PRODUCT_FLOAT, PRODUCT_INT8, PRODUCT_INT8_WEIGHTS };
 enum { P_K = 2, P_N, P_WEIGHTS, P_SCALES, P_X, P_Y, P_Y_STRIDE, P_REST };
 enum { G_TYPE = 1, G_OUTER, G_ROWS, G_INNER, G_COUNT, G_INDEX, G_STRIDE, G_DATA, G_SCALES, G_RESULT, G_WORDS };
 
+/* What is compiled, a bit for each kind of operation, function of a map and type of a product; a program that needs
+   another is refused. `steprnn package --as c` leaves out what its model does not need. */
+#if !defined(STEPRNN_KINDS)
+#define STEPRNN_KINDS 0xffffffffu
+#define STEPRNN_FUNCTIONS 0xffffffffffffffffu
+#define STEPRNN_TYPES 0xffffffffu
+#endif
+#define HAS(kind) ((uint32_t)STEPRNN_KINDS >> (kind) & 1)
+#define HAS_FUNCTION(number) ((uint64_t)STEPRNN_FUNCTIONS >> (number) & 1)
+#define HAS_TYPE(number) ((uint32_t)STEPRNN_TYPES >> (number) & 1)
+
 STEPRNN_INLINE uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 STEPRNN_INLINE uint32_t arity(uint32_t function) { return function == SELECT ? 3 : (function < ADD ? 1 : 2); }
 
@@ -81,7 +92,7 @@ static int check_map(checker *c, const uint32_t *op, uint32_t words) {
     function = op[1] & 255;
     rank = op[1] >> 8 & 255;
     operands = op[1] >> 16;
-    if (function >= FUNCTIONS || operands != 1 + arity(function) || rank < 1 || rank > MOST_RANK)
+    if (function >= FUNCTIONS || !HAS_FUNCTION(function) || operands != 1 + arity(function) || rank < 1 || rank > MOST_RANK)
         return STEPRNN_OPERATION;
     if (words != 2 + rank + operands * (1 + rank)) return STEPRNN_OPERATION;
     count = indices(op + 2, rank);
@@ -127,7 +138,7 @@ static int check_product(checker *c, const uint32_t *op, uint32_t words) {
     a = op[1] >> 8 & 255;
     b = op[1] >> 16 & 255;
     addends = op[1] >> 24;
-    if (type > PRODUCT_INT8_WEIGHTS || a < 1 || a > MOST_INNER || b > MOST_INNER || addends > 2)
+    if (type > PRODUCT_INT8_WEIGHTS || !HAS_TYPE(type) || a < 1 || a > MOST_INNER || b > MOST_INNER || addends > 2)
         return STEPRNN_OPERATION;
     if (words != P_REST + addends + 2 * a + 3 * b) return STEPRNN_OPERATION;
     ks = op + P_REST + addends;
@@ -190,15 +201,14 @@ static int check_gates(checker *c, const uint32_t *op, uint32_t words, uint32_t 
 }
 
 static int check_operation(checker *c, const uint32_t *op, uint32_t words) {
-    switch (op[0] & 255) {
-        case MAP: return check_map(c, op, words);
-        case REDUCE: return check_reduce(c, op, words);
-        case PRODUCT: return check_product(c, op, words);
-        case GATHER: return check_gather(c, op, words);
-        case LSTM: return check_gates(c, op, words, 5, 2);
-        case GRU: return check_gates(c, op, words, 7, 1);
-        default: return STEPRNN_OPERATION;
-    }
+    uint32_t kind = op[0] & 255;
+    if (HAS(MAP) && kind == MAP) return check_map(c, op, words);
+    if (HAS(REDUCE) && kind == REDUCE) return check_reduce(c, op, words);
+    if (HAS(PRODUCT) && kind == PRODUCT) return check_product(c, op, words);
+    if (HAS(GATHER) && kind == GATHER) return check_gather(c, op, words);
+    if (HAS(LSTM) && kind == LSTM) return check_gates(c, op, words, 5, 2);
+    if (HAS(GRU) && kind == GRU) return check_gates(c, op, words, 7, 1);
+    return STEPRNN_OPERATION;
 }
 
 static int check_record(const checker *c, const uint32_t *r, int kind) {

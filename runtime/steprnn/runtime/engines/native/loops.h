@@ -2,6 +2,7 @@
 #ifndef STEPRNN_LOOPS_H
 #define STEPRNN_LOOPS_H
 #include "layout.h"
+#include "quick.h"
 
 /* Words of the arena and the block, whatever they were declared as. */
 #if defined(__GNUC__)
@@ -12,16 +13,13 @@ typedef float real;
 typedef int32_t whole;
 #endif
 
-#define BLOCK 64u /* a multiple of the 16 partial sums */
-
-#if defined(__x86_64__) || defined(__aarch64__)
+#if defined(STEPRNN_SMALL)
+#define BLOCK 16u /* elements at a time, a multiple of the 16 partial sums */
+#else
+#define BLOCK 64u
 #define GROUP 256u /* columns of a product at a time */
 #define ROWS 8u    /* vectors that share what is read of the weights */
 #define MANY 64u   /* vectors that are made ready at a time */
-#else
-#define GROUP 64u /* a small stack */
-#define ROWS 1u
-#define MANY 1u
 #endif
 
 /* Streams of one program, and which of them is stepped. */
@@ -43,12 +41,16 @@ STEPRNN_INLINE const uint32_t *read_at(const memory *m, uint32_t place) {
     return (place >> 31 ? m->block : m->arena) + (place & IN_BLOCK);
 }
 
-#define EACH(expression) \
-    for (i = 0; i < n; i++) { t[i].f = (expression); } \
-    break
-#define EACH_INT(expression) \
-    for (i = 0; i < n; i++) { t[i].i = (expression); } \
-    break
+#define CASE(name, expression)                                                                                        \
+    case name:                                                                                                        \
+        if (HAS_FUNCTION(name))                                                                                       \
+            for (i = 0; i < n; i++) t[i].f = (expression);                                                            \
+        break;
+#define CASE_INT(name, expression)                                                                                    \
+    case name:                                                                                                        \
+        if (HAS_FUNCTION(name))                                                                                       \
+            for (i = 0; i < n; i++) t[i].i = (expression);                                                            \
+        break;
 #define A (a[i].f)
 #define B (b[i].f)
 #define AI (a[i].i)
@@ -61,51 +63,57 @@ STEPRNN_INLINE void map_block(uint32_t function, steprnn_word *t, const steprnn_
                               const steprnn_word *c, uint32_t n) {
     uint32_t i;
     switch (function) {
-        case NEGATE: EACH(-A);
-        case ABSOLUTE: EACH(absolute(A));
-        case RECIPROCAL: EACH(1.0f / A);
-        case ROOT: EACH(root(A));
-        case EXP: EACH(exponential(A));
-        case LOG: EACH(logarithm(A));
-        case TANH: EACH(tangent(A));
-        case SIGMOID: EACH(sigmoid(A));
-        case SOFTPLUS: EACH(soft_plus(A));
-        case ERF: EACH(error_function(A));
-        case FLOOR: EACH(floor_of(A));
-        case CEILING: EACH(ceiling_of(A));
-        case ROUND: EACH(nearest(A));
-        case SIGN: EACH(sign_of(A));
-        case RELU: EACH(A < 0.0f ? 0.0f : A);
-        case FLOAT_OF_INT: EACH((float)AI);
-        case INT_OF_FLOAT: EACH_INT(int_of(A));
-        case NOT: EACH_INT(AI == 0);
-        case ADD: EACH(A + B);
-        case SUBTRACT: EACH(A - B);
-        case MULTIPLY: EACH(A * B);
-        case DIVIDE: EACH(A / B);
-        case MAXIMUM: EACH(larger(A, B));
-        case MINIMUM: EACH(smaller(A, B));
-        case EQUAL: EACH_INT(A == B);
-        case LESS: EACH_INT(A < B);
-        case AT_MOST: EACH_INT(A <= B);
-        case ADD_INT: EACH_INT((int32_t)(AU + BU));
-        case SUBTRACT_INT: EACH_INT((int32_t)(AU - BU));
-        case MULTIPLY_INT: EACH_INT((int32_t)(AU * BU));
-        case QUOTIENT: EACH_INT(quotient(AI, BI));
-        case REST: EACH_INT(rest(AI, BI));
-        case MAXIMUM_INT: EACH_INT(AI > BI ? AI : BI);
-        case MINIMUM_INT: EACH_INT(AI < BI ? AI : BI);
-        case EQUAL_INT: EACH_INT(AI == BI);
-        case LESS_INT: EACH_INT(AI < BI);
-        case AT_MOST_INT: EACH_INT(AI <= BI);
-        case AND: EACH_INT(AI != 0 && BI != 0);
-        case OR: EACH_INT(AI != 0 || BI != 0);
-        case SELECT: EACH_INT(AI != 0 ? BI : c[i].i);
-        default: /* COPY */ EACH_INT(AI);
+        CASE(NEGATE, -A)
+        CASE(ABSOLUTE, absolute(A))
+        CASE(RECIPROCAL, 1.0f / A)
+        CASE(ROOT, root(A))
+        CASE(EXP, exponential(A))
+        CASE(LOG, logarithm(A))
+#if defined(STEPRNN_SMALL)
+        CASE(TANH, quick_tangent(A))
+        CASE(SIGMOID, quick_sigmoid(A))
+#else
+        CASE(TANH, tangent(A))
+        CASE(SIGMOID, sigmoid(A))
+#endif
+        CASE(SOFTPLUS, soft_plus(A))
+        CASE(ERF, error_function(A))
+        CASE(FLOOR, floor_of(A))
+        CASE(CEILING, ceiling_of(A))
+        CASE(ROUND, nearest(A))
+        CASE(SIGN, sign_of(A))
+        CASE(RELU, A < 0.0f ? 0.0f : A)
+        CASE(FLOAT_OF_INT, (float)AI)
+        CASE_INT(INT_OF_FLOAT, int_of(A))
+        CASE_INT(NOT, AI == 0)
+        CASE(ADD, A + B)
+        CASE(SUBTRACT, A - B)
+        CASE(MULTIPLY, A * B)
+        CASE(DIVIDE, A / B)
+        CASE(MAXIMUM, larger(A, B))
+        CASE(MINIMUM, smaller(A, B))
+        CASE_INT(EQUAL, A == B)
+        CASE_INT(LESS, A < B)
+        CASE_INT(AT_MOST, A <= B)
+        CASE_INT(ADD_INT, (int32_t)(AU + BU))
+        CASE_INT(SUBTRACT_INT, (int32_t)(AU - BU))
+        CASE_INT(MULTIPLY_INT, (int32_t)(AU * BU))
+        CASE_INT(QUOTIENT, quotient(AI, BI))
+        CASE_INT(REST, rest(AI, BI))
+        CASE_INT(MAXIMUM_INT, AI > BI ? AI : BI)
+        CASE_INT(MINIMUM_INT, AI < BI ? AI : BI)
+        CASE_INT(EQUAL_INT, AI == BI)
+        CASE_INT(LESS_INT, AI < BI)
+        CASE_INT(AT_MOST_INT, AI <= BI)
+        CASE_INT(AND, AI != 0 && BI != 0)
+        CASE_INT(OR, AI != 0 || BI != 0)
+        CASE_INT(SELECT, AI != 0 ? BI : c[i].i)
+        CASE_INT(COPY, AI)
+        default: break; /* there is none: check_map */
     }
 }
-#undef EACH
-#undef EACH_INT
+#undef CASE
+#undef CASE_INT
 #undef A
 #undef B
 #undef AI
@@ -132,6 +140,20 @@ STEPRNN_INLINE int advance(uint32_t *index, const uint32_t *sizes, uint32_t rank
         index[rank] = 0;
     }
     return 0;
+}
+
+/* x as the kernels read it: in a row, where it is or in the scratch. */
+STEPRNN_INLINE const real *take_x(const memory *m, const uint32_t *op, int64_t from) {
+    uint32_t a = op[1] >> 8 & 255, k = op[P_K], index[MOST_INNER] = {0}, done;
+    const uint32_t *sizes = op + P_REST + (op[1] >> 24), *strides[1], *x = read_at(m, op[P_X]);
+    steprnn_word *gathered = (steprnn_word *)m->scratch;
+    strides[0] = sizes + a;
+    if (a == 1 && (k == 1 || strides[0][0] == 1)) return (const real *)x + from;
+    for (done = 0; done < k; done += sizes[a - 1]) { /* one innermost loop at a time */
+        load(gathered + done, x + from, (int32_t)strides[0][a - 1], sizes[a - 1]);
+        advance(index, sizes, a - 1, strides, &from, 1);
+    }
+    return (const real *)m->scratch;
 }
 
 STEPRNN_INLINE void run_map(const memory *m, const uint32_t *op) {

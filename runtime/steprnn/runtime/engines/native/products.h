@@ -165,20 +165,6 @@ STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const
     }
 }
 
-/* x as the kernels read it: in a row, where it is or in the scratch. */
-STEPRNN_INLINE const real *take_x(const memory *m, const uint32_t *op, int64_t from) {
-    uint32_t a = op[1] >> 8 & 255, k = op[P_K], index[MOST_INNER] = {0}, done;
-    const uint32_t *sizes = op + P_REST + (op[1] >> 24), *strides[1], *x = read_at(m, op[P_X]);
-    steprnn_word *gathered = (steprnn_word *)m->scratch;
-    strides[0] = sizes + a;
-    if (a == 1 && (k == 1 || strides[0][0] == 1)) return (const real *)x + from;
-    for (done = 0; done < k; done += sizes[a - 1]) { /* one innermost loop at a time */
-        load(gathered + done, x + from, (int32_t)strides[0][a - 1], sizes[a - 1]);
-        advance(index, sizes, a - 1, strides, &from, 1);
-    }
-    return (const real *)m->scratch;
-}
-
 /* The product for each stream; what is read of the weights for one is used for ROWS. */
 STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
     uint32_t b = op[1] >> 16 & 255, addends = op[1] >> 24, k = op[P_K], index[MOST_INNER] = {0}, column;

@@ -1,6 +1,11 @@
 /* The interpreter of step programs: see steprnn.h for how to use it, docs/program-format.md for what it does. */
 #include "steprnn.h"
+#include "loops.h"
+#if defined(STEPRNN_SMALL)
+#include "small.h"
+#else
 #include "products.h"
+#endif
 #include <float.h>
 
 #if defined(__FAST_MATH__)
@@ -16,17 +21,17 @@ STEPRNN_INLINE void run_all(memory *m) {
     uint32_t left = m->block[H_OPERATIONS];
     size_t i;
     for (; left--; op += op[0] >> 8) {
-        if ((op[0] & 255) == PRODUCT) run_product(m, op);
-        else
+        uint32_t kind = op[0] & 255;
+        if (kind == PRODUCT) {
+            if (HAS(PRODUCT)) run_product(m, op);
+        } else
             for (i = 0; i < m->count; i++) {
                 enter(m, i);
-                switch (op[0] & 255) {
-                    case MAP: run_map(m, op); break;
-                    case REDUCE: run_reduce(m, op); break;
-                    case GATHER: run_gather(m, op); break;
-                    case LSTM: run_lstm(m, op); break;
-                    default: run_gru(m, op); break;
-                }
+                if (HAS(MAP) && kind == MAP) run_map(m, op);
+                else if (HAS(REDUCE) && kind == REDUCE) run_reduce(m, op);
+                else if (HAS(GATHER) && kind == GATHER) run_gather(m, op);
+                else if (HAS(LSTM) && kind == LSTM) run_lstm(m, op);
+                else if (HAS(GRU) && kind == GRU) run_gru(m, op);
             }
     }
 }

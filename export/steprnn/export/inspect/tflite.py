@@ -57,9 +57,12 @@ def _read(path: Place, model: Any) -> Inspection:
     ]
     maker = f"signature {_text(signature.signatureKey)!r}" if signature else "no signature"
     notes: tuple[str, ...] = ()
+    if signature:
+        sides = ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs))
+        notes = (f"by position: {' -> '.join(', '.join(_positions(*side)) for side in sides)}",)
     if len(_each(model.signatureDefs)) > 1:
         keys = ", ".join(repr(_text(s.signatureKey)) for s in model.signatureDefs)
-        notes = (f"signatures: {keys}",)
+        notes = (*notes, f"signatures: {keys}")
     weights = Weights.of(_constants(model, operators))
     return Inspection(
         str(path), "TFLite", maker, inputs, outputs, pairs, dict(counts), weights, tuple(found), notes
@@ -80,6 +83,14 @@ def _tensors(graph: Any, positions: Any, named: Any) -> tuple[Declared, ...]:
     names = names or [(i, _text(graph.tensors[i].name)) for i in dict.fromkeys(order)]
     names.sort(key=lambda item: order.index(item[0]))
     return tuple(_declared(name, graph.tensors[i]) for i, name in names)
+
+
+def _positions(positions: Any, named: Any) -> list[str]:
+    """The name of what is at each position of the graph, as TensorFlow Lite Micro binds."""
+    names: dict[int, list[str]] = {}
+    for tensor in _each(named):
+        names.setdefault(int(tensor.tensorIndex), []).append(_text(tensor.name))
+    return ["=".join(sorted(names.get(int(i), ["?"]))) for i in _each(positions)]
 
 
 def _declared(name: str, tensor: Any) -> Declared:

@@ -89,6 +89,8 @@ static double next_number(steprnn_sampler *s) {
 #define LARGEST_EXPONENT 60.0
 #define LEAST_TEMPERATURE 1e-6
 #define FIRST_REACH 4.0f /* how far below the likeliest logit is looked first */
+#define FURTHER 1.5f     /* and how much further than that each time */
+#define FEW 128u         /* tokens of top-k whose weights are looked at in float32 */
 
 /* The largest of some logits, NaN where one is. Compared as whole numbers, as their order matters to none. */
 STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
@@ -103,32 +105,82 @@ STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
     return float_of(nan ? 0x7fc00000u : (uint32_t)(most < 0 ? ~most ^ INT32_MIN : most));
 }
 
-/* The sum of the weights of some logits, that of the logit `top` being 1. */
+/* e^x for x <= 0, not below e^-80, which no sum of these can see. */
+STEPRNN_INLINE float rough_weight(float x) {
+    float lost, p;
+    uint32_t n;
+    p = reduced(x < -80.0f ? -80.0f : x, &n, &lost);
+    return p * float_of((n + 127u) << 23);
+}
+
+/* The weights of some logits, that of the logit `top` being 1. */
+STEPRNN_INLINE void weigh(const float *v, uint32_t n, float top, float sharpness, float *weights) {
+    uint32_t i;
+    for (i = 0; i < n; i++) weights[i] = rough_weight((v[i] - top) * sharpness);
+}
+
+/* Their sum. */
 STEPRNN_INLINE float weights_of(const real *v, uint32_t n, float top, float sharpness) {
     float lanes[16] = {0}, sum = 0.0f;
     uint32_t i, j;
     for (i = 0; i + 16 <= n; i += 16)
-        for (j = 0; j < 16; j++) lanes[j] += exponential((v[i + j] - top) * sharpness);
-    for (; i < n; i++) sum += exponential((v[i] - top) * sharpness);
+        for (j = 0; j < 16; j++) lanes[j] += rough_weight((v[i + j] - top) * sharpness);
+    for (; i < n; i++) sum += rough_weight((v[i] - top) * sharpness);
     for (j = 0; j < 16; j++) sum += lanes[j];
     return sum;
 }
 
-/* The first place from `i` on where a logit is at least `least` and below `below`, or n. */
-STEPRNN_INLINE uint32_t next_of(const real *v, uint32_t i, uint32_t n, float least, float below) {
-    while (i < n) {
-        uint32_t j, found = 0;
-        if (i % 64 == 0 && i + 64 <= n) {
-            for (j = 0; j < 64; j++) found |= (uint32_t)((v[i + j] >= least) & (v[i + j] < below));
-            if (!found) {
-                i += 64;
-                continue;
+/* Larger for what comes first: a rounded logit, then a lower index. */
+STEPRNN_INLINE uint64_t key_of(float logit, uint32_t token) {
+    uint32_t bits = bits_of(logit + 0.0f); /* of two zeros none is larger */
+    return (uint64_t)(bits >> 31 ? ~bits : bits | 0x80000000u) << 32 | (uint32_t)~token;
+}
+
+STEPRNN_INLINE uint32_t token_of(uint64_t key) { return (uint32_t)~key; }
+
+STEPRNN_INLINE float logit_of(uint64_t key) {
+    uint32_t bits = (uint32_t)(key >> 32);
+    return float_of(bits >> 31 ? bits ^ 0x80000000u : ~bits);
+}
+
+/* The first of eight bytes, each 0 or 1, that is 1; it becomes 0. */
+STEPRNN_INLINE uint32_t first_of(uint64_t *eight) {
+    uint8_t bytes[8];
+    uint32_t i = 0;
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    i = (uint32_t)__builtin_ctzll(*eight) / 8;
+    *eight &= *eight - 1;
+    (void)bytes;
+#else
+    memcpy(bytes, eight, 8);
+    while (!bytes[i]) i++;
+    bytes[i] = 0;
+    memcpy(eight, bytes, 8);
+#endif
+    return i;
+}
+
+/* The keys of the logits that are at least `least` and below `below`, in their order; returns how many, at most
+   `most`. */
+STEPRNN_INLINE uint32_t keys_of(const real *v, uint32_t n, float least, float below, uint64_t *keys, uint32_t most) {
+    uint32_t i, j, size = 0;
+    for (i = 0; i < n; i += 64) {
+        uint8_t in[64] = {0}, any = 0;
+        if (n - i >= 64)
+            for (j = 0; j < 64; j++) any |= in[j] = (uint8_t)((v[i + j] >= least) & (v[i + j] < below));
+        else
+            for (j = 0; j < n - i; j++) any |= in[j] = (uint8_t)((v[i + j] >= least) & (v[i + j] < below));
+        for (j = 0; any && j < 64; j += 8) {
+            uint64_t eight;
+            memcpy(&eight, in + j, 8);
+            while (eight) {
+                uint32_t at = i + j + first_of(&eight);
+                keys[size++] = key_of(v[at], at);
+                if (size == most) return size;
             }
         }
-        if (v[i] >= least && v[i] < below) return i;
-        i++;
     }
-    return n;
+    return size;
 }
 
 #define LOOK(suffix, target)                                                                                   \
@@ -136,8 +188,12 @@ STEPRNN_INLINE uint32_t next_of(const real *v, uint32_t i, uint32_t n, float lea
     target static float sum_##suffix(const real *v, uint32_t n, float top, float sharpness) {              \
         return weights_of(v, n, top, sharpness);                                                               \
     }                                                                                                          \
-    target static uint32_t next_##suffix(const real *v, uint32_t i, uint32_t n, float least, float below) {    \
-        return next_of(v, i, n, least, below);                                                                 \
+    target static void weigh_##suffix(const float *v, uint32_t n, float top, float sharpness, float *weights) { \
+        weigh(v, n, top, sharpness, weights);                                                                  \
+    }                                                                                                          \
+    target static uint32_t keys_##suffix(const real *v, uint32_t n, float least, float below, uint64_t *keys,  \
+                                         uint32_t most) {                                                      \
+        return keys_of(v, n, least, below, keys, most);                                                        \
     }
 #ifdef STEPRNN_X86
 LOOK(avx2, FOR_AVX2)
@@ -152,9 +208,11 @@ LOOK(portable, )
 
 /* A logit with its penalty where its token is recent, as docs/sampling.md has it. */
 static double exact_of(const steprnn_sampler *s, uint32_t token) {
-    double logit = (double)s->logits[token];
+    double logit = (double)s->logits[token], less, more;
     if (!s->room || !s->is_recent[token]) return logit;
-    return logit > 0.0 ? logit / s->settings.repeat_penalty : logit * s->settings.repeat_penalty;
+    less = logit / s->settings.repeat_penalty; /* both, as a branch is guessed wrong half the time */
+    more = logit * s->settings.repeat_penalty;
+    return logit > 0.0 ? less : more;
 }
 
 /* Whether token a comes before b: the larger value, then the lower index. */
@@ -162,14 +220,6 @@ static int before(const steprnn_sampler *s, uint32_t a, uint32_t b) {
     double x = exact_of(s, a), y = exact_of(s, b);
     return x > y || (x == y && a < b);
 }
-
-/* Larger for what comes first: a rounded logit, then a lower index. */
-static uint64_t key_of(float logit, uint32_t token) {
-    uint32_t bits = bits_of(logit + 0.0f); /* of two zeros none is larger */
-    return (uint64_t)(bits >> 31 ? ~bits : bits | 0x80000000u) << 32 | (uint32_t)~token;
-}
-
-static uint32_t token_of(uint64_t key) { return (uint32_t)~key; }
 
 static void sift(uint64_t *heap, uint32_t at, uint32_t size) {
     uint64_t moved = heap[at];
@@ -183,16 +233,15 @@ static void sift(uint64_t *heap, uint32_t at, uint32_t size) {
     heap[at] = moved;
 }
 
-/* A heap of the logits below those that were looked at so far, down to twice as far from the largest. */
+/* A heap of the logits below those that were looked at so far, down to FURTHER from the largest. */
 static void look_further(steprnn_sampler *s) {
     const real *v = s->narrow;
     float least = s->reach > 64.0f ? float_of(0xff800000u) : s->top - s->reach;
-    uint32_t n = s->vocabulary, i, size = 0;
-    for (i = 0; (i = LOOKING(next, s, (v, i, n, least, s->below))) < n; i++) s->keys[size++] = key_of(v[i], i);
+    uint32_t n = s->vocabulary, i;
+    s->heaped = LOOKING(keys, s, (v, n, least, s->below, s->keys, n));
     s->below = least;
-    s->reach = s->reach * 2.0f;
-    s->heaped = size;
-    for (i = size / 2; i--;) sift(s->keys, i, size);
+    s->reach = s->reach * FURTHER;
+    for (i = s->heaped / 2; i--;) sift(s->keys, i, s->heaped);
 }
 
 /* The token at place j, which is below the vocabulary, in the order of their values. Those up to it leave the heap
@@ -260,6 +309,43 @@ static uint32_t kept_of(steprnn_sampler *s, uint32_t n, double top, int is_sure)
     return n;
 }
 
+/* How many weights it takes until their sum is a share of them all; 0 where rounding might have told otherwise. */
+static uint32_t reached_by(const float *weights, uint32_t n, double share) {
+    double total = 0.0, sum = 0.0;
+    uint32_t i;
+    for (i = 0; i < n; i++) total += (double)weights[i];
+    share *= total;
+    for (i = 0; i < n; i++) {
+        sum += (double)weights[i];
+        if (sum >= share * (1.0 + ROUNDED)) return i + 1;
+        if (sum >= share * (1.0 - ROUNDED)) return 0;
+    }
+    return 0;
+}
+
+/* A draw with u from the first n tokens, at most FEW, and what top-p and min-p keep of them, all in float32; the
+   vocabulary where that is too near a boundary. */
+static uint32_t drawn_of_few(steprnn_sampler *s, uint32_t n, double u) {
+    const steprnn_settings *o = &s->settings;
+    const uint64_t *end = s->keys + s->vocabulary - 1;
+    float v[FEW] = {0}, weights[FEW];
+    uint32_t i;
+    ranked(s, n - 1);
+    for (i = 0; i < n; i++) v[i] = logit_of(*(end - i));
+    if (o->top_p < 1.0) {
+        LOOKING(weigh, s, (v, n, s->top, 1.0f, weights));
+        n = reached_by(weights, n, o->top_p);
+    }
+    for (i = 0; o->min_p > 0.0 && i < n; i++) {
+        double behind = (double)s->top - (double)v[i] - s->most_behind;
+        if (behind > ROUNDED) n = i;
+        else if (behind > -ROUNDED) return s->vocabulary;
+    }
+    LOOKING(weigh, s, (v, n, s->top, (float)(1.0 / o->temperature), weights));
+    n = reached_by(weights, n, u);
+    return n ? token_of(*(end - (n - 1))) : s->vocabulary;
+}
+
 /* A draw with u, where it may be another than the likeliest. */
 static uint32_t drawn(steprnn_sampler *s, double top, double u, double total, int is_sure) {
     const steprnn_settings *o = &s->settings;
@@ -269,8 +355,10 @@ static uint32_t drawn(steprnn_sampler *s, double top, double u, double total, in
     s->reach = FIRST_REACH;
     s->below = float_of(0x7f800000u);
     if (o->top_k > 0 || o->top_p < 1.0 || o->min_p > 0.0) {
+        int is_fit = !s->room || size < LARGEST_EXPONENT;
         if (o->top_k > 0 && o->top_k < n) n = o->top_k;
-        n = kept_of(s, n, top, !s->room || size < LARGEST_EXPONENT);
+        if (is_fit && is_sure && o->top_k > 0 && n <= FEW && (i = drawn_of_few(s, n, u)) < s->vocabulary) return i;
+        n = kept_of(s, n, top, is_fit);
         is_sure = 0;
     }
     if (is_sure && (i = place_of(s, n, top, o->temperature, u * total, ROUNDED, 0)) < n) return ranked(s, i);
@@ -341,15 +429,16 @@ static const real *penalised(steprnn_sampler *s) {
 
 int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     const steprnn_settings *o = &s->settings;
-    uint32_t n = s->vocabulary, best, i;
+    uint32_t n = s->vocabulary, best, count, i;
     double top;
     s->logits = logits;
     s->narrow = s->room && s->seen ? penalised(s) : logits;
     s->top = LOOKING(largest, s, (s->narrow, n));
     if (!(s->top - s->top == 0.0f)) return STEPRNN_NOT_FINITE;
-    best = LOOKING(next, s, (s->narrow, 0, n, s->top, float_of(0x7f800000u)));
-    for (i = best; s->room && i < n; i = LOOKING(next, s, (s->narrow, i + 1, n, s->top, float_of(0x7f800000u))))
-        if (before(s, i, best)) best = i;
+    count = LOOKING(keys, s, (s->narrow, n, s->top, float_of(0x7f800000u), s->keys, s->room ? n : 1));
+    best = token_of(s->keys[0]);
+    for (i = 1; i < count; i++)
+        if (before(s, token_of(s->keys[i]), best)) best = token_of(s->keys[i]);
     top = exact_of(s, best);
     if (!(top - top == 0.0)) return STEPRNN_NOT_FINITE;
     if (o->temperature >= LEAST_TEMPERATURE) {

@@ -137,8 +137,7 @@ def _names(manifest: Manifest, engine: str, variant: str) -> list[str]:
     """The engines to try for a variant; most bundles have no program, and need not look for native."""
     if engine != "auto":
         return [engine]
-    program = manifest.artefact("program", variant)
-    return engines.in_order(variant, manifest.size_of(program)) if program else list(engines.ENGINES)
+    return engines.in_order() if manifest.artefact("program", variant) else list(engines.ENGINES)
 
 
 def choose(manifest: Manifest, engine: str, variant: str) -> tuple[str, Artefact]:

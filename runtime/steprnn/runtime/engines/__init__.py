@@ -28,7 +28,6 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 # In the order of preference: the faster one at batch 1 first (benchmarks/steps.py).
 ENGINES = {"litert": "tflite", "onnx": "onnx", "native": "program"}  # engine -> the format that it runs
-LARGEST_INT8 = 2**20  # bytes (benchmarks/program.py: 0.82 of LiteRT's time at 0.7 MB, 0.99 at 1.8)
 ENGINE_OF = {format: engine for engine, format in ENGINES.items()}
 MODULES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}  # of an engine that is not our own
 
@@ -137,13 +136,10 @@ def installed() -> list[str]:
     return [name for name in ENGINES if _is_installed(name)]
 
 
-def in_order(variant: str, program: int) -> list[str]:
-    """Names of all engines, the fastest at batch 1 first, for a variant whose step program has so many bytes.
-
-    An int8 program that no second-level cache holds was no faster than LiteRT.
-    """
+def in_order() -> list[str]:
+    """Names of all engines, the fastest at batch 1 first, for a variant that has a step program."""
     native = importlib.import_module(".native", __package__)
-    if (variant == "int8" and program > LARGEST_INT8) or not native.comes_first():
+    if not native.comes_first():
         return list(ENGINES)
     return sorted(ENGINES, key=lambda name: name != "native")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -188,6 +189,22 @@ def test_from_rust_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> N
         assert text == model.generate("ab", 150, **options) + "\n"
     done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
+
+
+def test_from_go_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    if compiler() is None or shutil.which("go") is None:
+        pytest.skip("no go, or no C compiler, is installed here")
+    sources = c.write(bundle, tmp_path / "c", variant="int8", target="arduino") / "src"
+    shutil.copyfile(EXAMPLES / "text.go", sources / "text.go")
+    environment = os.environ | {"GO111MODULE": "off", "CGO_ENABLED": "1", "GOFLAGS": ""}
+    subprocess.run(["go", "vet", "."], cwd=sources, check=True, env=environment)
+    subprocess.run(["go", "build", "-o", tmp_path / "text"], cwd=sources, check=True, env=environment)
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
+        assert text == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "äb is not in the vocabulary\n")
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -73,14 +73,13 @@ class Encoder:
             end += _aligned(buffer.size)
         last = {view.buffer: i for i, op in enumerate(operations) for view in (*op.reads(), *op.writes())}
         free: list[tuple[int, int]] = []  # place, words
-        taken: set[Buffer] = set()  # whose place another has now
         for i, operation in enumerate(operations):
             for buffer in (view.buffer for view in operation.writes()):
                 if buffer in self._places:
                     continue
                 if (given := _given(operation, buffer, last, i)) is not None:
                     self._places[buffer] = self._places[given]
-                    taken.add(given)
+                    last[given] = -1  # it is another's now
                     continue
                 size = _aligned(buffer.size)
                 fit = next((f for f in sorted(free, key=lambda f: f[1]) if f[1] >= size), None)
@@ -91,7 +90,7 @@ class Encoder:
                     self._places[buffer] = fit[0]
                     free += [(fit[0] + size, fit[1] - size)] if fit[1] > size else []
             for buffer in {view.buffer for view in (*operation.reads(), *operation.writes())}:
-                if last[buffer] == i and not buffer.pinned and buffer.data is None and buffer not in taken:
+                if last[buffer] == i and not buffer.pinned and buffer.data is None:
                     free = _joined([*free, (self._places[buffer], _aligned(buffer.size))])
         return end
 
@@ -180,21 +179,13 @@ class Encoder:
 
 def _given(operation: Operation, buffer: Buffer, last: dict[Buffer, int], i: int) -> Buffer | None:
     """An addend that nobody reads after this product, whose place its result can have."""
-    if not isinstance(operation, Product) or operation.rows or not _is_whole(operation.y):
-        return None
-    for view in operation.addends:
-        given = view.buffer
-        free = (
-            given.data is None and not given.pinned and last[given] == i and given is not operation.x.buffer
-        )
-        if free and _is_whole(view) and given.size == buffer.size:
-            return given
+    if isinstance(operation, Product) and not operation.rows and operation.y.size == buffer.size:
+        for view in (v for v in operation.addends if v.in_a_row and v.size == v.buffer.size == buffer.size):
+            given = view.buffer
+            free = given.data is None and not given.pinned and last[given] == i
+            if free and given is not operation.x.buffer and operation.y.in_a_row:
+                return given
     return None
-
-
-def _is_whole(view: View) -> bool:
-    """Whether it is all of its buffer, in a row."""
-    return view.offset == 0 and view.size == view.buffer.size and view.strides[-1:] in ((), (1,))
 
 
 def _aligned(words: int) -> int:

@@ -32,13 +32,14 @@ class Board:
     room: int = 512 * 1024  # bytes that the program may take; an AVR has it in its RAM
     steps: int = STEPS
     unit: str = "instructions"
+    padded: bool = False  # whole panels in float32: kernels of cortex.h
 
     def missing(self) -> list[str]:
         """Programs that are not installed."""
         return [p for p in (self.compiler, self.emulator.split()[0]) if shutil.which(p) is None]
 
 
-def _cortex(name: str, processor: str, flags: str, machine: str) -> Board:
+def _cortex(name: str, processor: str, flags: str, machine: str, padded: bool = False) -> Board:
     return Board(
         name,
         processor,
@@ -49,6 +50,7 @@ def _cortex(name: str, processor: str, flags: str, machine: str) -> Board:
         f"qemu-system-arm -M {machine} -icount shift=0 -semihosting -display none -serial none -monitor none "
         "-kernel",
         "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
+        padded=padded,
     )
 
 
@@ -68,16 +70,20 @@ def _riscv(name: str, processor: str, flags: str) -> Board:
 
 BOARDS = (
     _cortex("cortex-m3", "Cortex-M3, no floating-point unit", "-mcpu=cortex-m3", "mps2-an385"),
-    _cortex("cortex-m4f", "Cortex-M4F", "-mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16", "mps2-an386"),
-    _cortex("cortex-m7", "Cortex-M7", "-mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-sp-d16", "mps2-an500"),
-    _cortex("cortex-m55", "Cortex-M55 with Helium", "-mcpu=cortex-m55 -mfloat-abi=hard", "mps3-an547"),
+    _cortex(
+        "cortex-m4f", "Cortex-M4F", "-mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16", "mps2-an386", True
+    ),
+    _cortex(
+        "cortex-m7", "Cortex-M7", "-mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-sp-d16", "mps2-an500", True
+    ),
+    _cortex("cortex-m55", "Cortex-M55 with Helium", "-mcpu=cortex-m55 -mfloat-abi=hard", "mps3-an547", True),
     _riscv("rv32imac", "RISC-V, no floating-point unit", "-march=rv32imac -misa-spec=2.2 -mabi=ilp32"),
     _riscv("rv32imafc", "RISC-V with one", "-march=rv32imafc -misa-spec=2.2 -mabi=ilp32f"),
     Board(
         "atmega1284p",
         "AVR of 8 bits, 16 kB of RAM",
         "avr-gcc",
-        "-mmcu=atmega1284p -Os -Wno-maybe-uninitialized",
+        "-mmcu=atmega1284p -Os -Wno-maybe-uninitialized -DCOUNTED=4",
         "avr",
         "simavr -m atmega1284p -f 16000000",
         "gcc-avr avr-libc simavr",
@@ -115,9 +121,7 @@ def run(board: Board, model: Path, folder: Path, extra: Sequence[str] = ()) -> R
 
     Raises `CalledProcessError` where it does not compile, or where the board's bits are others.
     """
-    flags = [*FLAGS, *board.flags.split(), f"-DSTEPS={board.steps}", f"-I{model}", f"-I{FIRMWARE}", *extra]
-    if board.unit == "cycles":
-        flags.append("-DCOUNTED=4")
+    flags = [*FLAGS, *board.flags.split(), f"-I{model}", f"-I{FIRMWARE}", f"-DSTEPS={board.steps}", *extra]
     folder.mkdir(parents=True, exist_ok=True)
     sources = [FIRMWARE / "main.c", FIRMWARE / f"{board.family}.c", model / "model.c", model / "steprnn.c"]
     objects = [folder / f"{source.stem}.o" for source in sources]

@@ -46,6 +46,7 @@ class Packaged:
     name: str
     variant: str
     folder: Path
+    program: Path
     streams: Streams
     program_bytes: int
 
@@ -71,4 +72,4 @@ def packaged(folder: Path) -> Iterator[Packaged]:
             words = aligned(len(data))
             words[:] = data
             out = c.write(bundle, folder / f"{number}-{variant}", variant=variant)
-            yield Packaged(name, variant, out, Streams(words), data.nbytes)
+            yield Packaged(name, variant, out, bundle / artefact.path, Streams(words), data.nbytes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from steprnn.runtime.quiet import quiet
 
 HELP = "show inputs, outputs, states, operators, weights and hazards of a model file of any maker"
-EXAMPLE = "  steprnn inspect their.onnx"
+EXAMPLE = "  steprnn inspect their.onnx\n  steprnn inspect sensor.bundle --target cortex-m4f"
 NEEDS: dict[str, str] = {}  # each kind of file needs a package of its own, asked for when it is met
 
 
@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         help="a .keras, .h5, .onnx or .tflite file, a SavedModel, a checkpoint or a bundle",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="DEVICE",
+        help="also tell what its step programs take there, such as cortex-m4f: flash, RAM, instructions",
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument("--strict", action="store_true", help="exit 1 where there is a hazard")
@@ -40,6 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         logging.disable(logging.WARNING)
         found = inspect(arguments.file, trust=arguments.trust)
+        if arguments.target:
+            from .device import on_device
+
+            found = on_device(found, arguments.file, arguments.target)
     if arguments.json:
         sys.stdout.write(json.dumps(found.to_record(), ensure_ascii=False, indent=2) + "\n")
     else:

@@ -11,6 +11,8 @@ from ..program.encoding import VERSION
 from ..program.reading import Program
 from .report import Inspection, Weights
 
+FORMAT = "step program"
+
 
 def read(path: Place, trust: bool = False) -> Inspection:
     """Inspect a step program; raises `BundleError` where it is not one."""
@@ -21,7 +23,7 @@ def read(path: Place, trust: bool = False) -> Inspection:
     test = f"self-test of {steps} steps" if steps else "no self-test"
     return Inspection(
         str(path),
-        "step program",
+        FORMAT,
         f"version {VERSION}, {program.variant}",
         (*program.inputs, *program.states),
         (*program.outputs, *nexts),

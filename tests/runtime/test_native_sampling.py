@@ -56,6 +56,21 @@ def test_it_draws_what_python_draws(options: dict[str, Any]) -> None:
         assert ours.choose(logits) == theirs.choose(logits)
 
 
+@pytest.mark.parametrize("off", [-1e-9, 1e-9])
+def test_a_boundary_that_float32_does_not_tell_is_looked_at_in_float64(off: float) -> None:
+    generator = np.random.default_rng(2)
+    for seed in range(40):
+        logits = generator.standard_normal(12).astype(np.float32)
+        inside = np.sort(logits.astype(np.float64))[::-1][:8]
+        sums = np.cumsum(np.exp(inside - inside[0]))
+        kept = float(np.exp(inside[4] - inside[0])) + off
+        for filters in ({"top_p": sums[4] / sums[-1] + off}, {"min_p": kept}):
+            sampling = Sampling(temperature=100.0, top_k=8, **filters)
+            ours, theirs = NativeSampler(sampling, seed, [], 12), Sampler(sampling, seed, [])
+            for _ in range(40):
+                assert ours.choose(logits) == theirs.choose(logits)
+
+
 LOGIT = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 2.0, 2.2, -np.inf, 3e38, -3e38, 1e-40, 17.25]),
     st.floats(-30, 30, width=32),

@@ -21,7 +21,7 @@ OUT = ROOT / "build" / "site"
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 OUTSIDE = re.compile(r"https?:|mailto:")
 PROJECT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
-PACKAGES = ("runtime", "export", "train")
+PACKAGES = ("runtime", "runtime.streams", "runtime.bulk", "export", "train")
 # What mkdocstrings logs is no error to zensical's own --strict.
 WRONG = re.compile(r"^(?:WARNING|ERROR)\b|\bERROR\b", re.MULTILINE)
 

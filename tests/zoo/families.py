@@ -39,4 +39,6 @@ def write(outcomes: dict[str, Outcome]) -> None:
             record[case.name] = {"kind": outcome.kind, "message": outcome.message}
             if outcome.kind == "exported":
                 record[case.name]["message"] = ""
+            if outcome.left_out:
+                record[case.name]["left_out"] = outcome.left_out
     OUTCOMES.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

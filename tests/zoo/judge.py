@@ -19,7 +19,9 @@ from ai_edge_litert.interpreter import Interpreter
 from onnxruntime import InferenceSession
 
 from steprnn.export import export
+from steprnn.export.bundle import FORMATS
 from steprnn.runtime.bundle.manifest import Manifest
+from steprnn.runtime.engines.native.library import Streams, aligned
 from steprnn.runtime.errors import SteprnnError
 from steprnn.runtime.files import INITIAL
 
@@ -27,7 +29,12 @@ from .case import Case, State
 from .reference import Reference, Speech
 
 ROWS = (1, 3)
-OPTIONS: dict[str, Any] = {"variants": ("float32",), "chained_steps": 128, "golden_steps": 8}
+OPTIONS: dict[str, Any] = {
+    "formats": tuple(FORMATS),
+    "variants": ("float32",),
+    "chained_steps": 128,
+    "golden_steps": 8,
+}
 Stepper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -37,6 +44,7 @@ class Outcome:
 
     kind: str  # exported, refused rightly, refused wrongly, traceback, silently wrong
     message: str
+    left_out: str = ""  # why an exported one has no step program
 
 
 class Wrong(Exception):  # noqa: N818 (it reads as what it says)
@@ -66,7 +74,8 @@ def measured(case: Case, folder: Path) -> Outcome:
             worst = compared(case, model, folder / "bundle", manifest)
         except Wrong as error:
             return Outcome("silently wrong", str(error))
-    return Outcome("exported", f"{worst:.1e} of the largest output off")
+    left_out = manifest.about.get("left_out", {}).get("program-float32", "")
+    return Outcome("exported", f"{worst:.1e} of the largest output off", left_out)
 
 
 def compared(case: Case, model: Any, bundle: Path, manifest: Manifest) -> float:
@@ -217,9 +226,26 @@ def _onnx(path: Path, rows: int) -> Stepper:
     return lambda arrays: dict(zip(names, session.run(names, arrays), strict=True))
 
 
+def _program(path: Path, rows: int) -> Stepper:
+    data = path.read_bytes()
+    words = aligned(len(data) // 4)
+    words.view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+    streams = Streams(words, rows)
+
+    def step(arrays: dict[str, Any]) -> dict[str, Any]:
+        for tensor in (*streams.inputs, *streams.states):
+            streams.array(tensor)[...] = arrays[tensor.name]
+        streams.step()
+        results = {t.name: streams.array(t).copy() for t in streams.outputs}
+        return results | {f"next_{t.name}": streams.array(t).copy() for t in streams.states}
+
+    return step
+
+
 # Each format is opened by its vendor's own API, at its signature: not by way of the runtime.
 STEPPERS: dict[str, Callable[[Path, int], Stepper]] = {
     "saved_model": _saved_model,
     "tflite": _tflite,
     "onnx": _onnx,
+    "program": _program,
 }

@@ -25,8 +25,9 @@ INTRODUCTION = """\
 
 {count} recurrent and causal models that people have published, each rebuilt small as its maker wrote it: the
 same layers, options, topology and inputs, fewer units. {exported} are exported: over 100 chained steps, for
-one row and for three, their step says in each format what the model says in its own framework. {refused} have
-no step and are refused by name, with the reason. {not_yet} are not yet as their maker would want.
+one row and for three, their step says in each format what the model says in its own framework; {programs} of
+them have a step program too, which is held to the same. {refused} have no step and are refused by name, with
+the reason. {not_yet} are not yet as their maker would want.
 
 `STEPRNN_ZOO=all pytest tests/zoo` tries them all; `python tests/zoo/table.py` writes this page.
 """
@@ -41,6 +42,8 @@ def table() -> str:
         "not_yet": sum(c.not_yet is not None for c in CASES),
     }
     outcomes = recorded()
+    exported = [outcome for outcome in outcomes.values() if outcome.kind == "exported"]
+    count["programs"] = sum(not outcome.left_out for outcome in exported)
     lines = [INTRODUCTION.format(**count)]
     for family, title in FAMILIES.items():
         lines += [
@@ -51,6 +54,8 @@ def table() -> str:
         ]
         for case in (c for c in CASES if c.family == family):
             result = "exported" if case.refused is None else f"refused: {outcomes[case.name].message}"
+            if outcomes[case.name].left_out:
+                result += f", without a program: {outcomes[case.name].left_out}"
             if case.not_yet is not None:
                 result = f"not yet: {case.not_yet}"
                 if outcomes[case.name].kind == "silently wrong":

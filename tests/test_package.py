@@ -260,7 +260,7 @@ def test_equal_wheels_have_equal_bytes(package: Any, tmp_path: Path) -> None:
             ["wheel", *NAMED, "--license", "be nice"],
             "--license 'be nice' is neither a file nor an SPDX expression, such as CC-BY-4.0",
         ),
-        (["zip", "--name", "x"], "--name only means something with --as wheel or hub"),
+        (["zip", "--name", "x"], "--name only means something with --as wheel or npm or hub"),
         (["zip", "--out", "verse.tar"], "--out verse.tar does not end in .zip, by which `load` knows it"),
         (["tar"], "argument --as: invalid choice: 'tar'"),
     ],

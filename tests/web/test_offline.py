@@ -21,6 +21,8 @@ Wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 
 KEPT = """const done = arguments[0];
 navigator.serviceWorker.ready.then(async ({ active }) => {
+  const changed = () => new Promise((done) => active.addEventListener("statechange", done, { once: true }));
+  while (active.state !== "activated") await changed();
   const names = await caches.keys();
   const cache = await caches.open(names[0]);
   done([names.length, (await cache.keys()).map((request) => request.url), active.state]);

@@ -26,7 +26,8 @@ from steprnn.runtime.origin import install
 BRIEF = Pace(rounds=2, seconds=0.0005, processes=1)
 EVERYTHING = [("litert", "float32"), ("onnx", "float32"), ("litert", "int8"), ("onnx", "int8")]
 WORDS = ("engine", "variant", "method", "read_from")
-DIFFERENCES = ("temperature_adds_us", "filters_adds_us")  # of two noisy times, so that no sign is certain
+# Of two noisy times, so that no sign is certain.
+DIFFERENCES = ("temperature_adds_us", "filters_adds_us", "session_adds_us")
 
 
 @pytest.fixture(autouse=True)

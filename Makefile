@@ -40,7 +40,7 @@ quick: $(VENV)/quick ## style and the tests that need no TensorFlow (90 seconds;
 site: $(VENV)/docs ## the documentation as a site, in build/site/html (seconds; warnings are errors)
 	$(BIN)/python docs/site/stage.py
 
-journeys: ## the tutorials, run in a clean clone as a new user meets them (ten minutes, 2.6 GB)
+journeys: ## the tutorials, run in a clean clone as a new user meets them (ten minutes, 2.8 GB)
 	$(PYTHON) tests/journeys/run.py
 
 npm: $(VENV)/dev ## the package for npm in Node.js, Vite and TypeScript (a minute, 250 MB from npm)

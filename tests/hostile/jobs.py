@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ TINY = Path(__file__).parents[1] / "tiny" / "bundle"
 TEXT = "分开的时候，山外有雨，雨外有山。\n不分开的时候，灯下有酒，酒下有灯。\n" * 6
 
 
-class Job:
+class Job(ABC):
     """A command whose `place` holds what it writes and nothing else."""
 
     name = ""
@@ -22,26 +23,29 @@ class Job:
     def __init__(self, place: Path) -> None:
         self.place = place
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 (most have nothing)
         """What stands there before the first kill."""
 
+    @abstractmethod
     def arguments(self) -> list[str]:
-        raise NotImplementedError
+        """Those of the command."""
 
     def work(self) -> int:
         from steprnn.runtime import cli
 
         return cli.main(self.arguments())
 
+    @abstractmethod
     def look(self) -> None:
         """After a kill: raises where anything is lost or half."""
 
+    @abstractmethod
     def result(self) -> Any:
         """After a run that was left alone: raises where it is not whole; what it must be each time."""
 
+    @abstractmethod
     def names(self) -> set[str]:
         """What stands in `place` after that."""
-        raise NotImplementedError
 
 
 class Train(Job):

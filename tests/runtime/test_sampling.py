@@ -140,7 +140,7 @@ def test_every_choice_is_that_of_the_slow_and_obvious_sampler(
     generator = np.random.default_rng(seed)
     draws, recent = random.Random(seed), [0, size - 1]
     alone = Sampler(sampling, seed, recent)
-    rows = RowSampler(sampling, seed, [recent, recent], size)
+    rows = RowSampler(sampling, [seed, seed + 1], [recent, recent], size)
     for _ in range(8):
         logits = (generator.standard_normal((2, size)) * scale).astype(np.float32)
         u = draws.random() if sampling.temperature else 0.0
@@ -175,7 +175,7 @@ def test_every_filter_with_every_other_is_that_of_the_slow_and_obvious_sampler(
     for seed, filters in enumerate(FILTERS):
         sampling = Sampling(temperature=temperature, **filters)  # type: ignore[arg-type]
         generator, draws = np.random.default_rng(seed), random.Random(seed)
-        alone, rows = Sampler(sampling, seed), RowSampler(sampling, seed, [[], []], 300)
+        alone, rows = Sampler(sampling, seed), RowSampler(sampling, [seed, seed + 1], [[], []], 300)
         for _ in range(6):
             logits = LAYOUTS[layout](generator).astype(np.float32)
             expected, near = slow_choice(logits, sampling, draws.random(), [])
@@ -247,7 +247,7 @@ def test_rows_that_are_left_are_chosen_for_as_each_is_alone(
     """Texts end at their own time: any of the rows, in their order, and each with its own past."""
     generator = np.random.default_rng(seed)
     past = [[row, 3] for row in range(rows)]
-    sampler = RowSampler(sampling, seed, past, 40)
+    sampler = RowSampler(sampling, range(seed, seed + len(past)), past, 40)
     alone = [Sampler(sampling, seed + row, past[row]) for row in range(rows)]
     for _ in range(6):
         left = np.array(sorted(data.draw(st.sets(st.integers(0, rows - 1), min_size=1))))
@@ -310,7 +310,7 @@ def test_a_penalised_logit_is_not_rounded(
         exact[i] = exact[i] / penalty if exact[i] > 0 else exact[i] * penalty
     assert exact.index(max(exact)) == token
     assert Sampler(sampling, 0, recent).choose(given_logits) == token
-    rows = RowSampler(sampling, 0, [recent, []], 2)
+    rows = RowSampler(sampling, [0, 1], [recent, []], 2)
     assert rows.choose(np.array([0]), given_logits[np.newaxis]).tolist() == [token]
     each = [Sampler(sampling, 0, recent), Sampler(Sampling(), 0)]
     assert choose_each(each, np.stack([given_logits] * 2)).tolist()[0] == token
@@ -375,7 +375,7 @@ def test_a_token_that_is_no_longer_recent_has_its_own_logit_again() -> None:
     sampling = Sampling(repeat_penalty=2.0, repeat_last_n=1)
     for values, tokens in (([-1.0, -1.05], [0, 1, 0, 1]), ([1.05, 1.0], [0, 1, 0, 1])):
         logits = as_logits([values, values])
-        alone, rows = Sampler(sampling, 0), RowSampler(sampling, 0, [[], []], 2)
+        alone, rows = Sampler(sampling, 0), RowSampler(sampling, [0, 1], [[], []], 2)
         each = [Sampler(sampling, 0), Sampler(Sampling(), 0)]
         assert [alone.choose(logits[0]) for _ in range(4)] == tokens
         assert [rows.choose(np.arange(2), logits).tolist() for _ in range(4)] == [[t, t] for t in tokens]
@@ -428,7 +428,7 @@ def test_a_draw_on_the_boundary_is_that_of_the_next_token(monkeypatch: pytest.Mo
     for options in ({}, {"top_k": 2}, {"top_p": 0.99}, {"min_p": 0.5}):
         sampling = Sampling(temperature=1.0, **options)  # type: ignore[arg-type]
         logits = np.array([[1.0, 1.0]] * 2, np.float32)
-        alone, rows = Sampler(sampling, 0), RowSampler(sampling, 0, [[], []], 2)
+        alone, rows = Sampler(sampling, 0), RowSampler(sampling, [0, 1], [[], []], 2)
         each = [Sampler(sampling, 0), Sampler(sampling, 1)]
         for _ in range(2):
             assert alone.choose(logits[0]) == 1
@@ -445,7 +445,7 @@ def test_a_draw_next_to_the_boundary_falls_on_its_own_side(seed: int, second: fl
     numbers, logits = random.Random(seed), as_logits([2.0, 2.0])
     assert [numbers.random(), numbers.random()][1] == second
     sampling = Sampling(temperature=1.0)
-    alone, rows = Sampler(sampling, seed), RowSampler(sampling, seed, [[]], 2)
+    alone, rows = Sampler(sampling, seed), RowSampler(sampling, [seed], [[]], 2)
     for _ in range(2):
         drawn = [alone.choose(logits), *rows.choose(np.array([0]), logits[np.newaxis])]
     assert drawn == [token, token]
@@ -511,7 +511,7 @@ def test_every_parameter_at_its_ends_chooses_a_token_that_is_there(scale: float)
     logits = np.array([0.5, -3.0, 2.0, 2.0, 1e-3] * 9, np.float32) * np.float32(scale)
     for sampling in EDGES:
         with np.errstate(over="ignore"):  # of logits that no model gives
-            sampler, rows = Sampler(sampling, 3, [2, 3]), RowSampler(sampling, 3, [[2, 3]], len(logits))
+            sampler, rows = Sampler(sampling, 3, [2, 3]), RowSampler(sampling, [3], [[2, 3]], len(logits))
             alone = [sampler.choose(logits) for _ in range(4)]
             assert all(0 <= token < len(logits) for token in alone)
             assert [int(rows.choose(np.array([0]), logits[None])[0]) for _ in range(4)] == alone
@@ -540,7 +540,7 @@ NOT_FINITE = {
 def test_logits_that_are_no_numbers_have_no_token(top: str, sampling: Sampling) -> None:
     logits = as_logits(NOT_FINITE[top] * 20)
     good = as_logits([1.0, 2.0, 3.0] * 20)
-    sampler, rows = Sampler(sampling, 0, [0]), RowSampler(sampling, 0, [[0], [0]], 60)
+    sampler, rows = Sampler(sampling, 0, [0]), RowSampler(sampling, [0, 1], [[0], [0]], 60)
     for _ in range(2):  # the second time there is room for weights
         with pytest.raises(NotFinite) as raised:
             sampler.choose(logits)

@@ -20,7 +20,7 @@ NAME = "@me/verse-lstm"
 SCRIPT = """\
 import { load, UnknownToken } from "@me/verse-lstm";
 const model = await load();
-const text = await model.generate(PROMPT, { length: 60, temperature: 1, seed: 7 });
+const text = await model.generate("雨", { length: 60, temperature: 1, seed: 7 });
 let said = "";
 try {
   model.stream("\\ud800");
@@ -28,7 +28,7 @@ try {
   said = error.constructor === UnknownToken ? "unknown" : error.message;
 }
 const refused = await load({ variant: "int9" }).catch((error) => error.message);
-RESULT([text, said, refused]);
+tell([text, said, refused]);
 """
 PAGE = """\
 <!doctype html>
@@ -94,8 +94,7 @@ def signal_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_in_node_a_seed_gives_pythons_text(node: str, project: Path, bundle: Path) -> None:
     npm.write(bundle, project / "node_modules" / NAME, name=NAME, version="1.0.0")
-    result = "console.log(JSON.stringify(RESULT))".replace("RESULT", "[text, said, refused]")
-    script = SCRIPT.replace("PROMPT", '"雨"').replace("RESULT([text, said, refused])", result)
+    script = "const tell = (all) => console.log(JSON.stringify(all));\n" + SCRIPT
     (project / "main.mjs").write_text(script, encoding="utf-8")
     done = subprocess.run([node, "main.mjs"], cwd=project, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -198,7 +197,7 @@ def test_in_vite_and_typescript(
     files = {
         "package.json": '{"type": "module"}',
         "index.html": PAGE,
-        "main.js": SCRIPT.replace("PROMPT", '"雨"').replace("RESULT", "document.title = JSON.stringify"),
+        "main.js": "const tell = (all) => (document.title = JSON.stringify(all));\n" + SCRIPT,
         "typed.mts": TYPED,
         "vite.config.js": (tmp_path / "package" / "README.md")
         .read_text(encoding="utf-8")

@@ -15,16 +15,14 @@ NO_TOKEN = -1
 
 
 class RowSampler:
-    """Chooses the tokens of many streams at once: row i as `Sampler(sampling, seed + i)` does alone.
+    """Chooses the tokens of many streams at once: row i as `Sampler(sampling, seeds[i])` does alone.
 
-    With a sequence of seeds, row i has the i-th. The draws that end at the likeliest token, which are most,
-    are made together.
+    The draws that end at the likeliest token, which are most, are made together.
     """
 
     def __init__(
-        self, sampling: Sampling, seed: int | Sequence[int], recent: Sequence[Sequence[int]], size: int
+        self, sampling: Sampling, seeds: Sequence[int], recent: Sequence[Sequence[int]], size: int
     ) -> None:
-        seeds = seed if isinstance(seed, Sequence) else [seed + i for i in range(len(recent))]
         self._rows = [Sampler(sampling, one, tokens) for one, tokens in zip(seeds, recent, strict=True)]
         self._first = Sampler(sampling, 0)
         self._recent = [row._recent for row in self._rows if row._recent is not None]  # all of them or none

@@ -69,5 +69,5 @@ def write(
 
 def _has_stop(vocabulary: Vocabulary, tokens: NDArray[np.int32], stops: Sequence[str]) -> bool:
     """Whether a stop string has come to its end among the latest of these tokens."""
-    tail = vocabulary.tail(tokens.tolist(), max(map(len, stops)))
+    tail = vocabulary.tail(tokens, max(map(len, stops)))
     return any(stop in tail for stop in stops)

@@ -5,9 +5,10 @@ Each instance loads its bundle once, when it is made, and again in a process tha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from .. import reading, tasks
 from ..batches import Task, each
 from ..errors import SteprnnError, UnknownToken, UsageError
 from ..loading import load
-from ..model import Model
 from ..options import Filters
 from ..sampling import check_seed
 
@@ -27,33 +27,22 @@ T = TypeVar("T")
 Columns = Mapping[str, NDArray[Any]]
 
 
-class Columnar(Protocol):
-    """What `Embed`, `Score` and `Generate` have in common."""
+class Columnar(ABC):
+    """A bundle, and the column with the texts: what `Embed`, `Score` and `Generate` have in common."""
 
-    column: str
-    model: Model
-
-    def __call__(self, batch: Columns) -> dict[str, NDArray[Any]]:
-        """The batch with the new columns."""
-
-    def results(
-        self, texts: Iterable[str | SteprnnError], seeds: Sequence[int] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """The new columns alone."""
-
-
-class _Columns:
-    """A bundle, and the column with the texts."""
-
-    def __init__(self, bundle: str | Path, column: str, engine: str, variant: str, threads: int) -> None:
+    def __init__(
+        self, bundle: str | Path, column: str, unknown: str, engine: str, variant: str, threads: int
+    ) -> None:
         self.column = column
         self.model = load(bundle, engine=engine, variant=variant, threads=threads)
+        self._unknown = unknown
+        tasks.vocabulary_of(self.model).encode("", unknown=unknown)  # refuses what cannot be meant
 
+    @abstractmethod
     def results(
         self, texts: Iterable[str | SteprnnError], seeds: Sequence[int] | None = None
     ) -> dict[str, NDArray[Any]]:
         """The new columns alone; an error in the place of a text is that row's."""
-        raise NotImplementedError
 
     def __call__(self, batch: Columns) -> dict[str, NDArray[Any]]:
         """The batch with the new columns.
@@ -69,7 +58,7 @@ class _Columns:
         return {**batch, **results}
 
 
-class Embed(_Columns):
+class Embed(Columnar):
     """Adds `embedding`, float32 `[rows, units]`, NaN where there is an error; as `Model.embed`."""
 
     def __init__(
@@ -84,16 +73,16 @@ class Embed(_Columns):
         variant: str = "auto",
         threads: int = 1,
     ) -> None:
-        super().__init__(bundle, column, engine, variant, threads)
-        self._options = {"pool": pool, "normalize": normalize, "unknown": unknown}
-        tasks.vocabulary_of(self.model).encode("", unknown=unknown)
+        super().__init__(bundle, column, unknown, engine, variant, threads)
+        self._pool, self._normalize = pool, normalize
         self._units = self.model.initial_state[reading.pooled_state(self.model, pool)].size
 
     def results(
         self, texts: Iterable[str | SteprnnError], seeds: Sequence[int] | None = None
     ) -> dict[str, NDArray[Any]]:
         """The new columns alone; an error in the place of a text is that row's."""
-        found, error = _done(texts, tasks.embedding(self.model, **self._options))  # type: ignore[arg-type]
+        task = tasks.embedding(self.model, self._pool, self._normalize, self._unknown)
+        found, error = _done(texts, task)
         vectors = np.full((len(found), self._units), np.nan, np.float32)
         for i, vector in enumerate(found):
             if vector is not None:
@@ -101,7 +90,7 @@ class Embed(_Columns):
         return {"embedding": vectors, "error": error}
 
 
-class Score(_Columns):
+class Score(Columnar):
     """Adds `log_probability` and `perplexity`, float64, NaN where there is an error; as `Model.score`.
 
     `scored` is the number of tokens that count.
@@ -117,9 +106,7 @@ class Score(_Columns):
         variant: str = "auto",
         threads: int = 1,
     ) -> None:
-        super().__init__(bundle, column, engine, variant, threads)
-        self._unknown = unknown
-        tasks.vocabulary_of(self.model).encode("", unknown=unknown)
+        super().__init__(bundle, column, unknown, engine, variant, threads)
 
     def results(
         self, texts: Iterable[str | SteprnnError], seeds: Sequence[int] | None = None
@@ -139,7 +126,7 @@ class Score(_Columns):
         }
 
 
-class Generate(_Columns):
+class Generate(Columnar):
     """Adds `generated`, the prompt and what follows it, None where there is an error; as `Model.generate`.
 
     Each row is drawn with `seed`, so that equal prompts have equal texts, or with its own of the column
@@ -161,11 +148,10 @@ class Generate(_Columns):
         threads: int = 1,
         **filters: Unpack[Filters],
     ) -> None:
-        super().__init__(bundle, column, engine, variant, threads)
+        super().__init__(bundle, column, unknown, engine, variant, threads)
         check_seed(seed)
         self._length, self._seed, self._seeds = length, seed, seeds
         self._options: dict[str, Any] = {"stop": stop, "unknown": unknown, **filters}
-        tasks.vocabulary_of(self.model).encode("", unknown=unknown)
         self.results([])  # refuses options that cannot be meant
 
     def __call__(self, batch: Columns) -> dict[str, NDArray[Any]]:

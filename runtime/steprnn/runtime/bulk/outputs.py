@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ..atomic import new_file
 from ..errors import UsageError
 from .records import Record, digits, to_json
+from .sources import PARQUET
 
 if TYPE_CHECKING:
     import pyarrow
 
-JSON, PARQUET = (".jsonl", ".ndjson"), ".parquet"
+JSON = (".jsonl", ".ndjson")
 KINDS = (*JSON, PARQUET)
 
 Results = dict[str, NDArray[Any]]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BundleError, UnknownToken, UsageError
 from ..files import VOCABULARY_FORMAT, read_record, write_record
@@ -83,14 +86,14 @@ class Vocabulary:
         """What joins tokens to text, one at a time."""
         return Joiner(self)
 
-    def tail(self, indices: Sequence[int], characters: int) -> str:
+    def tail(self, indices: NDArray[np.int32], characters: int) -> str:
         """The end of the text of token indices, of at least so many characters where there are as many.
 
         A character that is not whole yet is left out, as more bytes may follow.
         """
         if self.unit == "character":
-            return self.decode(indices[-characters:])
-        data = bytes(indices[-WIDEST * characters :])
+            return self.decode(indices[-characters:].tolist())
+        data = bytes(indices[-WIDEST * characters :].tolist())
         begins = next((i for i, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
         return codecs.utf_8_decode(data[begins:], "replace", False)[0]
 

@@ -41,7 +41,8 @@ from keras import layers, ops
 from onnx import numpy_helper
 from parity import Shape, train
 
-from steprnn.export.check.judge import artefact_candidate, judge_candidate
+from steprnn.export.check.candidates import artefact_candidate
+from steprnn.export.check.judge import judge_candidate
 from steprnn.export.check.runs import Runs, reference_runs
 from steprnn.export.formats import onnx as writer
 from steprnn.export.formats.frozen import frozen_once

@@ -26,7 +26,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from steprnn.export.check.judge import artefact_candidate, judge_candidate
+from steprnn.export.check.candidates import artefact_candidate
+from steprnn.export.check.judge import judge_candidate
 from steprnn.export.check.runs import Runs, reference_runs
 from steprnn.export.formats import onnx, tflite
 from steprnn.export.step.derive import derive

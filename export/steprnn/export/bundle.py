@@ -32,7 +32,8 @@ from steprnn.runtime.parity.findings import Finding, Level, Verdict
 from steprnn.runtime.parity.measure import Measures
 from steprnn.runtime.parity.reference import CHAOS
 
-from .check.judge import artefact_candidate, judge_candidate, transform
+from .check.candidates import artefact_candidate
+from .check.judge import judge_candidate, transform
 from .check.runs import Runs, reference_runs
 from .formats import onnx, program, saved_model, tflite
 from .formats.frozen import freeze, frozen_once

@@ -13,7 +13,8 @@ from steprnn.runtime.errors import UsageError
 from steprnn.runtime.parity.findings import Finding, Verdict
 from steprnn.runtime.parity.profiles import PROFILES
 
-from .check.judge import candidates_of, judge_all
+from .check.candidates import candidates_of
+from .check.judge import judge_all
 from .check.runs import STEPS
 from .source import Source, open_source
 from .step.contract import Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ pytest.importorskip("ai_edge_litert")
 from keras import layers  # noqa: E402
 
 from steprnn.export.check.audit import Audit, weights_of  # noqa: E402
-from steprnn.export.check.judge import artefact_candidate, judge_candidate, own_oracle, own_weights  # noqa: E402
+from steprnn.export.check.candidates import artefact_candidate  # noqa: E402
+from steprnn.export.check.judge import judge_candidate, own_oracle, own_weights  # noqa: E402
 from steprnn.export.check.runs import Runs, reference_runs  # noqa: E402
 from steprnn.export.formats import onnx, program, tflite  # noqa: E402
 from steprnn.export.step.contract import Step  # noqa: E402
 from steprnn.export.step.derive import derive  # noqa: E402
 from steprnn.runtime.bundle.manifest import Artefact  # noqa: E402
+from steprnn.runtime.parity import levels  # noqa: E402
 from steprnn.runtime.parity.findings import Finding, Level, Verdict  # noqa: E402
 from steprnn.runtime.parity.levels import Candidate  # noqa: E402
+from steprnn.runtime.parity.profiles import PROFILES  # noqa: E402
 
 from ..models import shaken  # noqa: E402
 
@@ -72,7 +75,8 @@ def written(step: Step, folder: Path, format: str, variant: str) -> Candidate:
 def judged(candidate: Candidate, runs: Runs, audit: Audit | None = None) -> Finding:
     assert candidate.path is not None
     audit = audit or Audit.of(candidate.path, runs.weights)
-    return own_weights(candidate, candidate.open(1), own_oracle(candidate, runs, audit))
+    own = own_oracle(candidate, runs, audit)
+    return own_weights(candidate, own, partial(levels.own_weights, candidate, candidate.open(1)))
 
 
 def units(finding: Finding) -> float:
@@ -218,3 +222,32 @@ def test_a_model_that_8_bits_cost_too_much_is_told_from_a_mistake(tmp_path: Path
     assert Level.ONE_STEP in {f.level for f in failed}
     words = "rounding costs this model too much, and it is computed as its weights say: y is "
     assert all(f.failure.startswith(words) for f in failed if f.level is Level.ONE_STEP)
+
+
+class MovedRows(Moved):
+    """Only in batches of more than two rows."""
+
+    def runner(self, batch: int) -> Any:
+        return super().runner(batch) if batch > 2 else self._engine.runner(batch)
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_what_rounding_costs_in_batches_and_threads_is_told_from_a_mistake_there(
+    step: Step, runs: Runs, tmp_path: Path, format: str
+) -> None:
+    """By the weights it holds, stepped in batches and with two threads, whatever the profile allows."""
+    strict = replace(PROFILES["int8"], relative=1e-6)
+    right = replace(written(step, tmp_path, format, "int8"), profile=strict)
+    wrong_in_batches = replace(right, open=cache(lambda n: MovedRows(right.open(n), with_steps(15))))
+    wrong_in_threads = replace(
+        right, open=cache(lambda n: Moved(right.open(n), with_steps(15)) if n > 1 else right.open(n))
+    )
+    costs = "rounding costs this model too much, and it is computed as its weights say"
+    for candidate, mistaken in (
+        (right, set()),
+        (wrong_in_batches, {"batch"}),
+        (wrong_in_threads, {"semantics, two threads"}),
+    ):
+        failed = {f.title: f.failure for f in judge_candidate(candidate, runs, mistakes=False) if f.failure}
+        assert {"batch", "semantics, two threads", "one step"} <= failed.keys()
+        assert {title for title, words in failed.items() if not words.startswith(costs)} == mistaken

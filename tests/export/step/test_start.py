@@ -18,7 +18,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from steprnn.export import export
-from steprnn.export.check.judge import candidates_of, judge_all
+from steprnn.export.check.candidates import candidates_of
+from steprnn.export.check.judge import judge_all
 from steprnn.export.check.proofs import prove
 from steprnn.export.formats import onnx
 from steprnn.export.step.contract import Step

@@ -16,7 +16,7 @@ from steprnn.runtime.engines import Engine, Runner, Tensors, open_engine
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, Reference
-from steprnn.runtime.parity.streams import STEPS, semantics
+from steprnn.runtime.parity.streams import STEPS, semantics, two_threads
 
 ENGINES = {"litert": "step.tflite", "onnx": "step.onnx"}
 
@@ -132,7 +132,7 @@ def shared() -> Callable[[Engine, int], Runner]:
 
 
 def finding(candidate: Candidate, reference: Reference, runner: Callable[[Engine, int], Runner]) -> str:
-    """What is wrong with an engine in one thread whose runners are these; with two threads it is right."""
+    """What is wrong with an engine whose runners are these."""
     found = semantics(candidate, Faulty(candidate.open(1), runner), reference)
     assert (found.level, found.candidate, found.passed) == ("semantics", candidate.label, not found.failure)
     assert found.summary == ("ok" if found.passed else "FAILED")
@@ -182,17 +182,14 @@ def test_two_threads_are_judged_by_the_profile(
         engine = candidate.open(threads)
         return engine if threads == 1 else Faulty(engine, Late)
 
-    right = semantics(candidate, candidate.open(1), begin)
-    assert (right.passed, right.failure) == (True, "")
-    wrong = semantics(replace(candidate, open=opened), candidate.open(1), begin)
+    right = two_threads(candidate, begin)
+    assert (right.passed, right.failure, right.title) == (True, "", "semantics, two threads")
+    wrong = two_threads(replace(candidate, open=opened), begin)
     assert asked == [2]
     assert not wrong.passed
-    assert wrong.failure.startswith("with two threads: ")
     assert " units off at step 0 of seed 0 (got " in wrong.failure
     lax = replace(candidate, open=opened, profile=PROFILES["int8"])
-    assert semantics(lax, candidate.open(1), begin).failure.startswith(
-        "with two threads: mean KL divergence "
-    )
+    assert two_threads(lax, begin).failure.startswith("mean KL divergence ")
 
 
 def test_a_graph_of_one_row_is_not_asked_about_others(candidate: Candidate, reference: Reference) -> None:

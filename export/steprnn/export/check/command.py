@@ -28,7 +28,7 @@ from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import sensitivity
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Reference
-from steprnn.runtime.parity.streams import TWICE, run_twice, semantics
+from steprnn.runtime.parity.streams import TWICE, TWO_THREADS, run_twice, semantics, two_threads
 from steprnn.runtime.quiet import quiet
 from steprnn.runtime.spec import StepSpec
 
@@ -215,6 +215,7 @@ def golden_levels(candidate: Candidate, reference: Reference, audit: str = "") -
     }
     for level, judged in judgements.items():
         yield attempt(level, candidate.label, judged)
+    yield attempt(Level.SEMANTICS, candidate.label, lambda: two_threads(candidate, reference), TWO_THREADS)
     yield attempt(Level.SEMANTICS, candidate.label, lambda: run_twice(candidate, reference, ran()), TWICE)
     yield from sensitivity(candidate, engine, reference)
 
@@ -234,8 +235,9 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
         from ..source import open_source
         from ..step.contract import Step
         from ..step.derive import derive
+        from .candidates import candidates_of
         from .inputs import read_inputs
-        from .judge import candidates_of, judge_all
+        from .judge import judge_all
 
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)

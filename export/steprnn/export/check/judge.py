@@ -3,142 +3,195 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from steprnn.runtime import engines
-from steprnn.runtime.bundle.manifest import Artefact, Manifest
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.engines import Engine, open_engine
-from steprnn.runtime.errors import ExportError, UsageError
-from steprnn.runtime.files import MANIFEST
+from steprnn.runtime.engines import Engine
 from steprnn.runtime.parity import levels
-from steprnn.runtime.parity.findings import BUNDLE, STEP, Finding, Level, Verdict, attempt
+from steprnn.runtime.parity.findings import STEP, Finding, Level, Verdict, attempt
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import Own, sensitivity
-from steprnn.runtime.parity.profiles import PROFILES, Profile
+from steprnn.runtime.parity.profiles import Profile
 from steprnn.runtime.parity.reference import Arrays, Reference
-from steprnn.runtime.parity.streams import TWICE, run_twice, semantics
-from steprnn.runtime.spec import StepSpec
+from steprnn.runtime.parity.streams import TWICE, TWO_THREADS, run_twice, semantics, two_threads
 
-from ..formats import operators, saved_model
 from ..formats.frozen import frozen_once, node_names
 from ..report.table import told
 from ..step.contract import Step
 from .audit import Audit
 from .diagnosis import diagnosis
-from .functions import FunctionEngine
 from .mistakes import own_mutated
 from .own_weights import holding, own_run
 from .proofs import prove
 from .runs import SEEDS, STEPS, Runs, Say, reference_runs
-from .structure import strange_file, strange_tensors
 
 
 def judge_candidate(candidate: Candidate, runs: Runs, *, mistakes: bool = True) -> Iterator[Finding]:
     """Every level of one candidate, in the order of docs/parity.md.
 
-    One whose structure is wrong, or that does not open, ends there.
+    One whose structure is wrong, or that does not open, ends there. Without `mistakes` its sensitivity is
+    not asked.
     """
-    label = candidate.label
-    found = attempt(Level.STRUCTURE, label, partial(levels.structure, candidate))
+    found = attempt(Level.STRUCTURE, candidate.label, partial(levels.structure, candidate))
     yield found
-    if not found.passed:
-        return
-    path = candidate.path if isinstance(candidate.path, Path) else None
-    audit = cache(partial(Audit.of, path, runs.weights)) if path else None
-    if audit:
-        yield attempt(Level.WEIGHTS, label, lambda: weights(candidate, audit()))
-    engine = candidate.open(1)
-    own, computed = None, None
-    if audit and candidate.own and candidate.profile.own is not None:
-        made = cache(lambda: own_oracle(candidate, runs, audit()))
-        computed = attempt(Level.OWN_WEIGHTS, label, lambda: own_weights(candidate, engine, made()))
-        own = made() if computed.measures else None
-    is_computed_right = own is not None and computed is not None and computed.passed
-    found = attempt(Level.ONE_STEP, label, partial(levels.one_step, candidate, engine, runs.main))
-    diagnosed = not found.passed
-    found = _diagnosed(found, candidate, engine, runs) if diagnosed else found
-    yield _cost(found) if is_computed_right else found
-    for called, far in runs.saturated.items():
-        saturated = partial(levels.saturated, candidate, engine, far, called)
-        yield attempt(Level.ONE_STEP, label, saturated, called)
-    if computed:
-        yield computed
-    ran = cache(partial(levels.run_chained, candidate, engine.runner, runs.main))
-    for kind, reference in runs.chained.items():
+    if found.passed:
+        yield from Judgement(candidate, runs).findings(mistakes)
+
+
+class Judgement:
+    """One candidate, and what its levels share, each made when the first of them asks for it."""
+
+    def __init__(self, candidate: Candidate, runs: Runs) -> None:
+        self.candidate = candidate
+        self.runs = runs
+        self.label = candidate.label
+        self.engine = candidate.open(1)
+        self.quantized = candidate.profile.units is None
+
+    def findings(self, mistakes: bool) -> Iterator[Finding]:
+        """What each level but the structure found."""
+        candidate, engine, main = self.candidate, self.engine, self.runs.main
+        if isinstance(candidate.path, Path):
+            yield attempt(Level.WEIGHTS, self.label, lambda: weights(candidate, self.audit))
+        yield self._one_step
+        for called, far in self.runs.saturated.items():
+            saturated = partial(levels.saturated, candidate, engine, far, called)
+            yield attempt(Level.ONE_STEP, self.label, saturated, called)
+        if self._own_weights:
+            yield self._own_weights
+        for kind, reference in self.runs.chained.items():
+            yield self._chained(kind, reference)
+        if candidate.batched:
+            found = attempt(Level.BATCH, self.label, partial(levels.batch, candidate, engine, main))
+            yield self._unless_chaotic(self._costly(found, self._computes_in_batches), main)
+        if self.runs.greedy is not None:
+            free_run = partial(levels.free_run, candidate, engine, self.runs.greedy)
+            yield attempt(Level.FREE_RUN, self.label, free_run)
+        yield attempt(Level.SEMANTICS, self.label, partial(semantics, candidate, engine, main))
+        found = attempt(Level.SEMANTICS, self.label, partial(two_threads, candidate, main), TWO_THREADS)
+        yield self._unless_chaotic(self._costly(found, self._computes_with_two_threads), main)
+        yield attempt(Level.SEMANTICS, self.label, lambda: run_twice(candidate, main, self.ran), TWICE)
+        if mistakes:
+            graphs = {m: g for m, g in self.runs.graphs.items() if m.is_coarse or not self.quantized}
+            yield from sensitivity(candidate, engine, main, graphs, self._known)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Every weight of the model in what the artefact holds, which is a file."""
+        return Audit.of(cast(Path, self.candidate.path), self.runs.weights)
+
+    @cached_property
+    def own(self) -> Own | None:
+        """The oracle of a quantized artefact's own weights; None where they are not all known."""
+        return own_oracle(self.candidate, self.runs, self.audit)
+
+    @cached_property
+    def ran(self) -> Arrays:
+        """What the candidate gives over the run in use."""
+        return levels.run_chained(self.candidate, self.engine.runner, self.runs.main)
+
+    @cached_property
+    def _one_step(self) -> Finding:
+        one_step = partial(levels.one_step, self.candidate, self.engine, self.runs.main)
+        found = attempt(Level.ONE_STEP, self.label, one_step)
+        return self._costly(self._diagnosed(found), self._computes)
+
+    @cached_property
+    def _own_weights(self) -> Finding | None:
+        candidate = self.candidate
+        if not (isinstance(candidate.path, Path) and candidate.own and candidate.profile.own is not None):
+            return None
+        judged = partial(levels.own_weights, candidate, self.engine)
+        return attempt(Level.OWN_WEIGHTS, self.label, lambda: own_weights(candidate, self.own, judged))
+
+    @property
+    def _known(self) -> Own | None:
+        """The oracle that the level of own weights was judged by, where it could be."""
+        return self.own if self._own_weights and self._own_weights.measures else None
+
+    def _chained(self, kind: str, reference: Reference) -> Finding:
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
-        # there they must stay finite, and what they cost is label.
-        judged = candidate.profile.units is not None or reference is runs.main
-        one = candidate if judged else replace(candidate, profile=Profile())
-        results = ran if reference is runs.main else None
-        chained = partial(levels.chained, one, engine, reference, kind, results)
-        found = attempt(Level.CHAINED, label, chained, kind)
-        found = _unless_chaotic(found, one, reference)
-        if reference is runs.main and found.verdict is Verdict.FAILED and not diagnosed:
-            found = _diagnosed(found, candidate, engine, runs)
-        yield _cost(found) if is_computed_right else found
-    if candidate.batched:
-        found = attempt(Level.BATCH, label, partial(levels.batch, candidate, engine, runs.main))
-        yield _unless_chaotic(found, candidate, runs.main)
-    if runs.greedy is not None:
-        free_run = partial(levels.free_run, candidate, engine, runs.greedy)
-        yield attempt(Level.FREE_RUN, label, free_run)
-    found = attempt(Level.SEMANTICS, label, partial(semantics, candidate, engine, runs.main))
-    yield _unless_chaotic(found, candidate, runs.main)
-    yield attempt(Level.SEMANTICS, label, lambda: run_twice(candidate, runs.main, ran()), TWICE)
-    if mistakes:
-        judged_closely = candidate.profile.units is not None
-        graphs = {m: g for m, g in runs.graphs.items() if judged_closely or m.is_coarse}
-        yield from sensitivity(candidate, engine, runs.main, graphs, own)
+        # there they must stay finite, and what they cost is told.
+        in_use = reference is self.runs.main
+        candidate = self.candidate
+        if self.quantized and not in_use:
+            candidate = replace(candidate, profile=Profile())
+        results = (lambda: self.ran) if in_use else None
+        chained = partial(levels.chained, candidate, self.engine, reference, kind, results)
+        found = self._unless_chaotic(attempt(Level.CHAINED, self.label, chained, kind), reference)
+        if in_use and not self._one_step.failure:
+            found = self._diagnosed(found)
+        return self._costly(found, self._computes)
+
+    def _computes(self) -> bool:
+        """Whether a quantized candidate computes as its own weights say."""
+        return self._known is not None and self._own_weights is not None and self._own_weights.passed
+
+    def _computes_in_batches(self) -> bool:
+        if not self._computes():
+            return False
+        own = own_oracle(self.candidate, self.runs, self.audit, shared=True)
+        return self._passes_own(levels.own_weights_in_batches, self.engine, own)
+
+    def _computes_with_two_threads(self) -> bool:
+        return self._computes() and self._passes_own(levels.own_weights, self.candidate.open(2), self.own)
+
+    def _passes_own(
+        self, judged: Callable[[Candidate, Engine, Reference], Finding], engine: Engine, own: Own | None
+    ) -> bool:
+        found = partial(own_weights, self.candidate, own, partial(judged, self.candidate, engine))
+        return attempt(Level.OWN_WEIGHTS, self.label, found).passed
+
+    def _costly(self, finding: Finding, computes: Callable[[], bool]) -> Finding:
+        """A breach of the profile by what `computes` as it should: rounding its weights costs too much."""
+        if finding.verdict is not Verdict.FAILED or not self._moved(finding) or not computes():
+            return finding
+        words = "rounding costs this model too much, and it is computed as its weights say"
+        return replace(finding, failure=f"{words}: {finding.failure}")
+
+    def _unless_chaotic(self, finding: Finding, reference: Reference) -> Finding:
+        """What 8 bits move, a chaotic chain carries anywhere: it tells nothing of a quantized candidate."""
+        if not (
+            reference.of and self.quantized and finding.verdict is Verdict.FAILED and self._moved(finding)
+        ):
+            return finding
+        words = f"the model is chaotic from step {reference.steps}, single steps are judged"
+        return replace(finding, void=True, failure=f"{words}; {finding.failure}")
+
+    @staticmethod
+    def _moved(finding: Finding) -> bool:
+        """Whether it failed by figures that were measured, and nothing is infinite."""
+        return finding.measures is not None and math.isfinite(finding.measures.largest)
+
+    def _diagnosed(self, finding: Finding) -> Finding:
+        """A failure, and what is wrong with the candidate where that is a usual mistake."""
+        if finding.verdict is not Verdict.FAILED or self.runs.step is None:
+            return finding
+        try:
+            words = diagnosis(self.runs.step, self.runs.main, self.ran)
+        except Exception:  # it has been told already that it does not run
+            return finding
+        return replace(finding, failure=f"it looks as if {words}: {finding.failure}") if words else finding
 
 
-def _cost(finding: Finding) -> Finding:
-    """A failure of what is computed as it should be: rounding the weights is what costs too much."""
-    if finding.verdict is not Verdict.FAILED or finding.measures is None:
-        return finding
-    words = "rounding costs this model too much, and it is computed as its weights say"
-    return replace(finding, failure=f"{words}: {finding.failure}")
+def own_oracle(candidate: Candidate, runs: Runs, audit: Audit, shared: bool = False) -> Own | None:
+    """The oracle of a quantized artefact's own weights; None where they are not all known.
 
-
-def own_oracle(candidate: Candidate, runs: Runs, audit: Audit) -> Own | None:
-    """The oracle of a quantized artefact's own weights; None where they are not all known."""
+    What it multiplies is rounded by row, or where `shared` by the largest of a batch.
+    """
     if audit.held is None or runs.step is None or not audit.held.keys() <= node_names(runs.step):
         return None
-    run = own_run(runs.step, runs.main, audit.held, candidate.profile.rounds)
+    run = own_run(runs.step, runs.main, audit.held, candidate.profile.rounds, shared)
     return Own(run, partial(own_mutated, runs.step, run, holding(audit.held)))
 
 
-def own_weights(candidate: Candidate, engine: Engine, own: Own | None) -> Finding:
-    """Whether a quantized artefact computes as its own weights say."""
-    if own is None:
-        return Finding(Level.OWN_WEIGHTS, candidate.label, True, "not known")
-    return levels.own_weights(candidate, engine, own.run)
-
-
-def _unless_chaotic(finding: Finding, candidate: Candidate, reference: Reference) -> Finding:
-    """What 8 bits move, a chaotic chain carries anywhere: it tells nothing of a quantized candidate."""
-    if not reference.of or candidate.profile.units is not None or finding.passed:
-        return finding
-    moved = finding.measures is not None and math.isfinite(finding.measures.largest)
-    if not moved and not finding.failure.startswith("with two threads: "):
-        return finding
-    words = f"the model is chaotic from step {reference.steps}, single steps are judged"
-    return replace(finding, void=True, failure=f"{words}; {finding.failure}")
-
-
-def _diagnosed(finding: Finding, candidate: Candidate, engine: Engine, runs: Runs) -> Finding:
-    """The failure, and what is wrong with the candidate where that is a usual mistake."""
-    if runs.step is None:
-        return finding
-    try:
-        words = diagnosis(runs.step, runs.main, levels.run_chained(candidate, engine.runner, runs.main))
-    except Exception:  # it has been told already that it does not run
-        return finding
-    return replace(finding, failure=f"it looks as if {words}: {finding.failure}") if words else finding
+def own_weights(candidate: Candidate, own: Own | None, judged: Callable[[Reference], Finding]) -> Finding:
+    """What is `judged` of a quantized artefact over the run of its own weights."""
+    return judged(own.run) if own else Finding(Level.OWN_WEIGHTS, candidate.label, True, "not known")
 
 
 def weights(candidate: Candidate, audit: Audit) -> Finding:
@@ -163,83 +216,6 @@ def transform(step: Step) -> Finding:
         summary += f", shown by test only: {', '.join(proofs.by_test_only)}"
     figures = vars(proofs) | {"by_test_only": [*proofs.by_test_only]}  # as it is read back
     return Finding(Level.TRANSFORM, STEP, True, summary, figures=figures)
-
-
-def candidates_of(
-    path: Path, step: Step, names: dict[str, str], profile: str | None
-) -> tuple[list[Finding], list[Candidate]]:
-    """The artefacts of a bundle, or a graph of another tool, to be judged; and what a bundle itself is."""
-    if (path / MANIFEST).is_file():
-        if names:
-            raise UsageError("--map is for the graphs of other tools; a bundle tells its own names")
-        manifest = Manifest.read(path)
-        manifest.verify(path, list(manifest.files))
-        artefacts = manifest.artefacts
-        candidates = [artefact_candidate(path / a.path, a, manifest.step, profile) for a in artefacts]
-        if manifest.start is not None:
-            spec = manifest.start.spec
-            candidates += [artefact_candidate(path / a.path, a, spec) for a in manifest.start.artefacts]
-        same = same_contract(manifest, step)
-        return [same], candidates if same.passed else []
-    from .renamed import foreign_candidate
-
-    return [], [foreign_candidate(path, step.spec, names, PROFILES[profile or "float32"])]
-
-
-def same_contract(manifest: Manifest, step: Step) -> Finding:
-    """Whether the bundle's step has the names, shapes and dtypes of the reference's."""
-    pairs = [("its ", manifest.step, step.spec)]
-    if manifest.start or step.start:
-        none = StepSpec((), (), ())
-        start, own = manifest.start.spec if manifest.start else none, step.start.spec if step.start else none
-        pairs.append(("its start's ", start, own))
-    differences = [
-        f"{whose}{part} are {got}, expected {expected}"
-        for whose, spec, own_spec in pairs
-        for part, expected in own_spec.to_record().items()
-        if (got := spec.to_record()[part]) != expected
-    ]
-    summary = f"{len(manifest.files)} files as listed"
-    return Finding(Level.STRUCTURE, BUNDLE, not differences, summary, "; ".join(differences))
-
-
-def artefact_candidate(
-    path: Path, artefact: Artefact, spec: StepSpec, profile: str | None = None
-) -> Candidate:
-    """One artefact as a candidate, judged by the profile of its variant unless another is named."""
-    judged = PROFILES[profile or artefact.variant]
-    if artefact.format == "saved_model":
-        loaded = cache(partial(saved_model.signature, path))
-        return Candidate(
-            artefact.name,
-            "tensorflow",
-            spec,
-            judged,
-            # TensorFlow's threads are the process's.
-            cache(lambda threads: FunctionEngine(loaded(), spec)),
-            wide=True,
-            look=lambda: _strange_saved_model(loaded(), spec),
-            path=path,
-        )
-    name = engines.ENGINE_OF[artefact.format]
-    return Candidate(
-        artefact.name,
-        name,
-        spec,
-        judged,
-        partial(open_engine, name, path, spec),
-        look=partial(strange_file, name, path, spec),
-        path=path,
-    )
-
-
-def _strange_saved_model(function: Any, spec: StepSpec) -> list[str]:
-    problems = strange_tensors(*saved_model.declared(function), spec)
-    try:
-        operators.check_tensorflow(function.graph.as_graph_def())
-    except ExportError as error:
-        problems.append(str(error))
-    return problems
 
 
 @frozen_once()

@@ -198,6 +198,19 @@ def own_weights(candidate: Candidate, engine: Engine, own: Reference) -> Finding
     return worse if singles.passed else singles
 
 
+def own_weights_in_batches(candidate: Candidate, engine: Engine, own: Reference) -> Finding:
+    """The short chains stepped in batches of every size; the first that is beyond the limit, or the last."""
+    closely = as_computed(candidate)
+    for rows in BATCHES:
+        for begin in range(0, own.batch - rows + 1, rows):
+            cut = own.part(slice(0, None), slice(begin, begin + rows))
+            results = chain(engine.runner(rows), cut.inputs, cut.state)
+            found = judge(Level.BATCH, closely, cut, results, cut.rows)
+            if not found.passed:
+                return found
+    return found
+
+
 def as_computed(candidate: Candidate) -> Candidate:
     """The candidate judged by how it computes with its own weights, whatever they cost."""
     return replace(candidate, profile=Profile(units=candidate.profile.own))

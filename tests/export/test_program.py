@@ -207,6 +207,28 @@ def test_from_go_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (1, "äb is not in the vocabulary\n")
 
 
+JNA = Path("/usr/share/java/jna.jar")  # of Debian's libjna-java
+
+
+def test_from_java_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    found = compiler()
+    if found is None or shutil.which("javac") is None or not JNA.exists():
+        pytest.skip("no javac, JNA or C compiler is installed here")
+    out = c.write(bundle, tmp_path / "c", variant="int8")
+    library = [*found, "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-o", tmp_path / "libmodel.so"]
+    subprocess.run([*library, out / "steprnn.c", out / "model.c"], check=True)
+    compiling = ["javac", "-Xlint:all", "-Werror", "-cp", JNA, "-d", tmp_path, EXAMPLES / "Text.java"]
+    subprocess.run(compiling, check=True)
+    paths = ["-cp", f"{JNA}:{tmp_path}", f"-Djna.library.path={tmp_path}", "-Dfile.encoding=UTF-8"]
+    java = ["java", *paths, "-Dsun.jnu.encoding=UTF-8", "Text"]
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        text = subprocess.check_output([*java, "ab", "150", *arguments], text=True)
+        assert text == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run([*java, "a?", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "? is not in the vocabulary\n")
+
+
 OPTIONS = st.fixed_dictionaries(
     {
         "temperature": st.sampled_from([0.0, 1e-7, 0.3, 0.8, 1.0, 2.5, 1000.0]),

@@ -229,6 +229,35 @@ def test_from_java_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (1, "? is not in the vocabulary\n")
 
 
+# What Debian's libonnxruntime-dev and libtensorflow-lite-dev bring, the second from forky on.
+HEADERS = {
+    "onnxruntime": ("onnxruntime/onnxruntime_cxx_api.h", "onnxruntime", "step.onnx", "onnx"),
+    "litert": ("tensorflow/lite/interpreter.h", "tensorflow-lite", "step.tflite", "litert"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_from_cpp_with_an_engine_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path, name: str) -> None:
+    header, library, graph, engine = HEADERS[name]
+    if shutil.which("c++") is None or not (Path("/usr/include") / header).exists():
+        pytest.skip(f"no C++ compiler, or no {header}, is installed here")
+    out = c.write(bundle, tmp_path / "c", variant="float32")
+    common = ["-O1", "-ffp-contract=off", "-I", out]
+    subprocess.run(["cc", *common, "-c", out / "steprnn.c", out / "model.c"], cwd=tmp_path, check=True)
+    sources = [EXAMPLES / "cpp" / "text.cpp", EXAMPLES / "cpp" / f"{name}.cpp"]
+    found = ["-isystem", "/usr/include/onnxruntime", *sources, "steprnn.o", "model.o", f"-l{library}"]
+    build = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *common, *found, "-o", "text"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    model = load(bundle, engine=engine, variant="float32")
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        command = [tmp_path / "text", bundle / graph, "ab", "150", *arguments]
+        assert subprocess.check_output(command, text=True) == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run(
+        [tmp_path / "text", bundle / graph, "äb", "5"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "äb is not in the vocabulary")
+
+
 OPTIONS = st.fixed_dictionaries(
     {
         "temperature": st.sampled_from([0.0, 1e-7, 0.3, 0.8, 1.0, 2.5, 1000.0]),

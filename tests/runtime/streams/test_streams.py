@@ -218,7 +218,7 @@ def test_no_stream_takes_a_step_where_one_gives_no_number(poisoned: Path, where:
         ([1.5], [1], "the key 1.5 is of type float; expected str, int or bytes"),
         ([True], [1], "the key True is of type bool; expected str, int or bytes"),
         ([None], [1], "the key None is of type NoneType; expected str, int or bytes"),
-        ([["a"]], [1], r"a key is none \(unhashable type: 'list'\); expected str, int or bytes"),
+        ([["a"]], [1], r"the key \['a'\] is of type list; expected str, int or bytes"),
         ([2**63], [1], "the key 9223372036854775808 is beyond 64 bits"),
         (["\ud800"], [1], "half of a surrogate pair"),
         (["a", "b"], [1], r"input 'x' has shape \(1,\), expected \(2,\)"),

@@ -84,8 +84,8 @@ class Memory:
                 return self._numbers.find(numbers.astype(np.int64))
         try:
             slots = list(map(self._slots.get, keys, repeat(NONE)))
-        except TypeError as error:
-            raise UsageError(f"a key is none ({error}); expected str, int or bytes") from None
+        except TypeError:  # one of them cannot be hashed, and is none
+            slots = [self._slots.get(checked(key), NONE) for key in keys]
         if NONE in slots:  # among texts there may be numbers
             for i, key in enumerate(keys):
                 if slots[i] == NONE and type(checked(key)) is int:

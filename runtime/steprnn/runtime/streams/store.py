@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,7 @@ class SQLite:
     def __init__(self, path: str | Path = "") -> None:
         self.path = path
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
+        weakref.finalize(self, self._database.close)  # else Python warns of a store that is just dropped
         try:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode=WAL")

@@ -267,14 +267,26 @@ def descendants(process: int) -> list[int]:
     return found[1:]
 
 
+SEEDED = ("--task", "generate", "-n", "30", "--temp", "1.5", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with in.jsonl, of eight parts, and what one process makes of it, whole.jsonl."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = write(folder / "in.jsonl", texts(8 * job.ROWS))
+    whole = command(tiny, source, "--out", folder / "whole.jsonl", *SEEDED, "--processes", "1")
+    subprocess.run(whole, capture_output=True, check=True)
+    return folder
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_and_begun_again_it_gives_the_same_bytes(
-    tiny: Path, tmp_path: Path, how: signal.Signals
+    tiny: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     """With two processes, which end with the first; the other run is one process."""
-    source = write(tmp_path / "in.jsonl", texts(8 * job.ROWS))
-    flags = ["--task", "generate", "-n", "30", "--temp", "1.5", "--seed", "3"]
-    killed = command(tiny, source, "--out", tmp_path / "killed.jsonl", *flags, "--processes", "2")
+    source = undisturbed / "in.jsonl"
+    killed = command(tiny, source, "--out", tmp_path / "killed.jsonl", *SEEDED, "--processes", "2")
     parts = tmp_path / "killed.jsonl.parts"
     with subprocess.Popen(killed, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
@@ -295,9 +307,7 @@ def test_killed_and_begun_again_it_gives_the_same_bytes(
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     result = subprocess.run(killed, capture_output=True, text=True, check=True)
     assert re.search(rf"32,768 rows, {done * job.ROWS:,} of them before, 2 with an error", result.stderr)
-    whole = command(tiny, source, "--out", tmp_path / "whole.jsonl", *flags, "--processes", "1")
-    subprocess.run(whole, capture_output=True, check=True)
-    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "killed.jsonl").read_bytes() == (undisturbed / "whole.jsonl").read_bytes()
     assert not parts.exists()
 
 

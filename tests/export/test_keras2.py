@@ -406,11 +406,18 @@ def scaled_behind_a_mask() -> Any:
     return tf_keras.Model(x, y)
 
 
+def joined_with_other_tokens() -> Any:
+    both = [tf_keras.Input((None,)), tf_keras.Input((None,))]
+    y = layers.Concatenate()([layers.Embedding(9, 4, mask_zero=True)(x) for x in both])
+    return tf_keras.Model(both, layers.LSTM(6, return_sequences=True)(y))
+
+
 @pytest.mark.parametrize(
     ("build", "named"),
     [
         (begun_behind_a_mask, "(LSTM)"),
         (joined_with_what_has_no_mask, "(Concatenate)"),
+        (joined_with_other_tokens, "(Concatenate)"),
         (scaled_behind_a_mask, "(Rescaling)"),
     ],
 )
@@ -427,3 +434,29 @@ def test_a_mask_that_is_handed_on_in_another_way_is_refused(
         open_source(tmp_path / "model.h5")
     assert named in str(raised.value)
     assert str(raised.value).endswith("pip install tf_keras to have it compared")
+
+
+def masked_words() -> Any:
+    y = x = tf_keras.Input((None,))
+    masking = layers.Embedding(9, 4, mask_zero=True), layers.SpatialDropout1D(0.4)
+    for layer in (*masking, layers.LSTM(6, return_sequences=True), layers.GRU(6)):
+        y = layer(y)
+    return tf_keras.Model(x, y)
+
+
+def joined_with_what_the_same_tokens_mask() -> Any:
+    x = tf_keras.Input((None,))
+    both = [layers.Dropout(0.1)(layers.Embedding(9, size, mask_zero=True)(x)) for size in (4, 3)]
+    return tf_keras.Model(x, layers.LSTM(6, return_sequences=True)(layers.Concatenate()(both)))
+
+
+@pytest.mark.parametrize("build", [masked_words, joined_with_what_the_same_tokens_mask])
+def test_a_mask_that_is_handed_on_in_the_same_way_is_read(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tf_keras says that it is the same, and where it is not installed nobody is sent to install it."""
+    shaken(build()).save(tmp_path / "model.h5")
+    assert " tf_keras " in open_source(tmp_path / "model.h5").how_it_was_read
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    monkeypatch.setattr(comparison.importlib.util, "find_spec", lambda name: None)
+    assert "not compared" in open_source(tmp_path / "model.h5").how_it_was_read

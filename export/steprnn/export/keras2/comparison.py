@@ -30,7 +30,7 @@ def compare(path: Path, model: keras.Model, trust: bool) -> dict[str, Any] | Non
         return None
     import tf_keras
 
-    inputs = [_sample(model, tensor) for tensor in model.inputs]
+    inputs = [_sample(model, *numbered) for numbered in enumerate(model.inputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -59,10 +59,10 @@ def _packed(model: Any, inputs: list[Any]) -> Any:
     return inputs if len(inputs) > 1 else inputs[0]
 
 
-def _sample(model: Any, tensor: Any) -> Any:
-    """Tokens, or a standard normal signal, for an input of the model."""
+def _sample(model: Any, number: int, tensor: Any) -> Any:
+    """Tokens, or a standard normal signal, for an input of the model; each input is masked elsewhere."""
     shape = [size or (STEPS if axis else 2) for axis, size in enumerate(tensor.shape)]
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(number)
     graph = functional_graph(model)
     tokens = token_count(graph, tensor)
     if tokens is None:
@@ -71,7 +71,8 @@ def _sample(model: Any, tensor: Any) -> Any:
     else:
         sample, masked = generator.integers(0, tokens, shape).astype(tensor.dtype), 0
     if masked is not None and len(shape) > 1:  # some time steps in the middle and at the end
-        sample[:, STEPS // 3 : STEPS // 2] = sample[0, -STEPS // 6 :] = masked
+        begin = STEPS // 3 + number
+        sample[:, begin : begin + STEPS // 6] = sample[0, -STEPS // 6 :] = masked
     return sample
 
 
@@ -86,15 +87,45 @@ def _refuse_masks(path: Path, model: keras.Model) -> None:
     if not any(map(makes_mask, found)):
         return
     for op in found:
-        begun = isinstance(op, layers.RNN) and any(
-            len(tree.flatten([n.arguments.args, n.arguments.kwargs])) > 1 and len(n.input_tensors) > 1
-            for n in op._inbound_nodes
-        )
-        if begun or isinstance(op, layers.Concatenate | layers.Rescaling | layers.Identity):
+        if isinstance(op, layers.RNN):
+            differs = any(map(_is_begun, op._inbound_nodes))
+        elif isinstance(
+            op, layers.Concatenate
+        ):  # Keras 2 keeps a step that all keep, Keras 3 one that any does
+            differs = not all(map(_is_masked_alike, op._inbound_nodes))
+        else:
+            differs = isinstance(op, layers.Rescaling | layers.Identity)
+        if differs:
             raise CheckpointError(
                 f"{path} masks time steps before layer {op.name!r} ({type(op).__name__}), where Keras 2 hands"
                 " masks on in another way than Keras 3; pip install tf_keras to have it compared"
             )
+
+
+def _is_begun(node: Any) -> bool:
+    """Whether a call of a recurrent layer is given states; a mask is not one."""
+    given = {name: value for name, value in node.arguments.kwargs.items() if name != "mask"}
+    tensors = [t for t in tree.flatten([node.arguments.args, given]) if isinstance(t, keras.KerasTensor)]
+    return len(tensors) > 1
+
+
+def _is_masked_alike(node: Any) -> bool:
+    """Whether what a call is given is masked by one and the same table's tokens, or not at all."""
+    return len({_masked_by(t) for t in node.input_tensors if t.dtype != "bool"}) == 1
+
+
+def _masked_by(tensor: Any) -> Any:
+    """The tokens whose zeros mask a tensor, by their identity; None where nothing does, else its own."""
+    while True:
+        op, index, _ = tensor._keras_history
+        if isinstance(op, layers.Embedding):
+            return id(op._inbound_nodes[index].input_tensors[0]) if op.mask_zero else None
+        if isinstance(op, layers.InputLayer):
+            return None
+        given = [t for t in op._inbound_nodes[index].input_tensors if t.dtype != "bool"]
+        if not (isinstance(op, layers.Layer) and op.supports_masking and len(given) == 1) or makes_mask(op):
+            return id(tensor)
+        tensor = given[0]
 
 
 def _is_16_bits(model: keras.Model) -> bool:

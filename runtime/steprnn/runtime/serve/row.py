@@ -65,6 +65,8 @@ class Row:
         self.error: str | None = None
         self.cancelled = False
         self.turn = 0  # the step of the batch at which it joined
+        self.place = 0  # in the batch
+        self.is_plain = False  # whether it writes, and nobody has to look at each token
         self.state: Mapping[str, NDArray[np.float32]] | None = None  # where it goes on; None: the beginning
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
@@ -92,6 +94,11 @@ class Row:
     def has_text(self) -> bool:
         """Whether there is anything to deliver."""
         return bool(self._unsent)
+
+    @property
+    def left(self) -> int:
+        """How many tokens it may still write."""
+        return self._task.length - self.written
 
     @property
     def skips(self) -> bool:
@@ -128,6 +135,7 @@ class Row:
         self.written += 1
         if self._task.logprobs is not None:
             self._score(logits, token)
+        self.is_plain = self._until is None and self._task.logprobs is None
         text = self._joiner.push(token)
         if self.written == self._task.length:
             text += self._joiner.close()
@@ -138,6 +146,18 @@ class Row:
                 text += self._until.close()
             if self._until.ended:
                 self.finish = "stop"
+        if text:
+            self._unsent.append(text)
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Add the tokens of as many steps as there are; for a row that is plain."""
+        self.token = tokens[-1]
+        self._read += len(tokens)
+        self.written += len(tokens)
+        text = "".join(map(self._joiner.push, tokens))
+        if self.written == self._task.length:
+            text += self._joiner.close()
+            self.finish = "length"
         if text:
             self._unsent.append(text)
 

@@ -188,9 +188,11 @@ class Scheduler:
         self._done.clear()
         self._resting.clear()
         for row in rows:
-            if row.streamed and row.has_text and now >= row.next_piece_at:
-                row.next_piece_at = now + PAUSE * len(rows)
-                pieces.append((row, row.piece()))
+            if row.streamed and now >= row.next_piece_at:
+                self._batch.catch_up(row)
+                if row.has_text:
+                    row.next_piece_at = now + PAUSE * len(rows)
+                    pieces.append((row, row.piece()))
         if pieces:
             self._delivering = True
             try:

@@ -15,7 +15,7 @@ import pytest
 
 from steprnn.runtime import Model, Sampling
 from steprnn.runtime.sampling import Sampler
-from steprnn.runtime.serve import arrivals, connection, scheduler
+from steprnn.runtime.serve import app, arrivals, connection, scheduler
 from steprnn.runtime.serve.app import Service
 from steprnn.runtime.serve.batch import Batch
 from steprnn.runtime.serve.connection import Door, configured
@@ -65,11 +65,11 @@ class Inside:
         listener.listen()
         self.port = listener.getsockname()[1]
         self.asked: list[str] = []  # paths, as they come to the application
-        app = service.app()
+        served = service.app()
 
         async def noted(scope: Any, receive: Any, send: Any) -> None:
             self.asked.append(scope.get("path", ""))
-            await app(scope, receive, send)
+            await served(scope, receive, send)
 
         self.door = Door(service.gate, most)
         self.server = arrivals.Server(configured(noted, self.door, grace=0), self.door)
@@ -196,6 +196,14 @@ def test_who_hangs_up_within_a_body_is_no_traceback(tiny: Path) -> None:
         until_true(lambda: 'code="400"} 20' in server.request("GET", "/metrics")[2].decode())
         code, told = server.stop()
     assert (code, told) == (0, "")
+
+
+def test_a_body_that_does_not_come_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
+    with Inside(service) as inside, opened(inside.port) as client:
+        assert status(client, posted()[:-5]) == 408
+        with opened(inside.port) as another:
+            assert status(another, posted(max_tokens=2)) == 200
 
 
 def test_who_does_not_read_is_hung_up_on(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from ..bundle.vocabulary import Vocabulary
 from ..sampling import Sampler
+from .connection import Connection
 from .errors import ApiError, encode
 from .metrics import Metrics
 from .protocol import CompletionRequest
 from .reply import Inbox, Reply
-from .row import Row, Task
+from .row import Piece, Row, Task
 from .scheduler import Scheduler
 
 
@@ -31,9 +32,11 @@ class Answer(Response):
         metrics: Metrics,
         clients: Counter[str],
         client: str,
+        connection: Connection | None = None,  # takes the events of a stream; None: ASGI does
     ) -> None:
         choices = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-        self._inbox = Inbox(len(choices))
+        self._connection = connection
+        self._inbox = Inbox(len(choices), self._send_at_once)
         self._rows = [
             Row(
                 Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream, client),
@@ -73,9 +76,15 @@ class Answer(Response):
 
     async def _send_events(self, send: Send) -> None:
         await self._start(send, 200, b"text/event-stream; charset=utf-8")
-        async for events in self._reply.events(self._inbox):
-            await send({"type": "http.response.body", "body": events, "more_body": True})
-        await _send_body(send, b"")
+        async for events, are_more in self._reply.events(self._inbox):
+            await send({"type": "http.response.body", "body": events, "more_body": are_more})
+
+    def _send_at_once(self, choice: int, piece: Piece) -> bool:
+        """Send a piece without waking the one who answers; False where it has to wait."""
+        if self._connection is None or not (self._stream and self._connection.takes_parts):
+            return False
+        self._connection.send_part(self._reply.event(choice, piece))
+        return True
 
     async def _send_whole(self, send: Send) -> None:
         status = 200

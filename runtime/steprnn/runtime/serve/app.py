@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -72,18 +73,16 @@ class Service:
         ]
         if self.page is not None:
             routes.append(Mount("/", StaticFiles(directory=self.page, html=True)))
+        allowed = Middleware(
+            CORSMiddleware,
+            allow_origins=self.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Seed"],
+        )
         return Starlette(
             routes=routes,
-            middleware=[
-                Middleware(Guard, origins=self.origins, hosts=self.hosts),
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=self.origins,
-                    allow_methods=["GET", "POST"],
-                    allow_headers=["Authorization", "Content-Type"],
-                    expose_headers=["Retry-After", "X-Seed"],
-                ),
-            ],
+            middleware=[Middleware(Guard, origins=self.origins, hosts=self.hosts), *([allowed] if self.origins else [])],
             lifespan=self.lifespan,
             exception_handlers={ApiError: _refuse, HTTPException: _refuse_route, Exception: _fail},
         )
@@ -118,7 +117,16 @@ class Service:
                     headers={"Retry-After": "1"},
                 )
             try:
-                answer = Answer(self.name, vocabulary, asked, scheduler, self.metrics, self.clients, client)
+                answer = Answer(
+                    self.name,
+                    vocabulary,
+                    asked,
+                    scheduler,
+                    self.metrics,
+                    self.clients,
+                    client,
+                    request.scope.get("state", {}).get("connection"),
+                )
             except QueueFull:
                 raise self.gate.error() from None
         except ApiError as error:
@@ -179,32 +187,45 @@ async def _body(request: Request, most: int) -> bytes:
     if kind != "application/json":  # a form could be sent here by any web page the user looks at
         raise ApiError(415, f"the content type is {kind[:64]!r}; expected 'application/json'")
     too_large = ApiError(
-        413, f"the body is too large; expected at most {most:,} bytes", code="body_too_large"
+        413,
+        f"the body is too large; expected at most {most:,} bytes",
+        code="body_too_large",
+        headers={"Connection": "close"},
     )
-    too_large.headers["Connection"] = "close"
     if int(request.headers.get("content-length", 0)) > MOST_READ * most:
         raise too_large
 
-    async def read() -> bytes:
-        body, size = bytearray(), 0
+    task, late = asyncio.current_task(), False
+    assert task is not None
+
+    def give_up() -> None:
+        nonlocal late
+        late = task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(BODY_SECONDS, give_up)  # wait_for would make a task
+    body, size = bytearray(), 0
+    try:
         async for chunk in request.stream():
             size += len(chunk)
             if size <= most:
                 body += chunk
             elif size > MOST_READ * most:
                 raise too_large
-        if size > most:
-            raise too_large
-        return bytes(body)
-
-    try:
-        return await asyncio.wait_for(read(), BODY_SECONDS)
-    except asyncio.TimeoutError:
+    except asyncio.CancelledError:
+        if not late:
+            raise
+        if sys.version_info >= (3, 11):
+            task.uncancel()
         raise ApiError(
             408, f"the body did not come within {BODY_SECONDS:g} s", headers={"Connection": "close"}
         ) from None
     except ClientDisconnect:  # nobody reads the answer, and the log needs no traceback of it
         raise ApiError(400, "the client hung up within the body") from None
+    finally:
+        timer.cancel()
+    if size > most:
+        raise too_large
+    return bytes(body)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -41,8 +41,36 @@ class Door:
         next(iter(self.idle)).leave()
 
 
+class Corked:
+    """A transport whose writes of one turn of the loop go out together, as each costs a call of the system."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, before the loop waits for anything."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Send what is held, and hang up."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+
 class Connection(H11Protocol):
-    """A connection of uvicorn's."""
+    """A connection of uvicorn's; the application finds it in its state as `connection`."""
 
     def __init__(self, door: Door, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -53,10 +81,26 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Come in; where there are too many, the one that has been idle for longest goes."""
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
+        self.app_state = self.app_state | {"connection": self}
         self._look()
         if len(self.connections) > self._door.most:
             self._door.make_room()
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether `send_part` can be called: the client reads, and knows of chunks."""
+        cycle = self.cycle
+        under_way = cycle is not None and cycle.response_started and not cycle.response_complete
+        return under_way and not self.flow.write_paused and self.scope["http_version"] == "1.1"
+
+    def send_part(self, part: bytes) -> None:
+        """Send a part of an answer without a length that is under way; not the last.
+
+        It is what `send` of the application comes to, by way of ten functions.
+        """
+        if not self.transport.is_closing():
+            self.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
 
     def leave(self) -> None:
         """Hang up."""

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from ..bundle.vocabulary import Vocabulary
@@ -67,9 +68,7 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
             param="model",
             code="model_not_found",
         )
-    recent = replace(PARAMETERS["repeat_last_n"], most=max(limits.prompt, limits.tokens))
-    drawn = replace(PARAMETERS["temperature"], default=1.0)  # as the protocol has it
-    parameters = PARAMETERS | {"repeat_last_n": recent, "temperature": drawn}
+    parameters = _parameters(limits)
     sampling = Sampling(**{name: fields.within(name, parameter) for name, parameter in parameters.items()})
     prompts = _prompts(fields.take("prompt"), vocabulary, limits)
     n = fields.integer("n", 1, 1, limits.choices)
@@ -97,6 +96,14 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
     fields.take("user")  # who asks makes no difference
     fields.finish()
     return completion
+
+
+@cache
+def _parameters(limits: Limits) -> dict[str, Parameter]:
+    """The parameters of sampling as a request has them."""
+    recent = replace(PARAMETERS["repeat_last_n"], most=max(limits.prompt, limits.tokens))
+    drawn = replace(PARAMETERS["temperature"], default=1.0)  # as the protocol has it
+    return PARAMETERS | {"repeat_last_n": recent, "temperature": drawn}
 
 
 class _Fields:

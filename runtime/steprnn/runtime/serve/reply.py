@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from .errors import ApiError, encode
@@ -18,16 +18,25 @@ Arrived = tuple[int, Piece]  # which choice, and what is new of it
 
 
 class Inbox:
-    """Pieces of the choices of one request, from the scheduler to the one who answers it; on the loop."""
+    """Pieces of the choices of one request, from the scheduler to the one who answers it; on the loop.
 
-    def __init__(self, choices: int) -> None:
+    `at_once` is given a piece that comes alone and is not the last of its choice; where it returns False, and
+    with all others, whoever waits for `batches` is woken.
+    """
+
+    def __init__(self, choices: int, at_once: Callable[[int, Piece], bool]) -> None:
         self._arrived: list[Arrived] = []
         self._unfinished = choices
+        self._at_once = at_once
         self._news = asyncio.Event()
+        self._in_hand = False  # a batch that nobody may overtake
         self.abandoned = False  # the client has left
 
     def put(self, choice: int, piece: Piece) -> None:
         """Add a piece."""
+        is_first = not (self._arrived or self._in_hand)
+        if is_first and piece.finish is None and self._at_once(choice, piece):
+            return
         self._arrived.append((choice, piece))
         self._news.set()
 
@@ -38,14 +47,21 @@ class Inbox:
 
     async def batches(self) -> AsyncIterator[list[Arrived]]:
         """All that is there, each time there is something, until every choice is done or nobody waits."""
-        while self._unfinished:
+        while not self.is_done:
             await self._news.wait()
             self._news.clear()
             if self.abandoned:
                 return
             arrived, self._arrived = self._arrived, []
             self._unfinished -= sum(piece.finish is not None for _, piece in arrived)
+            self._in_hand = True
             yield arrived
+            self._in_hand = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every choice has been taken whole."""
+        return not self._unfinished
 
 
 class Reply:
@@ -61,24 +77,34 @@ class Reply:
             "model": model,
         }
         self._prefix = b"data: " + encode(self._head)[:-1]
+        self._none_yet = b',"usage":null' if asked.include_usage else b""
 
-    async def events(self, inbox: Inbox) -> AsyncIterator[bytes]:
-        """Server-sent events; those of pieces that came together go out together."""
-        none_yet = b',"usage":null' if self._asked.include_usage else b""
+    def event(self, number: int, piece: Piece) -> bytes:
+        """The server-sent event of a piece of a choice."""
+        scored = b"null" if self._asked.logprobs is None else encode(self._scored(piece.scores))
+        return b'%s,"choices":[{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s}]%s}\n\n' % (
+            self._prefix,
+            number,
+            encode(piece.text),
+            scored,
+            b"null" if piece.finish is None else encode(piece.finish),
+            self._none_yet,
+        )
+
+    async def events(self, inbox: Inbox) -> AsyncIterator[tuple[bytes, bool]]:
+        """Server-sent events, and whether there are more; those of pieces that came together go together."""
         async for arrived in inbox.batches():
-            chunks = []
-            for number, piece in arrived:
+            for _, piece in arrived:
                 if piece.finish == "error":
-                    yield b"data: %s\n\n" % encode(ApiError(500, piece.error or FAILED).body)
+                    yield b"data: %s\n\n" % encode(ApiError(500, piece.error or FAILED).body), False
                     return
-                choices = encode([_choice(number, piece.text, self._scored(piece.scores), piece.finish)])
-                chunks.append(b'%s,"choices":%s%s}\n\n' % (self._prefix, choices, none_yet))
-            yield b"".join(chunks)
-        if inbox.abandoned:
-            return
-        if self._asked.include_usage:
-            yield b'%s,"choices":[],"usage":%s}\n\n' % (self._prefix, encode(self._usage()))
-        yield b"data: [DONE]\n\n"
+            events = b"".join(self.event(number, piece) for number, piece in arrived)
+            if not inbox.is_done:
+                yield events, True
+                continue
+            if self._asked.include_usage:
+                events += b'%s,"choices":[],"usage":%s}\n\n' % (self._prefix, encode(self._usage()))
+            yield events + b"data: [DONE]\n\n", False
 
     async def whole(self, inbox: Inbox) -> bytes | None:
         """One object with every choice; None where nobody waits. Raises `ApiError` where a choice failed."""

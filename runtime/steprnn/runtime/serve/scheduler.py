@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -51,6 +52,7 @@ class Scheduler:
         self._left_since, self.rate = time.monotonic(), 0.0  # and how many a second they were before
         self._done: list[Row] = []  # have left the batch, and wait for their last piece to go out
         self._working_since: float | None = None  # in the step that is being taken; None: nothing to do
+        self._due = math.inf  # when the first of the streams' next pieces may go out
         self._delivering = False  # a delivery that the event loop has not gone through yet
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="steprnn-scheduler", daemon=True)
@@ -141,6 +143,7 @@ class Scheduler:
         if joining:
             try:
                 self._batch.join(joining)
+                self._due = min([self._due, *(row.next_piece_at for row in joining if row.streamed)])
             except Exception as error:  # the engine refuses this size, or has no memory for it
                 log.error("rows could not join (%s: %s)", type(error).__name__, error)
                 for row in {*joining, *self._batch.clear()}:
@@ -187,12 +190,15 @@ class Scheduler:
         pieces = [(row, row.piece()) for row in (*self._done, *self._resting)]
         self._done.clear()
         self._resting.clear()
-        for row in rows:
-            if row.streamed and now >= row.next_piece_at:
-                self._batch.catch_up(row)
-                if row.has_text:
-                    row.next_piece_at = now + PAUSE * len(rows)
-                    pieces.append((row, row.piece()))
+        if now >= self._due:  # those that would be due soon go with them: the event loop is woken once
+            pause = PAUSE * len(rows)
+            for row in rows:
+                if row.streamed and now + pause / 2 >= row.next_piece_at:
+                    self._batch.catch_up(row)
+                    if row.has_text:
+                        row.next_piece_at = now + pause
+                        pieces.append((row, row.piece()))
+            self._due = min((row.next_piece_at for row in rows if row.streamed), default=math.inf)
         if pieces:
             self._delivering = True
             try:

@@ -1,11 +1,13 @@
 """`steprnn serve` under load, side by side: `python benchmarks/serve.py BUNDLE`.
 
-Three contenders take turns, so that what else the machine does hits all alike:
+Five contenders take turns, so that what else the machine does hits all alike:
 
 plain       `model.stream` behind Starlette's StreamingResponse, as one writes it in ten lines: one text at
             a time, each token an event of its own
 one client  `steprnn serve`, and one client that asks for one text after the other
 N clients   `steprnn serve`, and N that do so at once
+N whole     the same without streams: each answer is one object at the end
+generate    no server: `model.generate` of the same texts, N at a time
 
 Server and clients share the machine and talk over loopback. The clock runs from the first request of a
 round until its last answer. Each answer is checked afterwards: it has all of its tokens, and the same
@@ -27,14 +29,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from steprnn.runtime import Model, load
 from steprnn.runtime.markdown import table
 
+Cpu = Callable[[], float]  # seconds that a process has used
+
 END = b"0\r\n\r\n"  # of a chunked body
+LENGTH = re.compile(rb"content-length: (\d+)")
 
 
 def main() -> int:
@@ -58,14 +63,14 @@ def main() -> int:
 
 
 def opened(arguments: argparse.Namespace) -> Model:
-    """The model, as all three contenders have it."""
+    """The model, as all contenders have it."""
     return load(
         arguments.bundle, engine=arguments.engine, variant=arguments.variant, threads=arguments.threads
     )
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """Rounds of the three in turn."""
+    """Rounds of the five in turn."""
     model = opened(arguments)
     assert model.vocabulary is not None
     characters = [c for c in model.vocabulary.tokens if c.isalnum()]
@@ -92,38 +97,63 @@ def measure(arguments: argparse.Namespace) -> int:
     here = [sys.executable, __file__, str(arguments.bundle), "--plain", *flags]
     ours = [str(Path(sys.executable).with_name("steprnn")), "serve", str(arguments.bundle), "--port", "0"]
     ours += [*flags, "--batch", str(arguments.clients)]
-    names = ("plain", "one client", f"{arguments.clients} clients")
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    costs: dict[str, list[float]] = {name: [] for name in names}  # CPU seconds of the server, a token
+    crowd = f"{arguments.clients} clients"
+    rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}  # CPU seconds of the server, a token
     differing = compared = 0
-    with running(here) as plain, running(ours) as server:
+
+    def add(
+        name: str, asked: Sequence[Any], take: Callable[[], tuple[float, list[str]]], used: Cpu
+    ) -> list[str]:
+        """Take a turn; returns its texts."""
+        before = used()
+        seconds, texts = take()
+        count = len(asked) * arguments.tokens
+        costs.setdefault(name, []).append((used() - before) / count)
+        rates.setdefault(name, []).append(count / seconds)
+        if wrong := [len(text) for text in texts if len(text) != arguments.tokens]:
+            raise SystemExit(f"{name}: answers of {wrong} characters, expected {arguments.tokens}")
+        return texts
+
+    with running(here) as (plain, plain_port), running(ours) as (server, port):
+        whole = [body | {"stream": False} for body in bodies]
         for _ in range(arguments.rounds):
-            single: list[str] = []
-            for name, (process, port), clients, asked in zip(
-                names, (plain, server, server), (1, 1, arguments.clients), (alone, alone, bodies), strict=True
-            ):
-                before = cpu(process)
-                seconds, texts = ask(port, asked, clients)
-                costs[name].append((cpu(process) - before) / (len(texts) * arguments.tokens))
-                wrong = [len(t) for t in texts if len(t) != arguments.tokens]
-                if wrong:
-                    raise SystemExit(f"{name}: answers of {wrong} characters, expected {arguments.tokens}")
-                rates[name].append(len(texts) * arguments.tokens / seconds)
-                if name == "one client":
-                    single = texts
-                elif clients > 1:
-                    compared += len(single)
-                    differing += sum(a != b for a, b in zip(single, texts, strict=False))
+            add("plain", alone, lambda: ask(plain_port, alone, 1), lambda: cpu(plain))
+            single = add("one client", alone, lambda: ask(port, alone, 1), lambda: cpu(server))
+            texts = add(crowd, bodies, lambda: ask(port, bodies, arguments.clients), lambda: cpu(server))
+            add(
+                f"{arguments.clients} whole",
+                whole,
+                lambda: ask(port, whole, arguments.clients),
+                lambda: cpu(server),
+            )
+            add("generate", bodies, lambda: called(model, bodies, arguments), time.process_time)
+            compared += len(single)
+            differing += sum(a != b for a, b in zip(single, texts, strict=False))
     sys.stdout.write(f"{model.engine} {model.artefact.variant}, texts of {arguments.tokens} tokens\n\n")
     medians = {name: statistics.median(values) for name, values in rates.items()}
     rows = []
     for name, rate in medians.items():
         ratios = (f"{rate / medians[other]:.1f}" for other in ("plain", "one client"))
-        rows.append([name, f"{rate:,.0f}", *ratios, f"{statistics.median(costs[name]) * 1e6:.1f}"])
-    head = ["", "tokens/s", "of plain", "of one client", "CPU us a token"]
+        shares = (cost / call for cost, call in zip(costs[name], costs["generate"], strict=True))
+        spent = [f"{statistics.median(costs[name]) * 1e6:.1f}", f"{statistics.median(shares):.2f}"]
+        rows.append([name, f"{rate:,.0f}", *ratios, *spent])
+    head = ["", "tokens/s", "of plain", "of one client", "CPU us a token", "of generate"]
     sys.stdout.write("\n".join(table(head, rows)) + "\n")
     sys.stdout.write(f"\n{compared - differing} of {compared} texts are the same to one client and to all\n")
     return 0
+
+
+def called(
+    model: Model, bodies: Sequence[dict[str, Any]], arguments: argparse.Namespace
+) -> tuple[float, list[str]]:
+    """Seconds that `generate` took for the same texts, and what it wrote; body i has the seed i."""
+    began, texts = time.perf_counter(), []
+    for i in range(0, len(bodies), arguments.clients):
+        prompts = [body["prompt"] for body in bodies[i : i + arguments.clients]]
+        made = model.generate(prompts, arguments.tokens, temperature=arguments.temperature, seed=i)
+        texts += [text[len(prompt) :] for prompt, text in zip(prompts, made, strict=True)]
+    return time.perf_counter() - began, texts
 
 
 @contextlib.contextmanager
@@ -176,7 +206,7 @@ def ask(port: int, bodies: Sequence[dict[str, Any]], clients: int) -> tuple[floa
                 if not data:
                     raise SystemExit(f"the server hung up: {answers[number][:300]!r}")
                 answers[number] += data
-                if answers[number].endswith(END):
+                if is_whole(answers[number]):
                     left -= 1
                     if (following := next(waiting, None)) is not None:
                         selector.modify(connection, selectors.EVENT_READ, following)
@@ -192,10 +222,19 @@ def request(port: int, body: dict[str, Any]) -> bytes:
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
+def is_whole(answer: bytes) -> bool:
+    """Whether all of an answer is there."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = LENGTH.search(head)
+    return len(body) == int(length[1]) if length else body.endswith(END)
+
+
 def text(answer: bytes) -> str:
-    """The text of a chunked answer of events."""
+    """The text of an answer, which is one object or chunks of events."""
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise SystemExit(f"the server refused: {answer[:300]!r}")
+    if LENGTH.search(head := answer.partition(b"\r\n\r\n")[0]):
+        return str(json.loads(answer[len(head) :])["choices"][0]["text"])
     events = re.findall(rb"^data: (\{.*\})\r?$", answer, re.MULTILINE)
     return "".join(json.loads(event)["choices"][0]["text"] for event in events)
 

@@ -82,7 +82,10 @@ class Service:
         )
         return Starlette(
             routes=routes,
-            middleware=[Middleware(Guard, origins=self.origins, hosts=self.hosts), *([allowed] if self.origins else [])],
+            middleware=[
+                Middleware(Guard, origins=self.origins, hosts=self.hosts),
+                *([allowed] if self.origins else []),
+            ],
             lifespan=self.lifespan,
             exception_handlers={ApiError: _refuse, HTTPException: _refuse_route, Exception: _fail},
         )

@@ -42,7 +42,7 @@ class Door:
 
 
 class Corked:
-    """A transport whose writes of one turn of the loop go out together, as each costs a call of the system."""
+    """A transport whose writes in one turn of the loop go out together: each is a call of the system."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport

@@ -15,9 +15,9 @@ from .batch import Batch
 from .metrics import Metrics
 from .row import Piece, Row
 
-# Seconds between two pieces of one stream, for each stream there is: all together send at most 4,000 a
-# second, which is about a quarter of a core. Alone, a stream waits no longer than for a few steps.
-PAUSE = 1 / 2000
+# Seconds between two pieces of one stream, for each stream there is: all together send at most 1,000 a
+# second, some 5 % of a core, and each of 64 streams 16. Alone, a stream waits no longer than for a few steps.
+PAUSE = 1 / 1000
 # Steps after which a row that others wait for lets one of them in, and how many there are between two such
 # moves, which cost a step or two. 1,024 steps of a full batch are some tenths of a second.
 TURN, BETWEEN_TURNS = 1024, 64

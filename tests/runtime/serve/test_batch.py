@@ -295,6 +295,69 @@ def test_a_prompt_that_was_read_before_is_not_read_again(model: Model) -> None:
     assert steps(6, "b") == (9, 39)
 
 
+@pytest.mark.parametrize("length", [2, 40])
+def test_rows_of_one_prompt_read_it_once(model: Model, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """A step with one row is taken for each token but the last, and with all of them from there on."""
+    vocabulary = model.vocabulary
+    assert vocabulary is not None
+    prompt = ("云不走月在雨后分开 " * 4)[:length]
+    tokens = vocabulary.encode(prompt)
+    sizes: list[int] = []
+    step = Batch.step
+
+    def counted(batch: Batch) -> list[Row]:
+        sizes.append(batch.size)
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", counted)
+
+    async def texts() -> list[str]:
+        scheduler = Scheduler(model, Metrics(), batch=4, queue=4)
+        scheduler.start(asyncio.get_running_loop())
+        made: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        rows = [
+            Row(
+                Task(tokens, 9, streamed=False),
+                vocabulary,
+                Sampler(Sampling(temperature=1.5), seed, tokens),
+                lambda piece, seed=seed: made.put_nowait((seed, piece)),
+            )
+            for seed in range(6)
+        ]
+        for one in rows[1:]:
+            one.follow(rows[0])
+        scheduler.submit(rows)
+        pieces = dict([await asyncio.wait_for(made.get(), 60) for _ in rows])
+        scheduler.stop()
+        assert scheduler._metrics.prompt_tokens == length + 5
+        return [pieces[seed].text for seed in range(6)]
+
+    expected = [model.generate(prompt, 9, seed=seed, temperature=1.5)[length:] for seed in range(6)]
+    assert asyncio.run(texts()) == expected
+    assert sizes[: length - 1] == [1] * (length - 1)
+    assert sizes[length - 1 : length + 8] == [4] * 9
+
+
+def test_rows_go_on_where_the_one_that_reads_for_them_fails(poisoned: Path) -> None:
+    model = load(poisoned, engine="litert", variant="float32")
+    assert model.vocabulary is not None
+    tokens, vocabulary = [POISON, *model.vocabulary.encode("分开")], model.vocabulary
+
+    async def errors() -> list[str | None]:
+        scheduler = Scheduler(model, Metrics(), batch=4, queue=4)
+        scheduler.start(asyncio.get_running_loop())
+        pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        rows = [Row(Task(tokens, 5), vocabulary, Sampler(Sampling(), 0), pieces.put_nowait) for _ in range(3)]
+        for one in rows[1:]:
+            one.follow(rows[0])
+        scheduler.submit(rows)
+        ends = [(await asyncio.wait_for(pieces.get(), 60)).error for _ in rows]
+        scheduler.stop()
+        return ends
+
+    assert all("the largest logit is nan" in str(error) for error in asyncio.run(errors()))
+
+
 def test_prefixes_are_bounded() -> None:
     states = {"h": np.zeros(100, np.float32)}
     kept = Prefixes(10 * (400 + 8 * 29))

@@ -46,6 +46,10 @@ class Answer(Response):
             )
             for i, prompt in enumerate(choices)
         ]
+        for i, row in enumerate(self._rows):
+            leader = self._rows[i - i % asked.n]
+            if row is not leader and row.skips and len(row.prompt) > 1:
+                row.follow(leader)
         self._stream = asked.stream
         self._seed = str(asked.seed).encode()
         self._reply = Reply(model, asked, self._rows)

@@ -13,7 +13,7 @@ from ..engines import Runner
 from ..errors import NotFinite
 from ..model import Model
 from ..sampling import Sampler
-from .prefixes import SHORTEST, Prefixes
+from .prefixes import SHORTEST, Prefixes, States
 from .row import Row
 
 STEPS_BEFORE_SHRINKING = 16  # with half of the batch empty: moving the rest costs about one
@@ -58,7 +58,7 @@ class Batch:
     def join(self, joining: Sequence[Row]) -> None:
         """Take rows in, at the beginning of their prompts or where they rested; at most `limit` are in it."""
         for row in joining:
-            if row.skips and (state := self._prefixes.find(row.client, row.prompt)) is not None:
+            if row.skips and (state := self._known(row)) is not None:
                 row.begin_at_last(state)
         if (size := self._fitting(len(self) + len(joining))) > self.size:
             self._resize(size)
@@ -72,6 +72,12 @@ class Batch:
             row.turn, row.state = self.steps, None
         self._runner.set_state(state)
         self._sort()
+
+    def _known(self, row: Row) -> States | None:
+        """The states before the last token of a row's prompt, where another has read it."""
+        if row.leader is not None and row.leader.last is not None:
+            return row.leader.last
+        return self._prefixes.find(row.client, row.prompt)
 
     def rest(self, resting: Sequence[Row]) -> None:
         """Take rows out, each with the state from which it goes on when it joins again."""
@@ -134,11 +140,11 @@ class Batch:
             except NotFinite as error:
                 row.fail(error, self._model.manifest.model)
             self._next[row.place] = row.token
-        read = [row for row in self._others if row.before_last and len(row.prompt) > SHORTEST]
+        read = [row for row in self._others if row.before_last and (row.leads or len(row.prompt) > SHORTEST)]
         states = self._runner.get_state() if read else {}
         for row in read:
-            kept = {name: array[row.place].copy() for name, array in states.items()}
-            self._prefixes.keep(row.client, row.prompt, kept)
+            row.last = {name: array[row.place].copy() for name, array in states.items()}
+            self._prefixes.keep(row.client, row.prompt, row.last)
         return speaking
 
     def _write(self, y: NDArray[np.float32], speaking: Sequence[Row]) -> None:

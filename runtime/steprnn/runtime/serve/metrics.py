@@ -28,7 +28,12 @@ class Metrics:
             ("batch_size", "gauge", "Rows that a step is paid for.", {"": self.batch_size}),
             ("steps_total", "counter", "Steps of the batch.", {"": self.steps}),
             ("step_seconds_total", "counter", "Time in them.", {"": self.step_seconds}),
-            ("prompt_tokens_total", "counter", "Tokens of prompts begun.", {"": self.prompt_tokens}),
+            (
+                "prompt_tokens_total",
+                "counter",
+                "Tokens of prompts that were read, or are.",
+                {"": self.prompt_tokens},
+            ),
             ("completion_tokens_total", "counter", "Tokens written.", {"": self.completion_tokens}),
             ("rows_cancelled_total", "counter", "Rows whose client went away.", {"": self.rows_cancelled}),
             (

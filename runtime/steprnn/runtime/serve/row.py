@@ -71,6 +71,9 @@ class Row:
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
         self.client = task.client
+        self.leads = False  # whether others wait until it has read the prompt that is theirs too
+        self.leader: Row | None = None  # for whom this one waits
+        self.last: Mapping[str, NDArray[np.float32]] | None = None  # its state before the last of its prompt
         self.cached = 0  # tokens of the prompt that were not read, as their state was known
         self._task = task
         self._read = 0
@@ -105,6 +108,15 @@ class Row:
         """Whether it may begin at the last token of its prompt; nobody asks for the scores of the others."""
         return not (self._read or self._scores_prompt)
 
+    def follow(self, leader: Row) -> None:
+        """Wait until another row has read the prompt of both, and go on from there."""
+        self.leader, leader.leads = leader, True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may join: who reads the prompt for it has come to the last token, or never will."""
+        return self.leader is None or self.leader.last is not None or self.leader.finish is not None
+
     @property
     def before_last(self) -> bool:
         """Whether its state is that before the last token of its prompt, all others of which it has read."""
@@ -112,7 +124,7 @@ class Row:
 
     def begin_at_last(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Go on from a state, `[size...]` by name, before the last token of the prompt."""
-        self.state, self.token = state, self.prompt[-1]
+        self.state, self.last, self.token = state, state, self.prompt[-1]
         self._read = self.cached = len(self.prompt) - 1
 
     def read(self, logits: NDArray[np.float32]) -> bool:

@@ -135,14 +135,20 @@ class Scheduler:
                 return False
             self._take_turns()
             free = self._batch_limit - len(self._batch)
-            joining = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            joining: list[Row] = []
+            passed: list[Row] = []
+            while self._waiting and len(joining) < free:
+                row = self._waiting.popleft()
+                (joining if row.is_ready else passed).append(row)
+            self._waiting.extendleft(reversed(passed))
             self._metrics.rows_waiting = len(self._waiting)
             self._active = len(self._batch) + len(joining)
             self._metrics.rows_active = self._active
-        self._metrics.prompt_tokens += sum(len(row.prompt) for row in joining if row.state is None)
         if joining:
+            begun = [row for row in joining if row.state is None]
             try:
                 self._batch.join(joining)
+                self._metrics.prompt_tokens += sum(len(row.prompt) - row.cached for row in begun)
                 self._due = min([self._due, *(row.next_piece_at for row in joining if row.streamed)])
             except Exception as error:  # the engine refuses this size, or has no memory for it
                 log.error("rows could not join (%s: %s)", type(error).__name__, error)
@@ -156,8 +162,9 @@ class Scheduler:
         steps, free = self._batch.steps, self._batch_limit - len(self._batch)
         if not self._waiting or free or steps - self._rested < BETWEEN_TURNS:
             return
+        ready = sum(row.is_ready for row in self._waiting)
         tired = sorted((r for r in self._batch.rows if steps - r.turn >= TURN), key=lambda r: r.turn)
-        if tired := tired[: len(self._waiting)]:
+        if tired := tired[:ready]:
             self._rested = steps
             self._batch.rest(tired)
             self._waiting.extend(tired)

@@ -123,7 +123,8 @@ class Sampler:
         self._filtered = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         # Python promises the same numbers for the same seed in every version (random, "Notes on
         # Reproducibility"), and the Mersenne Twister is short to write in any language.
-        self._next_random = random.Random(seed).random
+        self.generator = random.Random(seed)
+        self._next_random = self.generator.random
         penalised = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
         self._recent = Recent(sampling.repeat_penalty, sampling.repeat_last_n, recent) if penalised else None
         self._size = 0

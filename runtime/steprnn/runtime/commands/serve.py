@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="web pages that may ask, such as https://app.example; may be repeated, * is any",
     )
+    parser.add_argument(
+        "--sessions",
+        type=Path,
+        metavar="FILE",
+        help="keep texts that go on from one request to the next, in a file of SQLite",
+    )
     rows = parser.add_argument_group("limits")
     batch = rows.add_argument(
         "--batch", type=int, default=64, metavar="N", help="texts that are written at once"
@@ -72,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..serve.connection import Door, configured, most_connections
     from ..serve.guard import checked_origins, is_loopback
     from ..serve.protocol import Limits
+    from ..serve.sessions import Sessions
 
     least = {
         "batch": 1,
@@ -107,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             key,
             page,
             origins,
+            Sessions(arguments.sessions, model) if arguments.sessions is not None else None,
             (arguments.host,) if key is None and is_loopback(listener.getsockname()[0]) else None,
         )
         door = Door(service.gate, most_connections())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from .protocol import CompletionRequest
 from .reply import Inbox, Reply
 from .row import Piece, Row, Task
 from .scheduler import Scheduler
+from .sessions import Position, Turn
 
 
 class Answer(Response):
@@ -33,15 +35,18 @@ class Answer(Response):
         clients: Counter[str],
         client: str,
         connection: Connection | None = None,  # takes the events of a stream; None: ASGI does
+        turn: Turn | None = None,  # of the session that it goes on with
     ) -> None:
+        self._turn = turn
         choices = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-        self._connection = connection
+        self._connection, self._asked = connection, asked
         self._inbox = Inbox(len(choices), self._send_at_once)
+        stands = turn.position if turn is not None else None
         self._rows = [
             Row(
-                Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream, client),
+                _task(asked, prompt, client, turn is not None, stands),
                 vocabulary,
-                Sampler(asked.sampling, asked.seed + i, prompt),
+                _sampler(asked, asked.seed + i, prompt, stands),
                 partial(self._inbox.put, i),
             )
             for i, prompt in enumerate(choices)
@@ -51,8 +56,8 @@ class Answer(Response):
             if row is not leader and row.skips and len(row.prompt) > 1:
                 row.follow(leader)
         self._stream = asked.stream
-        self._seed = str(asked.seed).encode()
-        self._reply = Reply(model, asked, self._rows)
+        self._seed = str(asked.seed).encode() if asked.seeded or stands is None else None
+        self._reply = Reply(model, asked, self._rows, turn.name if turn is not None else None)
         self._scheduler = scheduler
         self._answers = metrics.answers
         scheduler.submit(self._rows)
@@ -74,6 +79,8 @@ class Answer(Response):
         finally:
             watch.cancel()
             self._scheduler.cancel(self._rows)
+            if self._turn is not None:
+                self._turn.release()
             self._clients[self._client] -= len(self._rows)
             if not self._clients[self._client]:
                 del self._clients[self._client]
@@ -81,7 +88,19 @@ class Answer(Response):
     async def _send_events(self, send: Send) -> None:
         await self._start(send, 200, b"text/event-stream; charset=utf-8")
         async for events, are_more in self._reply.events(self._inbox):
+            if not are_more:
+                try:
+                    await self._keep()
+                except ApiError as error:
+                    events = b"data: %s\n\n" % encode(error.body)
             await send({"type": "http.response.body", "body": events, "more_body": are_more})
+
+    async def _keep(self) -> None:
+        """Store where the session stands, before the client is told of the end."""
+        (row, *_) = self._rows
+        if self._turn is not None and row.finish in ("length", "stop") and not self._inbox.abandoned:
+            read = len(self._asked.prompts[0])
+            await self._turn.keep(row.end(self._scheduler.initial_state), read + row.written)
 
     def _send_at_once(self, choice: int, piece: Piece) -> bool:
         """Send a piece without waking the one who answers; False where it has to wait."""
@@ -94,6 +113,7 @@ class Answer(Response):
         status = 200
         try:
             body = await self._reply.whole(self._inbox)
+            await self._keep()
         except ApiError as error:
             status, body = error.status, encode(error.body)
         if body is not None:
@@ -102,7 +122,9 @@ class Answer(Response):
 
     async def _start(self, send: Send, status: int, kind: bytes, length: int | None = None) -> None:
         self._answers[status] += 1
-        headers = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"x-seed", self._seed)]
+        headers = [(b"content-type", kind), (b"cache-control", b"no-store")]
+        if self._seed is not None:
+            headers.append((b"x-seed", self._seed))
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -117,3 +139,24 @@ class Answer(Response):
 async def _send_body(send: Send, body: bytes) -> None:
     """The rest of it."""
     await send({"type": "http.response.body", "body": body})
+
+
+def _task(
+    asked: CompletionRequest, prompt: list[int], client: str, keeps: bool, stands: Position | None
+) -> Task:
+    """What a row is to do, which goes on where a session stands."""
+    task = Task(prompt, asked.length, asked.stop, asked.logprobs, asked.echo, asked.stream, client, keeps)
+    if stands is None:
+        return task
+    pending = stands.pending
+    return replace(
+        task, prompt=[*pending, *prompt], states=stands.states, hidden=len(pending), history=stands.history
+    )
+
+
+def _sampler(asked: CompletionRequest, seed: int, prompt: list[int], stands: Position | None) -> Sampler:
+    """What chooses its tokens; a session without a new seed goes on with its generator."""
+    sampler = Sampler(asked.sampling, seed, prompt if stands is None else [*stands.history, *prompt])
+    if stands is not None and not asked.seeded:
+        sampler.generator.setstate((3, tuple(stands.random), None))
+    return sampler

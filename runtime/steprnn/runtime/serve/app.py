@@ -29,8 +29,9 @@ from .errors import ApiError, refusal
 from .gate import COMPLETIONS, Gate
 from .guard import Guard, is_loopback
 from .metrics import Metrics
-from .protocol import Limits, parse
+from .protocol import CompletionRequest, Limits, parse
 from .scheduler import QueueFull, Scheduler
+from .sessions import NEW, Sessions, Turn
 
 BODY_SECONDS = 10.0  # within which a body has to come
 MOST_READ = 4  # times the limit, read and dropped: hung up on while it sends, a client sees no answer
@@ -49,6 +50,7 @@ class Service:
     key: str | None = None  # what clients have to know; None: nothing
     page: Path | None = None  # folder of static files for /
     origins: tuple[str, ...] = ()  # of web pages that may ask, beside the server's own
+    sessions: Sessions | None = None  # where texts go on; None: nowhere
     hosts: tuple[str, ...] | None = None  # names of this server beside those of loopback; None: any
     metrics: Metrics = field(default_factory=Metrics)
     gate: Gate = field(init=False)
@@ -66,6 +68,8 @@ class Service:
         routes: list[BaseRoute] = [
             Route(COMPLETIONS, self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["GET", "POST"]),
+            Route("/v1/sessions", self.all_sessions),
+            Route("/v1/sessions/{name}", self.one_session, methods=["GET", "DELETE"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.one_model),
             Route("/health", self.health),
@@ -76,7 +80,7 @@ class Service:
         allowed = Middleware(
             CORSMiddleware,
             allow_origins=self.origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After", "X-Seed"],
         )
@@ -97,6 +101,8 @@ class Service:
         scheduler.start(asyncio.get_running_loop())
         yield
         scheduler.stop()
+        if self.sessions is not None:
+            self.sessions.close()
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -119,6 +125,7 @@ class Service:
                     code="rate_limit_exceeded",
                     headers={"Retry-After": "1"},
                 )
+            turn = await self._turn(asked)
             try:
                 answer = Answer(
                     self.name,
@@ -129,9 +136,14 @@ class Service:
                     self.clients,
                     client,
                     request.scope.get("state", {}).get("connection"),
+                    turn,
                 )
-            except QueueFull:
-                raise self.gate.error() from None
+            except BaseException as error:
+                if turn is not None:
+                    turn.release()
+                if isinstance(error, QueueFull):
+                    raise self.gate.error() from None
+                raise
         except ApiError as error:
             self.metrics.answers[error.status] += 1
             raise
@@ -145,6 +157,45 @@ class Service:
             param="model",
             code="not_a_chat_model",
         )
+
+    async def all_sessions(self, request: Request) -> Response:
+        """GET /v1/sessions, for who has the key: their ids are all that it takes to go on with them."""
+        self._authorize(request)
+        sessions = self._stored()
+        if self.key is None:
+            raise ApiError(
+                403,
+                "whoever knows the id of a session may go on with it, so that they are listed to nobody; "
+                "start the server with a key in STEPRNN_API_KEY",
+                code="no_key",
+            )
+        return JSONResponse({"object": "list", "data": sessions.all()})
+
+    async def one_session(self, request: Request) -> Response:
+        """GET or DELETE /v1/sessions/ID."""
+        self._authorize(request)
+        sessions, name = self._stored(), request.path_params["name"]
+        if request.method == "DELETE":
+            await sessions.delete(name)
+            return JSONResponse({"id": name, "object": "session", "deleted": True})
+        return JSONResponse(sessions.described(name))
+
+    def _stored(self) -> Sessions:
+        if self.sessions is None:
+            raise ApiError(
+                404,
+                "this server keeps no sessions; start it with --sessions FILE",
+                param="session",
+                code="no_sessions",
+            )
+        return self.sessions
+
+    async def _turn(self, asked: CompletionRequest) -> Turn | None:
+        """The session of a request, if it asks for one."""
+        if asked.session is None:
+            return None
+        sessions = self._stored()
+        return await (sessions.begin(asked.source) if asked.session == NEW else sessions.go_on(asked.session))
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one there is."""

@@ -13,7 +13,7 @@ from ..engines import Runner
 from ..errors import NotFinite
 from ..model import Model
 from ..sampling import Sampler
-from .prefixes import SHORTEST, Prefixes, States
+from .prefixes import Prefixes, States
 from .row import Row
 
 STEPS_BEFORE_SHRINKING = 16  # with half of the batch empty: moving the rest costs about one
@@ -81,11 +81,16 @@ class Batch:
 
     def rest(self, resting: Sequence[Row]) -> None:
         """Take rows out, each with the state from which it goes on when it joins again."""
-        state = self._runner.get_state()
         for row in resting:
             self.catch_up(row)
-            row.state = {name: array[row.place].copy() for name, array in state.items()}
+        self._save(resting)
         self._leave(resting)
+
+    def _save(self, rows: Sequence[Row]) -> None:
+        """Give rows the states that they have."""
+        state = self._runner.get_state()
+        for row in rows:
+            row.state = {name: array[row.place].copy() for name, array in state.items()}
 
     def catch_up(self, row: Row) -> None:
         """Tell a row in the batch of the tokens that it does not know of."""
@@ -115,6 +120,8 @@ class Batch:
         if self._kept == KEPT or self.steps == self._end:
             self._tell_all()
         done = [row for row in self.rows if row.finish]
+        if any(row.keeps for row in done):
+            self._save([row for row in done if row.keeps])
         if done:
             self._leave(done)
         elif speaking:
@@ -140,11 +147,12 @@ class Batch:
             except NotFinite as error:
                 row.fail(error, self._model.manifest.model)
             self._next[row.place] = row.token
-        read = [row for row in self._others if row.before_last and (row.leads or len(row.prompt) > SHORTEST)]
+        read = [row for row in self._others if row.before_last and row.is_wanted_later]
         states = self._runner.get_state() if read else {}
         for row in read:
             row.last = {name: array[row.place].copy() for name, array in states.items()}
-            self._prefixes.keep(row.client, row.prompt, row.last)
+            if row.begins:
+                self._prefixes.keep(row.client, row.prompt, row.last)
         return speaking
 
     def _write(self, y: NDArray[np.float32], speaking: Sequence[Row]) -> None:

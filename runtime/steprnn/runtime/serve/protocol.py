@@ -13,12 +13,14 @@ from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
 from ..sampling import PARAMETERS, Parameter, Sampling
 from .errors import ApiError
+from .sessions import NEW
 
 # Fields of OpenAI that are taken only with a value at which they do nothing.
 UNSUPPORTED = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "suffix": ""}
 STOPS, STOP_LENGTH = 4, 64  # as many as OpenAI takes; each token is compared with all of them
 LOGPROBS = 5  # as many as OpenAI tells
 SEEDS = 2**64  # as many as there are
+NAME_LENGTH = 64  # of a session, at most
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class CompletionRequest:
     echo: bool
     stream: bool
     include_usage: bool  # whether a stream ends in a chunk that tells it
+    session: str | None = None  # the id of one to go on with, or `NEW`
+    source: str | None = None  # the id of one from which a new one begins
+    seeded: bool = True  # whether the seed was asked for
 
 
 def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> CompletionRequest:
@@ -70,7 +75,12 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
         )
     parameters = _parameters(limits)
     sampling = Sampling(**{name: fields.within(name, parameter) for name, parameter in parameters.items()})
-    prompts = _prompts(fields.take("prompt"), vocabulary, limits)
+    session, source = fields.name("session"), fields.name("from")
+    if source is not None and session not in (None, NEW):
+        raise fields.wrong("from", source, f'no "session" beside it, or "{NEW}"')
+    given = fields.take("prompt")
+    goes_on = source is not None or session not in (None, NEW)
+    prompts = [[]] if goes_on and given in (None, "", []) else _prompts(given, vocabulary, limits)
     n = fields.integer("n", 1, 1, limits.choices)
     if len(prompts) * n > limits.choices:
         raise fields.wrong("n", n, f"at most {limits.choices} choices of all {len(prompts)} prompts together")
@@ -80,19 +90,28 @@ def parse(body: bytes, model: str, vocabulary: Vocabulary, limits: Limits) -> Co
     if not isinstance(options, dict | None):
         raise fields.wrong("stream_options", options, "an object")
     stream = fields.boolean("stream")
+    seed = fields.integer("seed", -1, 0, SEEDS - limits.choices)
     usage = _Fields(options or {}, "stream_options.").boolean("include_usage")
     completion = CompletionRequest(
         prompts=prompts,
         length=fields.integer("max_tokens", 16, 0, limits.tokens),
         sampling=sampling,
-        seed=fields.integer("seed", random.getrandbits(32), 0, SEEDS - limits.choices),
+        seed=random.getrandbits(32) if seed < 0 else seed,
         n=n,
         stop=_stops(fields),
         logprobs=fields.optional_integer("logprobs", 0, LOGPROBS),
         echo=fields.boolean("echo"),
         stream=stream,
         include_usage=usage,
+        session=NEW if source is not None else session,
+        source=source,
+        seeded=seed >= 0,
     )
+    if completion.session is not None:
+        if len(prompts) * n > 1:
+            raise fields.wrong("n", n, "one prompt and one choice, with a session")
+        if completion.echo and completion.logprobs is not None:
+            raise fields.wrong("logprobs", completion.logprobs, "none, with echo and a session")
     fields.take("user")  # who asks makes no difference
     fields.finish()
     return completion
@@ -156,6 +175,13 @@ class _Fields:
                 name, value, f"a number {'above' if above else 'of at least'} {least:g} and at most {most:g}"
             )
         return float(value)
+
+    def name(self, name: str) -> str | None:
+        """The id of a session, or None where it is left out."""
+        value = self.take(name)
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= NAME_LENGTH):
+            raise self.wrong(name, value, f'an id that the server made, or "{NEW}" to begin')
+        return value
 
     def boolean(self, name: str) -> bool:
         """True or false; false where it is left out."""

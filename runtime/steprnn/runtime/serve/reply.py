@@ -67,7 +67,9 @@ class Inbox:
 class Reply:
     """Turns pieces into the JSON of the protocol."""
 
-    def __init__(self, model: str, asked: CompletionRequest, rows: Sequence[Row]) -> None:
+    def __init__(
+        self, model: str, asked: CompletionRequest, rows: Sequence[Row], session: str | None = None
+    ) -> None:
         self._asked = asked
         self._rows = rows
         self._head = {
@@ -76,6 +78,8 @@ class Reply:
             "created": int(time.time()),
             "model": model,
         }
+        if session is not None:
+            self._head["session"] = session
         self._prefix = b"data: " + encode(self._head)[:-1]
         self._none_yet = b',"usage":null' if asked.include_usage else b""
 

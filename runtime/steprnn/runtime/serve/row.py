@@ -15,6 +15,8 @@ from ..bundle.vocabulary import Vocabulary
 from ..errors import NotFinite
 from ..sampling import Sampler, not_finite
 from ..stops import Until
+from .prefixes import SHORTEST
+from .sessions import Position
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Task:
     echo: bool = False  # the prompt is part of the text
     streamed: bool = True  # whether anybody waits for pieces before the last
     client: str = ""  # who asked
+    keeps: bool = False  # whether it ends where another may go on: `Row.end`
+    states: Mapping[str, NDArray[np.float32]] | None = None  # `[size...]` by name, before the prompt
+    hidden: int = 0  # tokens at the beginning of the prompt that earlier requests had
+    history: Sequence[int] = ()  # the latest tokens of those
 
 
 class Row:
@@ -67,7 +73,7 @@ class Row:
         self.turn = 0  # the step of the batch at which it joined
         self.place = 0  # in the batch
         self.is_plain = False  # whether it writes, and nobody has to look at each token
-        self.state: Mapping[str, NDArray[np.float32]] | None = None  # where it goes on; None: the beginning
+        self.state = task.states  # where it goes on, `[size...]` by name; None: the beginning
         self.next_piece_at = 0.0  # when it may go out, in seconds of time.perf_counter
         self.prompt = task.prompt
         self.client = task.client
@@ -85,18 +91,32 @@ class Row:
         self._scores: deque[ScoredToken] = deque()
         self._scored_length = self._sent_length = 0  # characters of tokens scored, and of text sent
         self._scores_prompt = task.echo and task.logprobs is not None
+        self.keeps = task.keeps
+        self._echoed = 0  # characters of the text that are the prompt
+        self._tokens: list[int] = []  # that it wrote, if it keeps them
+        self._vocabulary = vocabulary
+        if task.keeps:  # the bytes of a character that is not whole yet
+            for token in self._before[-4:]:
+                self._joiner.push(token)
+                self._scored_joiner.push(token)
         if task.echo:
-            self._unsent.append(vocabulary.decode(task.prompt))
+            self._unsent.append(vocabulary.decode(task.prompt[task.hidden :]))
+            self._echoed = len(self._unsent[0])
         if self._scores_prompt:
             self._scores.append(ScoredToken(self._names[self.token], 0, None, None))
             self._scored_length = len(self._scored_joiner.push(self.token))
-        if not task.length and (len(task.prompt) == 1 or not self._scores_prompt):
+        if not task.length and (len(task.prompt) == 1 or not (self._scores_prompt or task.keeps)):
             self.finish = "length"
 
     @property
     def has_text(self) -> bool:
         """Whether there is anything to deliver."""
         return bool(self._unsent)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has taken no step."""
+        return not self._read
 
     @property
     def left(self) -> int:
@@ -106,7 +126,7 @@ class Row:
     @property
     def skips(self) -> bool:
         """Whether it may begin at the last token of its prompt; nobody asks for the scores of the others."""
-        return not (self._read or self._scores_prompt)
+        return not (self._read or self._scores_prompt) and self.begins and self._task.length > 0
 
     def follow(self, leader: Row) -> None:
         """Wait until another row has read the prompt of both, and go on from there."""
@@ -122,6 +142,16 @@ class Row:
         """Whether its state is that before the last token of its prompt, all others of which it has read."""
         return self._read == len(self.prompt) - 1 > self.cached
 
+    @property
+    def begins(self) -> bool:
+        """Whether its prompt is the beginning of a text."""
+        return self._task.states is None
+
+    @property
+    def is_wanted_later(self) -> bool:
+        """Whether its state before the last token of its prompt is."""
+        return self.leads or self.keeps or len(self.prompt) > SHORTEST
+
     def begin_at_last(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Go on from a state, `[size...]` by name, before the last token of the prompt."""
         self.state, self.last, self.token = state, state, self.prompt[-1]
@@ -135,8 +165,8 @@ class Row:
         self.token = self.prompt[self._read]
         if self._scores_prompt:
             self._score(logits, self.token)
-            if not self._task.length and self._read == len(self.prompt) - 1:
-                self.finish = "length"
+        if not self._task.length and self._read == len(self.prompt) - 1:
+            self.finish = "length"
         return False
 
     def write(self, token: int, logits: NDArray[np.float32]) -> None:
@@ -148,10 +178,7 @@ class Row:
         if self._task.logprobs is not None:
             self._score(logits, token)
         self.is_plain = self._until is None and self._task.logprobs is None
-        text = self._joiner.push(token)
-        if self.written == self._task.length:
-            text += self._joiner.close()
-            self.finish = "length"
+        text = self._added([token])
         if self._until is not None:
             text = self._until.push(text)
             if not self._until.ended and self.finish:
@@ -166,12 +193,48 @@ class Row:
         self.token = tokens[-1]
         self._read += len(tokens)
         self.written += len(tokens)
-        text = "".join(map(self._joiner.push, tokens))
-        if self.written == self._task.length:
-            text += self._joiner.close()
-            self.finish = "length"
-        if text:
+        if text := self._added(tokens):
             self._unsent.append(text)
+
+    def _added(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that were written; it ends with the last that may be."""
+        text = "".join(map(self._joiner.push, tokens))
+        if self.keeps:
+            self._tokens += tokens
+        if self.written == self._task.length:
+            self.finish = "length"
+            if not self.keeps:  # else what is not whole comes with the next request
+                text += self._joiner.close()
+        return text
+
+    def end(self, begin: Mapping[str, NDArray[np.float32]]) -> Position:
+        """Where a row that keeps and is done stands; `begin` are the states of a model that begins.
+
+        A row that a stop string ended stands at the end of the text that went out, before that string. Its
+        state is further: the tokens since the prompt are to be read again.
+        """
+        before, tokens = self._before, self._tokens
+        if self.finish == "length" and self.state is not None:
+            return Position(self.state, [self.token], [*before, *tokens], self._generator)
+        joiner, length, count = self._vocabulary.joiner(), self._sent_length - self._echoed, 0
+        for token in before[-4:]:
+            joiner.push(token)
+        while length > 0:
+            length -= len(joiner.push(tokens[count]))
+            count += 1
+        states, pending = (self.last, self.prompt[-1:]) if self.last else (self._task.states, self.prompt)
+        written = tokens[:count]
+        return Position(states or begin, [*pending, *written], [*before, *written], self._generator)
+
+    @property
+    def _before(self) -> list[int]:
+        """All tokens of the session before the first that this row writes, as far as they are known."""
+        return [*self._task.history, *self.prompt[self._task.hidden :]]
+
+    @property
+    def _generator(self) -> Sequence[int]:
+        numbers: tuple[int, ...] = self.sampler.generator.getstate()[1]
+        return numbers
 
     def fail(self, error: NotFinite, model: str) -> None:
         """It has no next token, and ends here."""

@@ -39,6 +39,7 @@ class Scheduler:
 
     def __init__(self, model: Model, metrics: Metrics, *, batch: int, queue: int) -> None:
         self._batch = Batch(model, batch)
+        self.initial_state = model.initial_state
         self._batch_limit = batch
         self._queue_limit = queue
         self._metrics = metrics  # is told, and decides nothing
@@ -145,7 +146,7 @@ class Scheduler:
             self._active = len(self._batch) + len(joining)
             self._metrics.rows_active = self._active
         if joining:
-            begun = [row for row in joining if row.state is None]
+            begun = [row for row in joining if row.is_new]
             try:
                 self._batch.join(joining)
                 self._metrics.prompt_tokens += sum(len(row.prompt) - row.cached for row in begun)

@@ -69,6 +69,10 @@ class SQLite:
             found.update(self._database.execute(f"SELECT * FROM streams WHERE key IN ({marks})", some))
         return found
 
+    def heads(self, size: int) -> list[tuple[Key, bytes]]:
+        """Every key, with the first bytes of what was written under it."""
+        return self._database.execute("SELECT key, substr(state, 1, ?) FROM streams", (size,)).fetchall()
+
     def write(self, rows: Iterable[tuple[Key, bytes]]) -> None:
         """Write some, which are in the file after `save`."""
         self._database.executemany("REPLACE INTO streams VALUES (?, ?)", rows)

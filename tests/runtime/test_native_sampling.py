@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steprnn.runtime import NotFinite, Sampling
-from steprnn.runtime.engines.native.text import NativeSampler
+from steprnn.runtime import Model, NotFinite, Sampling
+from steprnn.runtime.batch_sampling import NO_TOKEN, choose_each
+from steprnn.runtime.engines import native
+from steprnn.runtime.engines.native.text import NativeRows, NativeSampler
 from steprnn.runtime.sampling import Sampler
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sampling.md"
@@ -54,6 +56,90 @@ def test_it_draws_what_python_draws(options: dict[str, Any]) -> None:
     for _ in range(500):
         logits = (3 * generator.standard_normal(300)).astype(np.float32)
         assert ours.choose(logits) == theirs.choose(logits)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 0.9, "top_k": 50, "top_p": 0.95, "min_p": 0.02, "repeat_penalty": 1.3},
+    ],
+    ids=str,
+)
+def test_rows_choose_what_each_does_alone(options: dict[str, Any]) -> None:
+    """Of all rows or some, in one call, and beside rows that Python chooses for; one ends without a token."""
+    generator, seeds = np.random.default_rng(5), range(2**33, 2**33 + 7)
+    sampling, past = Sampling(**options), [[i, 2 * i + 1] for i in range(7)]
+    rows = NativeRows(sampling, seeds, past, 200)
+    alone, beside = ([Sampler(sampling, s, t) for s, t in zip(seeds, past, strict=True)] for _ in range(2))
+    mixed = [
+        NativeSampler(sampling, s, t, 200) if i % 2 else beside[i]
+        for i, (s, t) in enumerate(zip(seeds, past, strict=True))
+    ]
+    for turn in range(200):
+        logits = (3 * generator.standard_normal((7, 200))).astype(np.float32)
+        some = np.arange(7) if turn % 3 else np.array([1, 2, 5])
+        given = logits[some] if turn % 2 else np.asfortranarray(logits[some])
+        expected = [alone[row].choose(logits[row]) for row in some]
+        assert rows.choose(some, given).tolist() == expected
+        assert choose_each([mixed[row] for row in some], given).tolist() == expected
+    logits[2] = np.nan
+    logits[5] = -np.inf
+    expected = [NO_TOKEN if row in (2, 5) else alone[row].choose(logits[row]) for row in range(7)]
+    assert choose_each(mixed, logits).tolist() == expected
+    with pytest.raises(NotFinite, match="the largest logit is nan"):
+        rows.choose(np.arange(7), logits)
+
+
+def test_it_reads_logits_where_they_are() -> None:
+    """An array that changes, as that of a runner does, and one whose numbers are apart."""
+    generator, sampling = np.random.default_rng(6), Sampling(temperature=1.0)
+    table = np.zeros((40, 3), np.float32)
+    for logits in (np.zeros(40, np.float32), table[:, 1]):
+        ours, theirs = NativeSampler(sampling, 3, [], 40), Sampler(sampling, 3)
+        for _ in range(100):
+            logits[:] = 3 * generator.standard_normal(40)
+            assert ours.choose(logits) == theirs.choose(logits)
+
+
+@pytest.mark.parametrize("engine", ["litert", "onnx"])
+def test_the_text_of_a_seed_is_that_without_the_library(
+    models: dict[str, Model], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models[engine]
+    options: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.5},
+        {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "min_p": 0.02, "repeat_penalty": 1.2},
+        {"temperature": 1.5, "repeat_penalty": 1.2, "repeat_last_n": 2**31 - 1},
+        {"temperature": 1.5, "seed": 2**70},
+    ]
+
+    def texts() -> list[Any]:
+        return [
+            [
+                model.generate("分开", 80, **({"seed": 9} | one)),
+                model.generate("分开", 80, n=3, **({"seed": 9} | one)),
+            ]
+            for one in options
+        ]
+
+    assert native.is_ready()  # it was built for the tests above
+    made: list[int] = []
+    for kind in (NativeSampler, NativeRows):
+        begin = kind.__init__
+
+        def counted(self: Any, *given: Any, begin: Any = begin) -> None:
+            made.append(1)
+            begin(self, *given)
+
+        monkeypatch.setattr(kind, "__init__", counted)
+    with_it = texts()
+    assert len(made) == 4 + 3 + 3 * 3, "one text, and three rows of a batch but greedy, for all that it can"
+    monkeypatch.setattr(native, "is_ready", lambda: False)
+    assert texts() == with_it
+    assert len(made) == 16
 
 
 @pytest.mark.parametrize("off", [-1e-9, 1e-9])
@@ -110,7 +196,7 @@ def test_it_draws_what_python_draws_at_the_edges(
             with np.errstate(over="ignore", invalid="ignore"):  # -inf and 3e38 at a low temperature
                 expected = theirs.choose(rolled)
         except NotFinite:
-            with pytest.raises(ValueError, match="is not finite"):
+            with pytest.raises(NotFinite, match="the largest logit is"):
                 ours.choose(rolled)
             return
         assert ours.choose(rolled) == expected
@@ -129,7 +215,7 @@ def test_what_a_penalty_told_apart_is_not_equal_once_rounded(options: dict[str, 
 def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     logits = np.zeros(5, np.float32)
     logits[3] = bad
-    with pytest.raises(ValueError, match="the largest logit is not finite"):
+    with pytest.raises(NotFinite, match="the largest logit is"):
         NativeSampler(Sampling(temperature=1.0), 0, [], 5).choose(logits)
     logits[3] = -np.inf
     sampler = NativeSampler(Sampling(temperature=1000.0), 0, [], 5)

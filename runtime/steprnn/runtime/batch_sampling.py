@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from .errors import NotFinite
 from .recent import LARGEST, penalise_rows
 from .sampling import LARGEST_EXPONENT, NEARLY, Sampler, Sampling, exp, multiply, not_finite
+
+if TYPE_CHECKING:
+    from .engines.native.text import NativeRows, NativeSampler
 
 NO_TOKEN = -1
 
@@ -61,11 +65,50 @@ class RowSampler:
         return tokens
 
 
-def choose_each(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+def sampler_for(
+    sampling: Sampling, seed: int, tokens: Sequence[int], size: int, length: int
+) -> Sampler | NativeSampler:
+    """What chooses up to `length` tokens after these, from a vocabulary of this size.
+
+    It is that of the native library where that is there, which chooses the same in a third of the time.
+    """
+    from .engines import native  # most programs do without
+
+    return native.sampler(sampling, seed, tokens, size, length) or Sampler(sampling, seed, tokens)
+
+
+def rows_for(
+    sampling: Sampling, seeds: Sequence[int], tokens: Sequence[Sequence[int]], size: int, length: int
+) -> RowSampler | NativeRows:
+    """The same for many texts."""
+    from .engines import native
+
+    if sampling == Sampling():  # NumPy finds the likeliest of all rows as fast
+        return RowSampler(sampling, seeds, tokens, size)
+    found = native.row_sampler(sampling, seeds, tokens, size, length)
+    return found or RowSampler(sampling, seeds, tokens, size)
+
+
+def choose_each(samplers: Sequence[Sampler | NativeSampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
     """The next token of each row of logits `[len(samplers), vocabulary]`: row i as `samplers[i]` alone.
 
     A row has `NO_TOKEN` where its sampler alone raises `NotFinite`, and the others have theirs.
     """
+    ours = [sampler for sampler in samplers if isinstance(sampler, Sampler)]
+    if len(ours) == len(samplers):
+        return _choose_here(ours, logits)
+    from .engines.native.text import sample_rows
+
+    addresses = np.array([s.address for s in samplers if not isinstance(s, Sampler)], np.uintp)
+    if not ours:
+        return sample_rows(addresses, logits)
+    here = np.array([isinstance(sampler, Sampler) for sampler in samplers])
+    tokens = np.empty(len(samplers), np.intp)
+    tokens[here], tokens[~here] = _choose_here(ours, logits[here]), sample_rows(addresses, logits[~here])
+    return tokens
+
+
+def _choose_here(samplers: Sequence[Sampler], logits: NDArray[np.float32]) -> NDArray[np.intp]:
     if len(samplers) == 1:  # less to set up
         try:
             return np.array([samplers[0].choose(logits[0])])

@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch_sampling import RowSampler
 from .errors import UsageError
 from .sampling import Sampler, not_finite
 
@@ -36,6 +35,13 @@ class Cancel(Protocol):
         """Whether to stop."""
 
 
+class Chooser(Protocol):
+    """Chooses the tokens of one text."""
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """The next token for logits `[vocabulary]`; raises `NotFinite` where there is none."""
+
+
 class HookedSampler:
     """A `Sampler` that has a processor change the logits first."""
 
@@ -49,11 +55,18 @@ class HookedSampler:
         return token
 
 
+class RowChooser(Protocol):
+    """Chooses the tokens of many texts."""
+
+    def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The next token of each of these rows, for logits `[len(rows), vocabulary]`."""
+
+
 class HookedRows:
     """A `RowSampler` that has a processor change the logits of each row first."""
 
     def __init__(
-        self, sampler: RowSampler, processor: LogitsProcessor, tokens: Iterable[Iterable[int]]
+        self, sampler: RowChooser, processor: LogitsProcessor, tokens: Iterable[Iterable[int]]
     ) -> None:
         self._sampler, self._processor, self._tokens = sampler, processor, [[*row] for row in tokens]
 

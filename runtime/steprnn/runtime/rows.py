@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch_sampling import RowSampler
 from .bundle.vocabulary import Vocabulary
 from .errors import NotFinite
-from .hooks import Cancel, HookedRows
+from .hooks import Cancel, RowChooser
 from .session import Steppable
 from .stops import before_stop
 
@@ -20,7 +19,7 @@ def write(
     vocabulary: Vocabulary,
     prompts: Sequence[Sequence[int]],
     length: int,
-    sampler: RowSampler | HookedRows,
+    sampler: RowChooser,
     stops: Sequence[str] = (),
     cancel: Cancel | None = None,
 ) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import reading, rows
-from .batch_sampling import RowSampler
+from .batch_sampling import rows_for
 from .batches import Encoded, Task
 from .bundle.vocabulary import Vocabulary
 from .errors import UsageError
@@ -68,7 +68,7 @@ def generation(
     def write(batch: Sequence[Encoded]) -> list[str]:
         read = [one.tokens for one in batch]
         seeds = [seed_of(one.place) for one in batch]
-        sampler = RowSampler(sampling, seeds, read, len(vocabulary))
+        sampler = rows_for(sampling, seeds, read, len(vocabulary), length)
         chooser = HookedRows(sampler, logits_processor, read) if logits_processor else sampler
         written = rows.write(model, vocabulary, read, length, chooser, stops, cancel)
         return [one.text + text for one, text in zip(batch, written, strict=True)]

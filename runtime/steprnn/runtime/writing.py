@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .batch_sampling import sampler_for
 from .engines import Runner, Writer
 from .errors import NotFinite
-from .hooks import HookedSampler
-from .sampling import Sampler, Sampling
+from .hooks import Chooser
+from .sampling import Sampling
 from .session import Steppable
 
 # Operations in one call of an engine that writes by itself: a few milliseconds, so that an interrupt is seen,
@@ -48,6 +49,7 @@ def write(
     """
     with from_start(model) as runner:
         text = runner.text(sampling, seed, prompt, length) if isinstance(runner, Writer) else None
+        (y,) = runner.outputs.values()
         if text is not None:
             steps = read(runner, prompt)
             try:
@@ -57,12 +59,11 @@ def write(
             except NotFinite as error:
                 raise error.at(model.manifest.model, steps) from None
     if text is None:
-        yield from follow(model, prompt, length, Sampler(sampling, seed, prompt))
+        sampler = sampler_for(sampling, seed, prompt, y.shape[-1], length)
+        yield from follow(model, prompt, length, sampler)
 
 
-def follow(
-    model: Steppable, prompt: Iterable[int], length: int, sampler: Sampler | HookedSampler
-) -> Iterator[int]:
+def follow(model: Steppable, prompt: Iterable[int], length: int, sampler: Chooser) -> Iterator[int]:
     """The same step by step, so that each step can be hooked into. The prompt may end early."""
     with from_start(model) as runner:
         (x,), (y,) = runner.inputs.values(), runner.outputs.values()

@@ -10,8 +10,10 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..batch_sampling import sampler_for
 from ..bundle.vocabulary import Vocabulary
-from ..sampling import Sampler
+from ..engines.native.text import NativeSampler
+from ..sampling import Sampler, Sampling
 from .connection import Connection
 from .errors import ApiError, encode
 from .metrics import Metrics
@@ -46,7 +48,7 @@ class Answer(Response):
             Row(
                 _task(asked, prompt, client, turn is not None, stands),
                 vocabulary,
-                _sampler(asked, asked.seed + i, prompt, stands),
+                _sampler(asked, vocabulary, asked.seed + i, prompt, turn),
                 partial(self._inbox.put, i),
             )
             for i, prompt in enumerate(choices)
@@ -154,8 +156,15 @@ def _task(
     )
 
 
-def _sampler(asked: CompletionRequest, seed: int, prompt: list[int], stands: Position | None) -> Sampler:
+def _sampler(
+    asked: CompletionRequest, vocabulary: Vocabulary, seed: int, prompt: list[int], turn: Turn | None
+) -> Sampler | NativeSampler:
     """What chooses its tokens; a session without a new seed goes on with its generator."""
+    if turn is None:
+        if asked.sampling == Sampling():  # the likeliest of all rows are found at once
+            return Sampler(asked.sampling, seed)
+        return sampler_for(asked.sampling, seed, prompt, len(vocabulary), asked.length)
+    stands = turn.position
     sampler = Sampler(asked.sampling, seed, prompt if stands is None else [*stands.history, *prompt])
     if stands is not None and not asked.seeded:
         sampler.generator.setstate((3, tuple(stands.random), None))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..batch_sampling import NO_TOKEN, choose_each
 from ..engines import Runner
+from ..engines.native.text import NativeSampler
 from ..errors import NotFinite
 from ..model import Model
 from ..sampling import Sampler
@@ -43,7 +44,7 @@ class Batch:
         self._prefixes = Prefixes()
         self._steps_half_empty = 0  # since more than half of the places were taken
         self._plain: list[int] = []  # the places of rows that are, in order
-        self._samplers: list[Sampler] = []  # theirs
+        self._samplers: list[Sampler | NativeSampler] = []  # theirs
         self._others: list[Row] = []
         self._make_tables(0)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..batch_sampling import NO_TOKEN
 from ..bundle.vocabulary import Vocabulary
+from ..engines.native.text import NativeSampler
 from ..errors import NotFinite
 from ..sampling import Sampler, not_finite
 from ..stops import Until
@@ -60,7 +61,11 @@ class Row:
     """Reads its prompt a token a step, then writes. Belongs to the scheduler's thread but for `cancelled`."""
 
     def __init__(
-        self, task: Task, vocabulary: Vocabulary, sampler: Sampler, deliver: Callable[[Piece], None]
+        self,
+        task: Task,
+        vocabulary: Vocabulary,
+        sampler: Sampler | NativeSampler,  # a row that keeps has one of the first kind
+        deliver: Callable[[Piece], None],
     ) -> None:
         self.streamed = task.streamed
         self.sampler = sampler
@@ -233,6 +238,7 @@ class Row:
 
     @property
     def _generator(self) -> Sequence[int]:
+        assert isinstance(self.sampler, Sampler)
         numbers: tuple[int, ...] = self.sampler.generator.getstate()[1]
         return numbers
 

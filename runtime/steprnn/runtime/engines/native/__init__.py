@@ -15,10 +15,10 @@ from ...pairing import Declared
 from ...sampling import Sampling
 from ...spec import StepSpec
 from .. import Engine, Graph, Runner, Tensors, Text
-from .library import Streams, Tensor, aligned, available, comes_first
-from .text import LARGEST_SEED, LONGEST, NativeSampler, NativeText
+from .library import Streams, Tensor, aligned, available, comes_first, is_ready
+from .text import LARGEST_SEED, LONGEST, NativeRows, NativeSampler, NativeText
 
-__all__ = ["available", "comes_first", "load", "open_graph", "selftest"]
+__all__ = ["available", "comes_first", "load", "open_graph", "row_sampler", "sampler", "selftest"]
 
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
@@ -32,6 +32,34 @@ def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:
 def open_graph(path: Place, threads: int = 1) -> Graph:
     """Open a step program to see what it declares; raises `BundleError` where the interpreter refuses it."""
     return NativeGraph(path)
+
+
+def sampler(
+    sampling: Sampling, seed: int, tokens: Sequence[int], vocabulary: int, length: int
+) -> NativeSampler | None:
+    """What chooses as `Sampler` does for a text of so many tokens after `tokens`.
+
+    None without a library that is there already, and for a seed of more than 64 bits or recent tokens
+    without end.
+    """
+    fitting = _fitting(sampling, seed, len(tokens) + length)
+    return NativeSampler(fitting, seed, tokens, vocabulary) if fitting and is_ready() else None
+
+
+def row_sampler(
+    sampling: Sampling, seeds: Sequence[int], tokens: Sequence[Sequence[int]], vocabulary: int, length: int
+) -> NativeRows | None:
+    """The same for many texts, as `RowSampler` does."""
+    fitting = _fitting(sampling, max(seeds, default=0), max(map(len, tokens), default=0) + length)
+    return NativeRows(fitting, seeds, tokens, vocabulary) if fitting and is_ready() else None
+
+
+def _fitting(sampling: Sampling, seed: int, tokens: int) -> Sampling | None:
+    """How a text of so many tokens is sampled; None where the interpreter's sampler cannot."""
+    recent = min(sampling.repeat_last_n, tokens)
+    if seed > LARGEST_SEED or (sampling.repeat_penalty != 1.0 and recent > LONGEST):
+        return None
+    return replace(sampling, repeat_last_n=recent)
 
 
 def selftest(path: Place) -> str:
@@ -148,12 +176,10 @@ class NativeRunner:
 
         Of one row. That is for a seed of more than 64 bits, and for recent tokens without end.
         """
-        recent = min(sampling.repeat_last_n, len(tokens) + length)
-        if seed > LARGEST_SEED or (sampling.repeat_penalty != 1.0 and recent > LONGEST):
+        if (fitting := _fitting(sampling, seed, len(tokens) + length)) is None:
             return None
         (y,) = self.outputs.values()
-        sampler = NativeSampler(replace(sampling, repeat_last_n=recent), seed, tokens, y.shape[-1])
-        return NativeText(self._streams, sampler, length)
+        return NativeText(self._streams, NativeSampler(fitting, seed, tokens, y.shape[-1]), length)
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name."""

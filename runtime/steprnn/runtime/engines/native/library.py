@@ -74,7 +74,8 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # of steprnn.h: what each returns, th
     "steprnn_sampler_bytes": (_size, _word, _word),
     "steprnn_sampler_open": (_error, _pointer, _pointer, ctypes.c_uint64, _word, _pointer, _size),
     "steprnn_sampler_read": (None, _pointer, _pointer, _size),
-    "steprnn_sample": (_error, _pointer, _pointer, ctypes.POINTER(_word)),
+    "steprnn_sample": (_error, _pointer, _pointer, _pointer),
+    "steprnn_sample_rows": (None, _pointer, _size, _pointer, _pointer),
     "steprnn_generate": (_error, _pointer, _pointer, _size, _pointer, _pointer),
 }
 
@@ -93,6 +94,18 @@ class Tensor:
 def available() -> bool:
     """Whether there is a library, or a compiler to build it with."""
     return BUILT.is_file() or compiler() is not None or _cached().is_file()
+
+
+@cache
+def is_ready() -> bool:
+    """Whether there is a library that is not to be built first."""
+    try:
+        if BUILT.is_file() or _cached().is_file():
+            library()
+            return True
+    except (OSError, RuntimeError, UsageError):  # of another system, without a home, or not private
+        pass
+    return False
 
 
 def comes_first() -> bool:

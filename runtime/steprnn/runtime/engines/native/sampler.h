@@ -453,6 +453,14 @@ int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     return STEPRNN_OK;
 }
 
+void steprnn_sample_rows(steprnn_sampler *const *samplers, size_t rows, const float *logits, uint32_t *tokens) {
+    size_t i;
+    for (i = 0; i < rows; i++) {
+        if (steprnn_sample(samplers[i], logits, tokens + i)) tokens[i] = UINT32_MAX;
+        logits += samplers[i]->vocabulary;
+    }
+}
+
 /* The one token input and the logits of a language model; 0 where it is none. */
 static int language(const steprnn *s, steprnn_tensor *x, steprnn_tensor *y) {
     return s->program[H_INPUTS] == 1 && s->program[H_OUTPUTS] == 1 && s->program[H_STATES] > 0 &&

@@ -131,6 +131,8 @@ int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, u
 void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t count);
 /* The next token for logits [vocabulary]. */
 int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token);
+/* The same for rows of one vocabulary, logits [rows, vocabulary]; UINT32_MAX where a row has no next token. */
+void steprnn_sample_rows(steprnn_sampler *const *samplers, size_t rows, const float *logits, uint32_t *tokens);
 
 /* Step a language model through tokens, such as a prompt's. */
 int steprnn_read(steprnn *s, const uint32_t *tokens, size_t count);

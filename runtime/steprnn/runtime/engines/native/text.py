@@ -50,7 +50,7 @@ class _Sampler(ctypes.Structure):
 
 
 class NativeSampler:
-    """Chooses the tokens of one text as `Sampler` does; `ValueError` where that cannot be."""
+    """Chooses the tokens of one text as `Sampler` does; `ValueError` where it cannot be made."""
 
     def __init__(self, sampling: Sampling, seed: int, recent: Sequence[int], vocabulary: int) -> None:
         kept = min(sampling.repeat_last_n, LONGEST)
@@ -64,14 +64,55 @@ class NativeSampler:
         _check(
             call("steprnn_sampler_open", self.address, ctypes.byref(settings), seed, vocabulary, memory, size)
         )
+        self._sample = library().steprnn_sample
         read = np.asarray(recent, np.uint32)
         call("steprnn_sampler_read", self.address, read.ctypes.data, len(read))
 
+        self._token = ctypes.c_uint32()
+        self._to = ctypes.addressof(self._token)
+        self._seen: NDArray[np.float32] | None = None  # the array of the last call
+
     def choose(self, logits: NDArray[np.float32]) -> int:
-        """The next token for logits `[vocabulary]`; `ValueError` where the largest is not finite."""
-        token, given = ctypes.c_uint32(), np.ascontiguousarray(logits, np.float32)
-        _check(call("steprnn_sample", self.address, given.ctypes.data, ctypes.byref(token)))
-        return token.value
+        """The next token for logits float32 `[vocabulary]`; raises `NotFinite` where the largest is none."""
+        if logits is not self._seen:  # that of a runner is the same at each step
+            self._seen = logits
+            self._given = np.ascontiguousarray(logits)
+            self._from = self._given.ctypes.data
+            self._is_copy = self._given is not logits
+        elif self._is_copy:
+            self._given[:] = logits
+        if self._sample(self.address, self._from, self._to):
+            raise not_finite(float(logits.max()))
+        return self._token.value
+
+
+class NativeRows:
+    """Chooses the tokens of many texts as `RowSampler` does, in one call."""
+
+    def __init__(
+        self, sampling: Sampling, seeds: Sequence[int], recent: Sequence[Sequence[int]], vocabulary: int
+    ) -> None:
+        each = zip(seeds, recent, strict=True)
+        self._samplers = [NativeSampler(sampling, seed, tokens, vocabulary) for seed, tokens in each]
+        self._addresses = np.array([sampler.address for sampler in self._samplers], np.uintp)
+
+    def choose(self, rows: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The next token of each of these rows, for logits `[len(rows), vocabulary]`; raises `NotFinite`."""
+        tokens = sample_rows(self._addresses[rows], logits)
+        if tokens.min(initial=0) < 0:
+            raise not_finite(float(logits[tokens.argmin()].max()))
+        return tokens
+
+
+def sample_rows(addresses: NDArray[np.uintp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The next tokens of samplers at these addresses, for logits float32 `[samplers, vocabulary]`.
+
+    -1 where one has none.
+    """
+    tokens, given = np.empty(len(addresses), np.int32), np.ascontiguousarray(logits)
+    arrays = addresses.ctypes.data, len(addresses), given.ctypes.data, tokens.ctypes.data
+    library().steprnn_sample_rows(*arrays)
+    return tokens.astype(np.intp)
 
 
 class NativeText:

@@ -40,8 +40,8 @@ def scores(model: Steppable, names: Sequence[str], texts: Sequence[Encoded]) -> 
     found = []
     for one, array in zip(texts, _log_probabilities(model, texts), strict=True):
         total = math.fsum(logs := array.tolist())
-        each = tuple(zip((names[token] for token in one.tokens[1:]), logs, strict=True))
-        found.append(Score(total, perplexity(total, len(logs)), each))
+        each = zip(map(names.__getitem__, one.tokens[1:]), logs, strict=True)
+        found.append(Score(total, perplexity(total, len(logs)), tuple(each)))
     return found
 
 
@@ -58,14 +58,24 @@ def _log_probabilities(model: Steppable, texts: Sequence[Encoded]) -> list[NDArr
     if len(texts) == 1:
         return [_read_alone(model, texts[0])]
     logs = [np.empty(len(one.tokens) - 1) for one in texts]
+    following = [one.tokens[1:] for one in texts]
+    block = np.empty((STEPS_AT_ONCE, len(texts)))  # of some steps, before each text has its own
+    table, room = _columns(following, 0), np.empty((0, 0), np.float32)
     for time, live, runner in _steps(model, [one.tokens[:-1] for one in texts]):
         (y,) = runner.outputs.values()
-        following = [one.tokens[time] for one in texts[:live]]
-        values, bad = _log_softmax(y[:live], following)
+        if room.shape != y.shape:
+            room = np.empty_like(y)
+        at = (time - 1) % STEPS_AT_ONCE
+        values, bad = _log_softmax(y[:live], table[at, :live], room[:live])
         if bad is not None:
             raise not_finite(bad[1]).at(model.manifest.model, time)
-        for found, value in zip(logs, values.tolist(), strict=False):
-            found[time - 1] = value
+        block[at, :live] = values
+        if at == len(table) - 1:
+            for found, column in zip(logs, block.T, strict=True):
+                part = found[time - 1 - at : time]
+                part[:] = column[: len(part)]
+            if time < len(logs[0]):
+                table = _columns(following, time)
     return logs
 
 
@@ -176,19 +186,21 @@ def _read_alone(model: Steppable, one: Encoded) -> NDArray[np.float64]:
 
 
 def _log_softmax(
-    logits: NDArray[np.float32], following: Sequence[int]
+    logits: NDArray[np.float32],
+    following: Sequence[int] | NDArray[np.int32],
+    room: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float64], tuple[int, float] | None]:
     """The log-probability of one token of each row of logits `[rows, vocabulary]`, to 1e-6.
 
-    Beside it the first row whose largest logit is no number, and that. The exponentials are float32, as the
-    logits are: in float64 they took longer than a step in int8.
+    Beside it the first row whose largest logit is no number, and that. `room` is for the weights. The
+    exponentials are float32, as the logits are: in float64 they took longer than a step in int8.
     """
     tops = logits.max(axis=1)
     (bad,) = (~np.isfinite(tops)).nonzero()
     if len(bad):
         return tops.astype(np.float64), (int(bad[0]), float(tops[bad[0]]))
     chosen = logits[np.arange(len(logits)), following].astype(np.float64)
-    weights = logits - tops[:, np.newaxis]
+    weights = np.subtract(logits, tops[:, np.newaxis], out=room)
     totals = np.exp(weights, out=weights).sum(axis=1).astype(np.float64)
     return chosen - tops - np.log(totals), None
 

@@ -63,13 +63,16 @@ class Vocabulary:
         indices = self._indices
         if self.unit == "byte":
             strangers = [c for c in dict.fromkeys(text) if "\ud800" <= c <= "\udfff"]
+            tokens = [*text.encode("utf-8", "ignore")]
         else:
-            strangers = [c for c in dict.fromkeys(text) if c not in indices]
+            try:
+                return [*map(indices.__getitem__, text)]
+            except KeyError:
+                strangers = [c for c in dict.fromkeys(text) if c not in indices]
+                tokens = [indices[c] for c in text if c in indices]
         if strangers and unknown == "error":
             raise UnknownToken(strangers, len(self))
-        if self.unit == "byte":
-            return [*text.encode("utf-8", "ignore")]
-        return [indices[c] for c in text if c in indices]
+        return tokens
 
     def decode(self, indices: Iterable[int]) -> str:
         """The text of token indices; bytes that are no character become U+FFFD."""

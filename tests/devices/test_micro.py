@@ -19,6 +19,7 @@ with warnings.catch_warnings():
 from steprnn.export.bundle import export  # noqa: E402
 from steprnn.export.inspect import inspect  # noqa: E402
 from steprnn.runtime import load  # noqa: E402
+from steprnn.runtime.bundle.manifest import Manifest  # noqa: E402
 
 STEPS, UNITS, FEATURES = 1024, 12, 3
 CELLS = {
@@ -36,9 +37,8 @@ def bundle(cell: str, out: Path) -> Path:
     return out
 
 
-def chained(graph: Path, order: str, frames: Any) -> Any:
-    """Steps whose tensors are bound by the positions that `order` names."""
-    inputs, outputs = (side.split(", ") for side in order.split(" -> "))
+def chained(graph: Path, inputs: list[str], outputs: list[str], frames: Any) -> Any:
+    """Steps whose tensors are bound by position, in this order."""
     interpreter = micro.Interpreter.from_bytes(graph.read_bytes())
     states = {name: np.zeros((1, UNITS), np.float32) for name in inputs if name != "x"}
     results = []
@@ -53,15 +53,20 @@ def chained(graph: Path, order: str, frames: Any) -> Any:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_cell_by_the_order_that_inspect_tells(cell: str, tmp_path: Path) -> None:
+def test_each_cell_by_the_order_of_the_manifest(cell: str, tmp_path: Path) -> None:
     out = bundle(cell, tmp_path / "b")
     notes = inspect(out / "step.tflite").notes
     (order,) = (n.removeprefix("by position: ") for n in notes if n.startswith("by position: "))
     assert order == CELLS[cell]
+    positions = Manifest.read(out).positions["tflite-float32"]
+    assert " -> ".join(", ".join(positions[side]) for side in ("inputs", "outputs")) == order
     frames = np.random.default_rng(0).normal(0, 1, (STEPS, FEATURES)).astype(np.float32)
     session = load(out, engine="litert").session()
     expected = np.concatenate([np.reshape(session.step(frame), (1, 2)) for frame in frames])
-    np.testing.assert_allclose(chained(out / "step.tflite", order, frames), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(
+        chained(out / "step.tflite", **positions, frames=frames), expected, rtol=0, atol=2e-6
+    )
     if cell == "LSTM":  # another order raises no error: only the numbers tell
-        swapped = chained(out / "step.tflite", "c, x, h -> y, next_c, next_h", frames)
+        mistaken = ["y", "next_c", "next_h"]
+        swapped = chained(out / "step.tflite", positions["inputs"], mistaken, frames)
         assert np.abs(swapped - expected).max() > 0.01

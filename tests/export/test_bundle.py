@@ -76,6 +76,7 @@ def test_the_manifest_has_every_file_and_its_hash(bundle: Path) -> None:
         "tflite-int8",
         "onnx-int8",
     ]
+    assert manifest.positions.keys() == {"tflite-float32", "tflite-int8"}
     assert manifest.about["source"] == "verse.checkpoint"
     assert manifest.about["versions"]["keras"] == keras.__version__
 

@@ -181,6 +181,14 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "'step.onnx' has the sha256 'x'": lambda r: r["files"]["step.onnx"].update(sha256="x"),
     "'STEP.onnx' stands there twice": lambda r: r["files"].update({"STEP.onnx": r["files"]["step.onnx"]}),
     "read_bytes of 'onnx-float32' is -1": lambda r: r.update(read_bytes={"onnx-float32": -1}),
+    "positions is no object": lambda r: r.update(positions=[]),
+    "positions of tflite-int8 is no object": lambda r: r.update(positions={"tflite-int8": []}),
+    "positions of tflite-int8 has other inputs than x, h, c": lambda r: r.update(
+        positions={"tflite-int8": {"inputs": ["x", "h", "h"], "outputs": ["y", "next_h", "next_c"]}}
+    ),
+    "positions of tflite-int8 has other outputs than y, next_h, next_c": lambda r: r.update(
+        positions={"tflite-int8": {"inputs": ["x", "h", "c"], "outputs": ["y", "next_h"]}}
+    ),
 }
 
 

@@ -215,10 +215,21 @@ def _write_bundle(
     files = {p.relative_to(folder).as_posix(): FileRecord.of(p) for p in folder.rglob("*") if p.is_file()}
     proofs = next(f.figures for f in findings if f.level is Level.TRANSFORM)
     about = source.about | {"versions": conditions()["versions"], "proofs": proofs or None}
-    read = {a.name: weights.per_step for a in artefacts if (weights := inspect(folder / a.path).weights)}
+    found = {a.name: inspect(folder / a.path) for a in (*artefacts, *starts)}
+    read = {a.name: weights.per_step for a in artefacts if (weights := found[a.name].weights)}
     counted = {name: size for name, size in read.items() if size is not None}
+    positions = {
+        a.name: {
+            "inputs": [t.name for t in found[a.name].inputs],
+            "outputs": [t.name for t in found[a.name].outputs],
+        }
+        for a in (*artefacts, *starts)
+        if a.format == "tflite"
+    }
     start = Start(step.start.spec, tuple(starts)) if step.start else None
-    manifest = Manifest(weights_hash(step), step.spec, tuple(artefacts), files, about, counted, start)
+    manifest = Manifest(
+        weights_hash(step), step.spec, tuple(artefacts), files, about, counted, start, positions
+    )
     manifest.write(folder)
     return manifest
 

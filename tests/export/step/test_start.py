@@ -126,6 +126,7 @@ def test_every_format_has_its_own_start_and_the_check_judges_it(tmp_path: Path) 
     export(model, tmp_path / "b", **QUICK)
     record = json.loads((tmp_path / "b/manifest.json").read_text())
     assert record["version"] == 2
+    assert sorted(record["positions"]["tflite-start"]["outputs"]) == ["c", "h"]
     assert [g["path"] for g in record["start"]["artefacts"]] == ["start", "start.tflite", "start.onnx"]
     step = derive(model)
     same, candidates = candidates_of(tmp_path / "b", step, {}, None)
@@ -159,6 +160,7 @@ def test_a_package_has_the_start_of_its_formats(tmp_path: Path) -> None:
     manifest = write_contents(tmp_path / "b", tmp_path / "out", ["onnx"])
     assert manifest.start is not None
     assert [a.name for a in manifest.start.artefacts] == ["onnx-start"]
+    assert manifest.positions == {}
     assert not (tmp_path / "out/start.tflite").exists()
     assert Manifest.read(tmp_path / "out") == manifest
     text = card(tmp_path / "out", manifest, "sketch", "sketch", "onnx", None)

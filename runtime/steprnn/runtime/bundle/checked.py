@@ -35,6 +35,7 @@ def check_manifest(record: dict[str, Any]) -> None:
     expect(isinstance(sizes, dict), "read_bytes is no object")
     for name, size in sizes.items():
         expect(is_whole(size, 0, MOST_BYTES), f"read_bytes of {name!r} is {size!r}")
+    _check_positions(record)
 
 
 def _check_step(step: Any) -> None:
@@ -113,6 +114,25 @@ def _check_artefacts(artefacts: Any, suffix: str = "") -> None:
         expect(name == called, f"the artefact {name!r} is of {' '.join(parts)}")
         expect(name not in names, f"the artefact {name} stands there twice")
         names.add(name)
+
+
+def _check_positions(record: dict[str, Any]) -> None:
+    """Each name of the step, or of the start, once on its side: a swap of h and c raises nothing later."""
+    positions, start = record.get("positions", {}), record.get("start")
+    expect(isinstance(positions, dict), "positions is no object")
+    steps = [(artefact["name"], record["step"]) for artefact in record["artefacts"]]
+    steps += [(artefact["name"], start) for artefact in start["artefacts"]] if start else []
+    for name, step in steps:
+        if name not in positions:
+            continue
+        given = positions[name]
+        expect(isinstance(given, dict), f"positions of {name} is no object")
+        states = [state["name"] for state in step["states"]]
+        inputs = [*(t["name"] for t in step["inputs"]), *states]
+        outputs = [*(t["name"] for t in step["outputs"]), *(NEXT + state for state in states)]
+        for side, names in (("inputs", inputs), ("outputs", outputs)):
+            fits = isinstance(given.get(side), list) and sorted(map(str, given[side])) == sorted(names)
+            expect(fits, f"positions of {name} has other {side} than {', '.join(names)}")
 
 
 def is_whole(value: Any, least: int, most: int) -> bool:

@@ -82,6 +82,8 @@ class Manifest:
     # Artefact -> bytes of weights that one step reads, of a looked-up table one row; older bundles have none.
     read_bytes: dict[str, int] = field(default_factory=dict)
     start: Start | None = None
+    # TFLite graph -> "inputs" and "outputs": which name stands at each position; older bundles have none.
+    positions: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @property
     def static(self) -> tuple[TensorSpec, ...]:
@@ -140,6 +142,7 @@ class Manifest:
             "files": {name: vars(record) for name, record in sorted(self.files.items())},
             "about": self.about,
             "read_bytes": self.read_bytes,
+            "positions": self.positions,
         }
         if self.start is None:  # as readers of version 1 know it; they would begin the others at zero
             write_record(folder / MANIFEST, replace(BUNDLE_FORMAT, version=1), record)
@@ -178,6 +181,7 @@ class Manifest:
                 dict(record["about"]),
                 {str(name): int(size) for name, size in record.get("read_bytes", {}).items()},
                 _start(record.get("start")),
+                dict(record.get("positions", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None

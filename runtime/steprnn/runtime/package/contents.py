@@ -37,8 +37,12 @@ def write_contents(bundle: Place, folder: Path, formats: Collection[str]) -> Man
         (folder / MANIFEST).write_bytes((bundle / MANIFEST).read_bytes())
         return manifest
     reads = {a.name: manifest.read_bytes[a.name] for a in kept if a.name in manifest.read_bytes}
+    names = {a.name for a in (*kept, *begun)}
+    positions = {name: order for name, order in manifest.positions.items() if name in names}
     start = replace(start, artefacts=begun) if start else None
-    chosen = replace(manifest, artefacts=kept, files=files, read_bytes=reads, start=start)
+    chosen = replace(
+        manifest, artefacts=kept, files=files, read_bytes=reads, start=start, positions=positions
+    )
     chosen.write(folder)
     return chosen
 

@@ -181,6 +181,11 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "'step.onnx' has the sha256 'x'": lambda r: r["files"]["step.onnx"].update(sha256="x"),
     "'STEP.onnx' stands there twice": lambda r: r["files"].update({"STEP.onnx": r["files"]["step.onnx"]}),
     "read_bytes of 'onnx-float32' is -1": lambda r: r.update(read_bytes={"onnx-float32": -1}),
+    "scales is no object": lambda r: r.update(scales=[]),
+    "scales of 'tflite-int16x8': h is -1.0": lambda r: r.update(scales={"tflite-int16x8": {"h": -1.0}}),
+    "scales of 'tflite-int16x8': h comes back in another": lambda r: r.update(
+        scales={"tflite-int16x8": {"h": 0.5, "next_h": 0.25}}
+    ),
     "positions is no object": lambda r: r.update(positions=[]),
     "positions of tflite-int8 is no object": lambda r: r.update(positions={"tflite-int8": []}),
     "positions of tflite-int8 has other inputs than x, h, c": lambda r: r.update(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from steprnn.runtime.files import (
 from steprnn.runtime.log import logger
 from steprnn.runtime.parity.findings import Finding, Level, Verdict
 from steprnn.runtime.parity.measure import Measures
-from steprnn.runtime.parity.reference import CHAOS
+from steprnn.runtime.parity.reference import CHAOS, Arrays
 
 from .check.candidates import artefact_candidate
+from .check.inputs import read_inputs
 from .check.judge import judge_candidate, transform
-from .check.runs import Runs, reference_runs
+from .check.runs import Runs, reference_runs, visited
 from .formats import onnx, program, saved_model, tflite
 from .formats.frozen import freeze, frozen_once
 from .inspect import inspect
@@ -73,6 +75,7 @@ def export(
     variants: Sequence[str] | None = None,
     vocabulary: Vocabulary | None = None,
     text: str | None = None,
+    inputs: Path | None = None,
     trust: bool = False,
     chained_steps: int = CHAINED_STEPS,
     golden_steps: int = GOLDEN_STEPS,
@@ -83,8 +86,9 @@ def export(
     `source` is a checkpoint folder, a `.keras` or `.h5` file, a Keras model, or a `Step` written by
     hand. `variants` are those that have to pass; without it float32 has to, and int8 is written where it
     passes, and told as left out where it does not. `text` is what the chained run of `chained_steps`
-    reads; without it, one that the model writes itself. `trust` lets a file bring its own Python code.
-    `say` is told each stage; without it, the logger `steprnn.export` is.
+    reads; without it, one that the model writes itself; `inputs` is an .npz file to run on instead, as
+    `steprnn check --inputs` takes it. int16x8 takes its ranges from there too. `trust` lets a file bring
+    its own Python code. `say` is told each stage; without it, the logger `steprnn.export` is.
 
     Raises `ExportError` where the model has no step, `ParityError` where an artefact does not say the
     same, and then nothing is written at all; `CheckpointError` and `UsageError` as their names say.
@@ -103,9 +107,18 @@ def export(
         say(note)
     proved = transform(step)
     say(f"the chained step is the whole model, which is causal: {proved.summary}")
+    given = read_inputs(inputs, step) if inputs else None
     runs = reference_runs(
-        step, text=text, vocabulary=source.vocabulary, steps=chained_steps, seeds=1, kinds=1
+        step,
+        text=text,
+        vocabulary=source.vocabulary,
+        steps=chained_steps,
+        seeds=1,
+        kinds=0 if given else 1,
+        given=given,
+        long=1 if "int16x8" in variants and not given else 0,
     )
+    seen = cache(lambda: visited(step, runs.in_use))
     if runs.main.of:
         say(
             f"the model is chaotic: from step {runs.main.steps} on rounding alone moves it by more than "
@@ -120,7 +133,7 @@ def export(
                 if variant not in FORMATS[format][0].METHODS:
                     continue
                 try:
-                    artefact = _write_artefact(step, folder, format, variant)
+                    artefact = _write_artefact(step, folder, format, variant, seen)
                     found = _judge_artefact(step, folder, artefact, runs, say)
                 except (ExportError, ParityError) as error:
                     # What a program has no operations for, other formats have.
@@ -167,9 +180,12 @@ def _opened(
     return source if isinstance(source, Source) else Source(source, vocabulary)
 
 
-def _write_artefact(step: Step, folder: Path, format: str, variant: str) -> Artefact:
+def _write_artefact(
+    step: Step, folder: Path, format: str, variant: str, seen: Callable[[], Arrays]
+) -> Artefact:
     module, path = FORMATS[format][0], _path(format, variant)
-    module.write(step, folder / path, variant)
+    ranges = {"seen": seen()} if variant == "int16x8" else {}
+    module.write(step, folder / path, variant, **ranges)
     return Artefact(f"{format}-{variant}", format, variant, module.METHODS[variant], path)
 
 
@@ -226,9 +242,14 @@ def _write_bundle(
         for a in (*artefacts, *starts)
         if a.format == "tflite"
     }
+    integers = {
+        a.name: {t.name: t.scale[0] for t in (*found[a.name].inputs, *found[a.name].outputs) if t.scale}
+        for a in artefacts
+    }
+    scales = {name: held for name, held in integers.items() if held}
     start = Start(step.start.spec, tuple(starts)) if step.start else None
     manifest = Manifest(
-        weights_hash(step), step.spec, tuple(artefacts), files, about, counted, start, positions
+        weights_hash(step), step.spec, tuple(artefacts), files, about, counted, start, positions, scales
     )
     manifest.write(folder)
     return manifest

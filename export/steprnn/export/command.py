@@ -42,11 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         type=lambda value: value.split(","),
-        help="none (float32), float16, int8 and, for a web page, int8-weights, with commas between; "
-        "what a format lacks is left out (default: none, and int8 where it passes)",
+        help="none (float32), float16, int8, for a web page int8-weights and for a device int16x8, with "
+        "commas between; what a format lacks is left out (default: none, and int8 where it passes)",
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"
+    )
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="NPZ",
+        help="inputs to check on, by their names: arrays [steps, rows, ...], such as recorded signals",
     )
     parser.add_argument(
         "--trust", action="store_true", help="run the Python code that the file brings (Lambda layers)"
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             formats=arguments.formats,
             variants=variants,
             text=text,
+            inputs=arguments.inputs,
             trust=arguments.trust,
             say=say,
         )

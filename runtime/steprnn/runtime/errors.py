@@ -103,6 +103,23 @@ class NotFinite(SteprnnError):  # noqa: N818
         return f"{self.what}{after}{model}; expected finite numbers: look at its weights and at what went in"
 
 
+class OutOfRange(SteprnnError):  # noqa: N818
+    """What integers of 16 bits cannot hold: an input, a state or an output of an int16x8 graph."""
+
+    def __init__(self, what: str, name: str, limit: float) -> None:
+        super().__init__(what, name, limit)
+        self.what = what  # "input", "state" or "output"
+        self.name = name
+        self.limit = limit  # the largest that it may be, above and below zero
+
+    def __str__(self) -> str:
+        """The message."""
+        return (
+            f"{self.what} {self.name!r} is beyond the {self.limit:.4g} that its 16 bits hold; export again "
+            "with a --text or --inputs that reaches as far, or take another variant"
+        )
+
+
 class ExportError(SteprnnError):
     """A model that has no step, or a graph that breaks the step contract."""
 

@@ -29,7 +29,7 @@ X, H, Y = (
 )
 LANGUAGE = StepSpec((X,), (H,), (Y,))
 SIGNAL = StepSpec((TensorSpec("x", "float32", (4,)),), (H,), (TensorSpec("y", "float32", (2,)),))
-QUANTIZED = ("float16", "int8", "int8-weights")
+QUANTIZED = ("float16", "int8", "int8-weights", "int16x8")
 
 # Rows of the table of profiles -> the limit that each is.
 ROWS = {
@@ -40,6 +40,7 @@ ROWS = {
     "rms error over rms, of any state": "relative",
     "the same, of an output that is not logits": "signal",
     "growth of the error": "growth",
+    "mean error of an output over its standard deviation": "spread",
     "largest error from the oracle of its own weights": "own",
 }
 
@@ -82,6 +83,7 @@ def test_the_limits_are_literally_these() -> None:
         "relative": None,
         "signal": None,
         "growth": None,
+        "spread": None,
         "own": None,
         "rounds": False,
     }
@@ -93,6 +95,7 @@ def test_the_limits_are_literally_these() -> None:
         "relative": 0.01,
         "signal": 0.005,
         "growth": 4.0,
+        "spread": None,
         "own": 8.0,
         "rounds": False,
     }
@@ -103,9 +106,12 @@ def test_the_limits_are_literally_these() -> None:
         "relative": 0.15,
         "signal": 0.05,
         "growth": 8.0,
+        "spread": None,
     }
     assert asdict(PROFILES["int8"]) == int8 | {"own": 3.0, "rounds": True}
     assert asdict(PROFILES["int8-weights"]) == int8 | {"own": 8.0, "rounds": False}
+    states = {"growth": 4.0, "spread": 0.01, "own": None, "rounds": False}
+    assert asdict(PROFILES["int16x8"]) == int8 | states
 
 
 @pytest.mark.parametrize(
@@ -178,6 +184,10 @@ def off_in_signal(candidate: Arrays, size: float) -> None:
     candidate["y"] *= 1 + size
 
 
+def off_in_the_mean(candidate: Arrays, size: float) -> None:
+    candidate["y"] += size  # of a deviation of nothing, for which 1 is taken
+
+
 def off_more_and_more(candidate: Arrays, size: float) -> None:
     """One unit off in the first quarter, and so many times that in the last one."""
     candidate["next_h"][: STEPS // 4, 0, 0] += 1e-3
@@ -197,6 +207,7 @@ FAULTS: dict[str, tuple[Callable[[Arrays, float], None], str]] = {
     "perplexity": (off_in_perplexity, r"perplexity changes by [+-]\S+%, expected at most \d\.\d{3}%"),
     "relative": (off_in_state, r"next_h is \d+\.\d\d% off in rms, expected at most \d+\.\d%"),
     "signal": (off_in_signal, r"y is \d+\.\d\d% off in rms, expected at most \d\.\d%"),
+    "spread": (off_in_the_mean, r"y is 1\.00% of its spread off in the mean, expected at most 1\.0%"),
     "growth": (off_more_and_more, r"the error grows \S+-fold, expected at most \d-fold"),
 }
 LIMITS = [
@@ -285,5 +296,5 @@ def test_shares_and_trends_need_two_hundred_steps() -> None:
     for variant, profile in PROFILES.items():
         assert profile.for_decisions(200, 1) is profile, variant
         assert profile.for_decisions(100, 2) == replace(profile, growth=None), "a trend is over time"
-        short = replace(profile, agreement=None, perplexity=None, growth=None)
+        short = replace(profile, agreement=None, perplexity=None, growth=None, spread=None)
         assert profile.for_decisions(199, 1) == profile.for_decisions(66, 3) == short

@@ -238,6 +238,7 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
         from .candidates import candidates_of
         from .inputs import read_inputs
         from .judge import judge_all
+        from .runs import LONG_SEEDS
 
     logging.disable(logging.WARNING)
     source = open_source(arguments.reference, trust=arguments.trust)
@@ -249,7 +250,7 @@ def _against_reference(arguments: argparse.Namespace, path: Path, say: Say) -> J
         candidates,
         text=text,
         given=given,
-        long=arguments.long,
+        long=LONG_SEEDS if arguments.long else 0,
         vocabulary=source.vocabulary,
         steps=arguments.steps,
         seeds=arguments.seeds,

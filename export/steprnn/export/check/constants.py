@@ -129,6 +129,7 @@ def _tflite(path: Path) -> Iterator[Constant]:
         schema.TensorType.FLOAT32: "<f4",
         schema.TensorType.FLOAT16: "<f2",
         schema.TensorType.INT8: "<i1",
+        schema.TensorType.INT16: "<i2",
     }
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -138,7 +139,7 @@ def _tflite(path: Path) -> Iterator[Constant]:
             shape = tuple(tensor.shape) if tensor.shape is not None else ()
             array = np.frombuffer(bytes(data), kinds[tensor.type]).reshape(shape)
             name = tensor.name.decode()
-            if array.dtype != np.int8:
+            if array.dtype.kind == "f":
                 yield Constant(name, array.astype(np.float32), bits=8 * array.dtype.itemsize)
             elif (quantization := tensor.quantization) is not None and quantization.scale is not None:
                 scale = np.asarray(quantization.scale, np.float32)

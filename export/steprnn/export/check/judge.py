@@ -11,8 +11,10 @@ from typing import cast
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
 from steprnn.runtime.engines import Engine
+from steprnn.runtime.errors import OutOfRange
 from steprnn.runtime.parity import levels
 from steprnn.runtime.parity.findings import STEP, Finding, Level, Verdict, attempt
+from steprnn.runtime.parity.levels import LONG as LONG_KIND
 from steprnn.runtime.parity.levels import Candidate
 from steprnn.runtime.parity.mutants import Own, sensitivity
 from steprnn.runtime.parity.profiles import Profile
@@ -51,6 +53,7 @@ class Judgement:
         self.label = candidate.label
         self.engine = candidate.open(1)
         self.quantized = candidate.profile.units is None
+        self.integers = candidate.profile.spread is not None  # which hold no state beyond those in use
 
     def findings(self, mistakes: bool) -> Iterator[Finding]:
         """What each level but the structure found."""
@@ -58,7 +61,7 @@ class Judgement:
         if isinstance(candidate.path, Path):
             yield attempt(Level.WEIGHTS, self.label, lambda: weights(candidate, self.audit))
         yield self._one_step
-        for called, far in self.runs.saturated.items():
+        for called, far in ({} if self.integers else self.runs.saturated).items():
             saturated = partial(levels.saturated, candidate, engine, far, called)
             yield attempt(Level.ONE_STEP, self.label, saturated, called)
         if self._own_weights:
@@ -117,15 +120,26 @@ class Judgement:
         # Quantized weights are judged on the inputs in use. Others drive the states where nobody goes;
         # there they must stay finite, and what they cost is told.
         in_use = reference is self.runs.main
+        long = self.integers and kind == f"{next(iter(self.runs.chained))}{LONG_KIND}"
         candidate = self.candidate
-        if self.quantized and not in_use:
+        if judged_apart := self.quantized and not in_use and not long:
             candidate = replace(candidate, profile=Profile())
         results = (lambda: self.ran) if in_use else None
         chained = partial(levels.chained, candidate, self.engine, reference, kind, results)
+        if judged_apart:
+            chained = partial(self._within_range, chained, kind)
         found = self._unless_chaotic(attempt(Level.CHAINED, self.label, chained, kind), reference)
         if in_use and not self._one_step.failure:
             found = self._diagnosed(found)
         return self._costly(found, self._computes)
+
+    def _within_range(self, judged: Callable[[], Finding], kind: str) -> Finding:
+        """A run on what is not in use; where it leaves the range of integers it ends, and that is told."""
+        try:
+            return judged()
+        except OutOfRange as error:
+            words = f"{error.what} {error.name} leaves its {error.limit:.3g}"
+            return Finding(Level.CHAINED, self.label, True, words, case=kind)
 
     def _computes(self) -> bool:
         """Whether a quantized candidate computes as its own weights say."""

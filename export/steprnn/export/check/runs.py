@@ -16,6 +16,8 @@ from steprnn.runtime.parity.levels import LONG as LONG_KIND
 from steprnn.runtime.parity.levels import Greedy
 from steprnn.runtime.parity.mutants import Mistake
 from steprnn.runtime.parity.reference import Arrays, Reference
+from steprnn.runtime.parity.reference import chain as chained_run
+from steprnn.runtime.spec import NEXT
 
 from ..step.contract import Step
 from .audit import Weight, weights_of
@@ -39,6 +41,7 @@ class Runs:
     graphs: dict[Mistake, Arrays] = field(default_factory=dict)  # with a mistake in their weights: results
     weights: list[Weight] = field(default_factory=list)  # the model's own
     step: Step | None = None  # of the model
+    in_use: Arrays = field(default_factory=dict)  # inputs of the longest run in use, also where it is cut
 
     @property
     def main(self) -> Reference:
@@ -55,25 +58,28 @@ def reference_runs(
     seeds: int = SEEDS,
     kinds: int | None = None,
     given: dict[str, Arrays] | None = None,
-    long: bool = False,
+    long: int = 0,
     say: Say = lambda line: None,
 ) -> Runs:
     """The oracle's runs: `seeds` streams of `steps` steps of each kind of input, or of the first `kinds`.
 
     Inputs that are `given`, `[steps, rows, ...]` by name, by what they are called, come first and are the
-    ones in use; `long` adds LONG steps of what is in use otherwise. `say` is told each as it is made. Raises
-    `UsageError` where there is a text and no vocabulary for it, or too little of it.
+    ones in use; `long` adds so many streams of LONG steps of what is in use otherwise. `say` is told each as
+    it is made. Raises `UsageError` where there is a text and no vocabulary for it, or too little of it.
     """
     oracle = Oracle(step)
     chained: dict[str, Reference] = {}
     made = islice(_inputs(oracle, text, vocabulary, steps, seeds), kinds)
-    longer = islice(_inputs(oracle, text, vocabulary, LONG, LONG_SEEDS), 1 if long else 0)
+    longer = islice(_inputs(oracle, text, vocabulary, LONG, long), 1 if long else 0)
     every = chain(
         ((kind, inputs, None) for kind, inputs in (given or {}).items()),
         made,
         ((f"{kind}{LONG_KIND}", inputs, tensorflow) for kind, inputs, tensorflow in longer),
     )
+    in_use: Arrays = {}
     for kind, inputs, tensorflow in every:
+        if not in_use or (kind.endswith(LONG_KIND) and not given):
+            in_use = constant(step, inputs)
         try:
             chained[kind] = oracle.run(constant(step, inputs), tensorflow=tensorflow)
         except ExportError as error:
@@ -94,7 +100,23 @@ def reference_runs(
             saturated[called] = oracle.saturated(main, times)
         except ExportError as error:
             say(f"no reference from {called}: {error}")
-    return Runs(chained, saturated, greedy, mutated(step, main), weights_of(step), step)
+    return Runs(chained, saturated, greedy, mutated(step, main), weights_of(step), step, in_use)
+
+
+def visited(step: Step, inputs: Arrays) -> Arrays:
+    """Inputs, and the states before them, `[rows, ...]` by name, of the first half of a run in float32.
+
+    What is `[steps, rows, ...]`: the other half is for a judge that knows nothing of the first.
+    """
+    oracle = Oracle(step)
+    half = {name: array[: -(-len(array) // 2)] for name, array in inputs.items()}
+    rows = next(iter(half.values())).shape[1]
+    begin = oracle.first_state(rows, half)
+    run = chained_run(oracle.float32.runner(rows), {t.name: half[t.name] for t in step.spec.inputs}, begin)
+    seen = {t.name: half[t.name] for t in step.spec.inputs}
+    for t in step.spec.states:
+        seen[t.name] = np.concatenate([begin[t.name][np.newaxis], run[NEXT + t.name][:-1]])
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in seen.items()}
 
 
 def _inputs(

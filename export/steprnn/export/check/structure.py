@@ -65,7 +65,8 @@ def _fits(declared: Declared, tensor: TensorSpec, foreign: bool) -> bool:
     Other tools take tokens as int64, which holds the same numbers.
     """
     wide = foreign and (declared.dtype, tensor.dtype) == ("int64", "int32")
-    if declared.dtype != tensor.dtype and not wide:
+    scaled = (declared.dtype, tensor.dtype) == ("int16", "float32") and declared.scale is not None
+    if declared.dtype != tensor.dtype and not wide and not (scaled and not foreign):
         return False
     if declared.shape is None:
         return True

@@ -14,17 +14,17 @@ from steprnn.runtime.spec import SIGNATURES
 
 from ..step.contract import Step
 from . import operators
-from .frozen import freeze
+from .frozen import Edit, freeze
 
 METHODS = {"float32": "float32 weights"}
 
 
-def write(step: Step, path: Path, variant: str = "float32") -> None:
-    """Write the folder `path` with one signature, named as the step is.
+def write(step: Step, path: Path, variant: str = "float32", edit: Edit | None = None) -> None:
+    """Write the folder `path` with one signature, named as the step is; `edit` is as in `freeze`.
 
     Raises `ExportError` where an operator is not on the list.
     """
-    function = freeze(step)
+    function = freeze(step, edit=edit)
     operators.check_tensorflow(function.graph.as_graph_def())
     # A step is never trained further, and some activations have gradients that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

@@ -106,12 +106,13 @@ def _integers(
         state, following = ins[pair.state], outs[pair.next]
         if state.dtype in ("int8", "uint8", "int16"):
             words = f"state {state.name} is {state.dtype}: it rounds at every step, and errors add up"
-            if state.scale != following.scale:
+            if other := state.scale != following.scale:
                 words += (
                     f"; and its scale {state.scale} is not that of {following.name}, {following.scale}, "
                     "so it cannot be fed back as it is"
                 )
-            yield Hazard("int8-state", words)
+            fed_back = state.dtype == "int16" and not other
+            yield Hazard("int8-state", words, caution=fed_back)
 
 
 def _unpaired(

@@ -13,6 +13,7 @@ from steprnn.runtime.pairing import Declared, pairs_by_name
 from steprnn.runtime.spec import SIGNATURES
 
 from . import hazards
+from .arena import structure_bytes, tensor_bytes
 from .report import Hazard, Inspection, Weights
 
 try:
@@ -60,6 +61,7 @@ def _read(path: Place, model: Any) -> Inspection:
     if signature:
         sides = ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs))
         notes = (f"by position: {' -> '.join(', '.join(_positions(*side)) for side in sides)}",)
+        notes += _arena(graph)
     if len(_each(model.signatureDefs)) > 1:
         keys = ", ".join(repr(_text(s.signatureKey)) for s in model.signatureDefs)
         notes = (*notes, f"signatures: {keys}")
@@ -91,6 +93,21 @@ def _positions(positions: Any, named: Any) -> list[str]:
     for tensor in _each(named):
         names.setdefault(int(tensor.tensorIndex), []).append(_text(tensor.name))
     return ["=".join(sorted(names.get(int(i), ["?"]))) for i in _each(positions)]
+
+
+def _arena(graph: Any) -> tuple[str, ...]:
+    """What TensorFlow Lite Micro needs of memory for a graph that it runs: of floats, or of integers."""
+    kinds = {_dtype(tensor) for tensor in graph.tensors}
+    size = tensor_bytes(graph, DTYPES)
+    if size is None or "float16" in kinds or {"int8", "float32"} <= kinds:
+        return ()
+    weights = {int(op.inputs[1]) for op in graph.operators if len(_each(op.inputs)) > 1}
+    scales = (graph.tensors[i].quantization for i in weights if i >= 0)
+    channels = sum(n for found in scales if found and (n := len(_each(found.scale))) > 1)
+    whole = size + structure_bytes(graph, channels)
+    return (
+        f"arena of TensorFlow Lite Micro: about {whole:,} bytes on 64 bits, less on 32; {size:,} of tensors",
+    )
 
 
 def _declared(name: str, tensor: Any) -> Declared:

@@ -36,6 +36,7 @@ def check_manifest(record: dict[str, Any]) -> None:
     for name, size in sizes.items():
         expect(is_whole(size, 0, MOST_BYTES), f"read_bytes of {name!r} is {size!r}")
     _check_positions(record)
+    _check_scales(record)
 
 
 def _check_step(step: Any) -> None:
@@ -133,6 +134,21 @@ def _check_positions(record: dict[str, Any]) -> None:
         for side, names in (("inputs", inputs), ("outputs", outputs)):
             fits = isinstance(given.get(side), list) and sorted(map(str, given[side])) == sorted(names)
             expect(fits, f"positions of {name} has other {side} than {', '.join(names)}")
+
+
+def _check_scales(record: dict[str, Any]) -> None:
+    """Numbers that integers can stand for, and of a state the same before and after a step."""
+    scales = record.get("scales", {})
+    expect(isinstance(scales, dict), "scales is no object")
+    states = [state["name"] for state in record["step"]["states"]]
+    for artefact, found in scales.items():
+        expect(isinstance(found, dict), f"scales of {artefact!r} is no object")
+        for name, scale in found.items():
+            fits = isinstance(scale, float) and 0 < scale < math.inf
+            expect(fits, f"scales of {artefact!r}: {name} is {scale!r}")
+        for state in states:
+            same = found.get(state) == found.get(NEXT + state)
+            expect(same, f"scales of {artefact!r}: {state} comes back in another")
 
 
 def is_whole(value: Any, least: int, most: int) -> bool:

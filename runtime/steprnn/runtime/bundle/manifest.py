@@ -22,8 +22,9 @@ from .checked import check_manifest, expect, is_inside
 from .packed import Packed, Place
 
 Arrays = dict[str, NDArray[np.float32]]
-# The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too.
-VARIANTS = ("float32", "float16", "int8-weights", "int8")
+# The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too, and
+# int16x8 is for devices, where states are integers.
+VARIANTS = ("float32", "float16", "int8-weights", "int8", "int16x8")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Manifest:
     start: Start | None = None
     # TFLite graph -> "inputs" and "outputs": which name stands at each position; older bundles have none.
     positions: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    # Graph of integers -> what one stands for, of each tensor that is int16 in it, by name.
+    scales: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def static(self) -> tuple[TensorSpec, ...]:
@@ -143,7 +146,7 @@ class Manifest:
             "about": self.about,
             "read_bytes": self.read_bytes,
             "positions": self.positions,
-        }
+        } | ({"scales": self.scales} if self.scales else {})
         if self.start is None:  # as readers of version 1 know it; they would begin the others at zero
             write_record(folder / MANIFEST, replace(BUNDLE_FORMAT, version=1), record)
             return
@@ -182,6 +185,7 @@ class Manifest:
                 {str(name): int(size) for name, size in record.get("read_bytes", {}).items()},
                 _start(record.get("start")),
                 dict(record.get("positions", {})),
+                dict(record.get("scales", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from None

@@ -18,6 +18,7 @@ from ..quiet import without_lines
 from ..spec import SIGNATURES, StepSpec
 from . import Engine, Graph, Runner, Tensors
 from .flatbuffer import check
+from .scaled import ScaledRunner, in_integers
 
 Indices = tuple[dict[str, int], dict[str, int]]  # of inputs and of outputs, by name
 _greeting = threading.Lock()
@@ -138,12 +139,41 @@ class LiteRTEngine:
                 interpreter.resize_tensor_input(indices[0][t.name], t.array_shape(batch))
             _allocate(interpreter)
             invoke = _private_invoke(interpreter)
+            scales = _scales(interpreter, indices, self._spec)
+            spec = in_integers(self._spec, scales)
+            runner: Runner
             if invoke is not None and _has_fixed_shapes(interpreter, indices):
-                return LiteRTRunner(interpreter, invoke, indices, self._spec, batch)
-            return DynamicRunner(interpreter, indices, self._spec, batch)
+                runner = LiteRTRunner(interpreter, invoke, indices, spec, batch)
+            else:
+                runner = DynamicRunner(interpreter, indices, spec, batch)
+            return ScaledRunner(runner, self._spec, scales, batch) if scales else runner
         except (ValueError, RuntimeError, KeyError) as error:
             told = " ".join(str(error).split())
             raise BundleError(f"LiteRT refuses {self._path} at batch {batch}: {told}") from error
+
+
+def _scales(interpreter: Any, indices: Indices, spec: StepSpec) -> dict[str, float]:
+    """Of each tensor that is float32 in the spec and int16 in the graph, what one stands for.
+
+    Raises `ValueError` where it has none, or a state comes back in another.
+    """
+    details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    scales = {}
+    for side, tensors in zip(indices, ((*spec.inputs, *spec.states), spec.outputs), strict=True):
+        for t in tensors:
+            found = _declared(t.name, details[side[t.name]])
+            if (t.dtype, found.dtype) == ("float32", "int16"):
+                if found.scale is None or found.scale[1] or not 0 < found.scale[0] < np.inf:
+                    raise ValueError(f"{t.name} is int16 without a scale")
+                scales[t.name] = found.scale[0]
+    floats = [t.name for t in (*spec.inputs, *spec.states, *spec.outputs) if t.dtype == "float32"]
+    if scales and len(scales) < len(floats):
+        raise ValueError(f"some of {', '.join(floats)} are int16, and others are not")
+    for t in spec.states:
+        after = _declared(t.name, details[indices[1][spec.next_of(t)]]).scale
+        if t.name in scales and after != (scales[t.name], 0):
+            raise ValueError(f"{t.name} comes back in another scale")
+    return scales
 
 
 def _allocate(interpreter: Any) -> None:

@@ -41,7 +41,13 @@ def write_contents(bundle: Place, folder: Path, formats: Collection[str]) -> Man
     positions = {name: order for name, order in manifest.positions.items() if name in names}
     start = replace(start, artefacts=begun) if start else None
     chosen = replace(
-        manifest, artefacts=kept, files=files, read_bytes=reads, start=start, positions=positions
+        manifest,
+        artefacts=kept,
+        files=files,
+        read_bytes=reads,
+        start=start,
+        positions=positions,
+        scales={name: scales for name, scales in manifest.scales.items() if name in names},
     )
     chosen.write(folder)
     return chosen

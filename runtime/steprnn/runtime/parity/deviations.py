@@ -122,6 +122,11 @@ class Deviations:
         return {name: _relative(a, self.candidate[name]) for name, a in self.reference.results.items()}
 
     @property
+    def spread(self) -> dict[str, float]:
+        """The mean error of each result over its standard deviation about the mean of each channel."""
+        return {name: _spread(a, self.candidate[name]) for name, a in self.reference.results.items()}
+
+    @property
     def _by_step(self) -> dict[str, NDArray[np.float64]]:
         return {n: error.reshape(self.reference.steps, -1).max(axis=1) for n, error in self.units.items()}
 
@@ -138,6 +143,13 @@ class Deviations:
 def p99(errors: NDArray[np.float64]) -> float:
     """The 99th percentile, of numbers that may be infinite."""
     return float(np.quantile(errors, 0.99, method="higher"))
+
+
+def _spread(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    with np.errstate(all="ignore"):
+        error = float(np.abs(got.astype(np.float64) - expected).mean())
+        deviation = math.sqrt(float(np.var(expected, axis=(0, 1), dtype=np.float64).mean()))
+        return error / (deviation or 1.0)
 
 
 def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:

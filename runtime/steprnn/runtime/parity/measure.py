@@ -33,6 +33,7 @@ class Measures:
     growth: float = 1.0  # that of the last quarter of the steps over that of the first
     drift: tuple[float, float] | None = None  # units a thousand steps, and its standard error; of long runs
     relative: dict[str, float] = field(default_factory=dict)  # result name -> rms error over its rms
+    spread: dict[str, float] = field(default_factory=dict)  # result name -> mean error over its deviation
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # what each state reached
     series: list[float] = field(default_factory=list, repr=False)  # the largest error at each step, in units
     kl: list[float] = field(default_factory=list, repr=False)  # of each step and row, in nats
@@ -59,6 +60,9 @@ class Measures:
         outputs = [] if spec.is_language_model else [self.relative.get(t.name, 0.0) for t in spec.outputs]
         if profile.units is not None:
             return f"{self.largest:.2g} u of {profile.units:g}"
+        if profile.spread is not None and self.spread:
+            mean = max(self.spread[t.name] for t in spec.outputs)
+            return f"mean {mean:.2%} of {profile.spread:.1%}"
         if profile.mean_kl is not None and self.mean_kl is not None:
             return f"KL {abs(self.mean_kl):.1e} of {profile.mean_kl:g}"
         if profile.signal is not None and outputs:
@@ -96,7 +100,11 @@ def measure(
     measures = _deviations(spec, Deviations.of(reference, candidate, called), profile)
     if spec.is_language_model:
         measures = _decisions(spec, reference, candidate, profile, called, measures)
-    failures = [*measures.failures, *_relative_failures(spec, measures.relative, profile)]
+    failures = [
+        *measures.failures,
+        *_relative_failures(spec, measures.relative, profile),
+        *_spread_failures(spec, measures.spread, profile),
+    ]
     return replace(measures, failures=failures)
 
 
@@ -114,6 +122,7 @@ def _deviations(spec: StepSpec, deviations: Deviations, profile: Profile) -> Mea
         drift=deviations.drift,
         errors=deviations.absolute,
         relative=deviations.relative,
+        spread=deviations.spread,
         ranges={name: (float(array.min()), float(array.max())) for name, array in states.items()},
         series=series.tolist(),
     )
@@ -145,6 +154,15 @@ def _failures(measures: Measures, profile: Profile) -> Iterator[str]:
         yield f"{first}, at most {profile.units:g}{largest}"
     if profile.growth is not None and not measures.growth <= profile.growth:
         yield f"the error grows {measures.growth:.3g}-fold, expected at most {profile.growth:g}-fold"
+
+
+def _spread_failures(spec: StepSpec, spread: dict[str, float], profile: Profile) -> Iterator[str]:
+    for t in spec.outputs:
+        if profile.spread is not None and not spread[t.name] <= profile.spread:
+            yield (
+                f"{t.name} is {spread[t.name]:.2%} of its spread off in the mean, "
+                f"expected at most {profile.spread:.1%}"
+            )
 
 
 def _relative_failures(spec: StepSpec, relative: dict[str, float], profile: Profile) -> Iterator[str]:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..engines import Engine, Runner, Tensors
+from ..errors import OutOfRange
 from ..spec import StepSpec
 from .findings import Finding, Level, Words, attempt
 from .levels import Candidate, as_computed, judge, run_chained
@@ -125,7 +126,12 @@ def sensitivity(
     def finding(mistake: Mistake) -> Finding:
         results = (graphs or {}).get(mistake)
         if results is None:
-            results = chain(Mutant(engine.runner(1), mistake, candidate.spec), part.inputs, part.state)
+            try:
+                results = chain(Mutant(engine.runner(1), mistake, candidate.spec), part.inputs, part.state)
+            except OutOfRange as error:  # no state of the model is that large
+                return Finding(
+                    Level.SENSITIVITY, candidate.label, True, f"{error.name}: out", case=str(mistake)
+                )
         found = judge(Level.SENSITIVITY, candidate, part, results, case=str(mistake))
         if found.passed and own is not None:
             results = own.mutated(mistake) if mistake in (graphs or {}) else own_results(mistake, own.run)

@@ -242,7 +242,7 @@ def judge_all(
     steps: int = STEPS,
     seeds: int = SEEDS,
     given: dict[str, Arrays] | None = None,
-    long: bool = False,
+    long: int = 0,
     say: Say = lambda line: None,
 ) -> list[Finding]:
     """The whole contract over all candidates; `say` is told each stage as it comes."""

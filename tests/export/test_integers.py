@@ -12,6 +12,8 @@ import pytest
 from keras import layers
 
 from steprnn.export.bundle import export
+from steprnn.export.check.candidates import candidates_of
+from steprnn.export.check.judge import judge_all
 from steprnn.export.check.reference import Oracle, input_run
 from steprnn.export.check.runs import visited
 from steprnn.export.formats import integers, tflite
@@ -88,6 +90,23 @@ def test_the_manifest_has_the_scales_and_the_record_the_long_run(bundle: Path) -
     assert long["steps"] == 10_240
     assert 0.0 < long["spread"]["y"] < 0.01
     assert long["growth"] < 1.5
+    assert ours["noise, long"]["summary"].partition(",")[0].endswith("of 1.0%"), "it is judged"
+
+
+def test_the_check_judges_what_is_in_use_and_tells_where_the_rest_leaves_its_range(bundle: Path) -> None:
+    keras.utils.set_random_seed(2)
+    step = derive(a_model("LSTM", False))
+    _, candidates = candidates_of(bundle, step, {}, None)
+    ours = [c for c in candidates if c.name == "tflite-int16x8"]
+    found = judge_all(step, ours, steps=256, seeds=1)
+    assert [str(f) for f in found if not f.passed] == []
+    told = {f.case: f.summary for f in found if f.level == "chained"}
+    assert "of 1.0%" in told["noise"]
+    assert told["10 times the noise"].startswith("input x leaves its ")
+    assert "not judged" in told["silence"]
+    assert not any("states of twice that" in f.case or "saturated" in f.case for f in found)
+    rejected = {f.case for f in found if f.level == "sensitivity"}
+    assert {"two states swapped", "state zeroed", "state one step stale"} <= rejected
 
 
 def test_a_stream_goes_on_as_floats_from_every_variant(bundle: Path) -> None:

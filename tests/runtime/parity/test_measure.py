@@ -254,6 +254,7 @@ def test_the_record_of_a_run_is_every_figure_but_the_series(spec: StepSpec, refe
         "drift": None,
         "errors": {"y": 0.0, "next_h": 0.0, "next_c": pytest.approx(got - expected)},
         "relative": measures.relative,
+        "spread": measures.spread,
         "ranges": {
             n: (float(a.min()), float(a.max())) for n, a in ((n, candidate[f"next_{n}"]) for n in "hc")
         },
@@ -266,7 +267,10 @@ def test_the_record_of_a_run_is_every_figure_but_the_series(spec: StepSpec, refe
         "failures": measures.failures,
         "passed": False,
     }
-    assert list(measures.relative) == ["y", "next_h", "next_c"]
+    assert list(measures.relative) == list(measures.spread) == ["y", "next_h", "next_c"]
+    about = exact.results["next_c"] - exact.results["next_c"].mean(axis=(0, 1))
+    mean = (got - expected) / exact.results["next_c"].size
+    assert measures.spread == pytest.approx({"y": 0, "next_h": 0, "next_c": mean / about.std()})
     candidate["next_c"][:, 0, 2] += 1.0
     assert measure(spec, exact, candidate, FLOAT32).p99 == pytest.approx(4.0)
 

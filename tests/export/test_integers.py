@@ -17,6 +17,7 @@ from steprnn.export.check.judge import judge_all
 from steprnn.export.check.reference import Oracle, input_run
 from steprnn.export.check.runs import visited
 from steprnn.export.formats import integers, tflite
+from steprnn.export.inspect import inspect
 from steprnn.export.step.contract import Step
 from steprnn.export.step.derive import derive
 from steprnn.runtime import load
@@ -84,6 +85,12 @@ def test_the_manifest_has_the_scales_and_the_record_the_long_run(bundle: Path) -
     scales = record["scales"]["tflite-int16x8"]
     assert scales.keys() == {"x", "h", "c", "y", "next_h", "next_c"}
     assert (scales["h"], scales["c"]) == (scales["next_h"], scales["next_c"])
+    found = inspect(bundle / "step.int16x8.tflite")
+    assert {h.kind for h in found.hazards if not h.caution} == set()
+    assert [h.words.partition(":")[0] for h in found.hazards if h.kind == "int8-state"] == [
+        "state c is int16",
+        "state h is int16",
+    ]
     findings = json.loads((bundle / "parity.json").read_text())["findings"]
     ours = {f["case"]: f for f in findings if f["candidate"].startswith("tflite-int16x8")}
     long = ours["noise, long"]["figures"]

@@ -28,7 +28,7 @@ IDS = np.random.default_rng(0).integers(0, TOKENS, (4, 20), np.int32)
 
 @pytest.fixture(autouse=True)
 def _names_begin_anew() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
 
 

@@ -24,7 +24,7 @@ from .models import sequence
 
 @pytest.fixture(autouse=True)
 def _names_begin_anew() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
 
 
 def lstm(**options: Any) -> Any:

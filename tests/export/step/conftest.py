@@ -9,5 +9,5 @@ import pytest
 def _names_begin_anew() -> None:
     """Keras counts the layers of a process in their names, and draws weights from one generator."""
     keras = pytest.importorskip("keras")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # collecting garbage takes half a second
     keras.utils.set_random_seed(0)

@@ -57,7 +57,7 @@ LOOPS = ("While", "Loop", "Scan", "If", "Switch", "TensorList", "VarHandle", "Re
 @pytest.fixture(scope="module", params=MODELS)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Step, Path]:
     """A model's step, and a folder of every format and variant."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     model = shaken(next(c for c in CASES if c.name == request.param).build())
     step, folder = derive(model), tmp_path_factory.mktemp("graphs")
@@ -133,7 +133,7 @@ def test_all_tell_the_same_names(bundle: tuple[Step, Path]) -> None:
 
 
 def test_the_manifest_tells_them_too(tmp_path: Path) -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = shaken(next(c for c in CASES if c.name == "returned_states").build())
     export(model, tmp_path / "b", formats=("onnx",), variants=("float32",))
     assert Manifest.read(tmp_path / "b").step == derive(model).spec

@@ -30,13 +30,13 @@ import numpy as np
 from steprnn.export.formats import program, tflite
 from steprnn.export.formats.frozen import frozen_once
 from steprnn.export.step.derive import derive
-from steprnn.runtime.batch_sampling import RowSampler
 from steprnn.runtime.bench.machine import read_seconds
 from steprnn.runtime.bench.workloads import BATCH, FILTERS, TEMPERATURE
 from steprnn.runtime.engines import Engine, Runner, open_engine
-from steprnn.runtime.sampling import Sampling
+from steprnn.runtime.sampling.batch import RowSampler
+from steprnn.runtime.sampling.sampler import Sampling
 from steprnn.runtime.spec import StepSpec
-from steprnn.runtime.writing import AT_ONCE, write
+from steprnn.runtime.texts.writing import AT_ONCE, write
 
 VOCABULARY, EMBEDDED, ROUNDS, SECONDS, MOST = 969, 64, 15, 0.03, 1000
 SHARPER = 60

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from steprnn.runtime import Sampling, Session, State, load
 from steprnn.runtime.atomic import write_bytes
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.sampler import Sampler
 
 HEADER = struct.Struct("<QI")  # how many characters were written, and the token to read next
 

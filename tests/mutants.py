@@ -41,14 +41,14 @@ PARTS = {
     "runtime": Part(
         tuple(
             f"runtime/steprnn/runtime/{name}.py"
-            for name in ("parity/*", "bundle/*", "sampling", "recent", "stops")
+            for name in ("parity/*", "bundle/*", "sampling/*", "texts/stops")
         ),
         (
             "tests/runtime/parity",
             "tests/runtime/bundle",
-            "tests/runtime/test_recent.py",
-            "tests/runtime/test_sampling.py",
-            "tests/runtime/test_stops.py",
+            "tests/runtime/sampling/test_recent.py",
+            "tests/runtime/sampling/test_sampler.py",
+            "tests/runtime/texts/test_stops.py",
         ),
     ),
     # TensorFlow cannot be forked once it has run, and each mutant takes seconds: every tenth is run.

@@ -19,7 +19,7 @@ from steprnn.runtime.engines import Writer, open_engine, open_graph
 from steprnn.runtime.engines.native.library import Streams, aligned, compiler
 from steprnn.runtime.engines.native.text import NativeSampler, NativeText
 from steprnn.runtime.package import c
-from steprnn.runtime.sampling import Sampling
+from steprnn.runtime.sampling.sampler import Sampling
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tf2onnx")

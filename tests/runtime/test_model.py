@@ -28,17 +28,17 @@ from steprnn.runtime import (
     UnknownToken,
     UsageError,
     load,
-    tasks,
 )
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
 from steprnn.runtime.commands import serve
 from steprnn.runtime.engines import ENGINES, native
 from steprnn.runtime.loading import choose
-from steprnn.runtime.options import Filters
 from steprnn.runtime.origin import install
 from steprnn.runtime.package.ort import engine_files
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.sampler import Sampler
+from steprnn.runtime.texts import tasks
+from steprnn.runtime.texts.options import Filters
 
 SETTINGS: list[dict[str, Any]] = [
     {},

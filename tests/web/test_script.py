@@ -21,8 +21,8 @@ import pytest
 
 from steprnn.runtime import Sampling
 from steprnn.runtime.package.web import SITE
-from steprnn.runtime.sampling import Sampler
-from steprnn.runtime.stops import until
+from steprnn.runtime.sampling.sampler import Sampler
+from steprnn.runtime.texts.stops import until
 
 HOSTILE = json.loads((Path(__file__).parents[1] / "hostile_names.json").read_text(encoding="utf-8"))
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")

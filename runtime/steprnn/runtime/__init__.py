@@ -22,14 +22,14 @@ from .errors import (
     UnknownToken,
     UsageError,
 )
-from .hooks import LogitsProcessor
 from .loading import load
 from .model import Model
-from .options import Options
-from .reading import Score
-from .sampling import Sampling
+from .sampling.sampler import Sampling
 from .session import Session, State
 from .spec import StepSpec, TensorSpec
+from .texts.hooks import LogitsProcessor
+from .texts.options import Options
+from .texts.reading import Score
 
 __all__ = [
     "BundleError",

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import tasks, writing
-from .batches import in_order
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
 from .errors import UsageError
-from .hooks import AnyOf, Cancel, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
-from .options import Filters, Options, Unseeded
 from .pool import Pool
-from .reading import Score, pooled_state
-from .sampling import Sampler, Sampling, check_seed, new_seed
+from .sampling.sampler import Sampler, Sampling, check_seed, new_seed
 from .session import Session, State
-from .stops import checked_stops, until
+from .texts import tasks, writing
+from .texts.batches import in_order
+from .texts.hooks import AnyOf, Cancel, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
+from .texts.options import Filters, Options, Unseeded
+from .texts.reading import Score, pooled_state
+from .texts.stops import checked_stops, until
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing from Python 3.11 on; what is not run needs neither

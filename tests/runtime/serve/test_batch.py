@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import Model, NotFinite, Sampling, load
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.sampler import Sampler
 from steprnn.runtime.serve.batch import STEPS_BEFORE_SHRINKING, Batch
 from steprnn.runtime.serve.metrics import Metrics
 from steprnn.runtime.serve.prefixes import Prefixes

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from steprnn.runtime import Model, Sampling
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.sampler import Sampler
 from steprnn.runtime.serve import app, arrivals, connection, scheduler
 from steprnn.runtime.serve.app import Service
 from steprnn.runtime.serve.batch import Batch

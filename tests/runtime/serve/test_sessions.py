@@ -18,7 +18,7 @@ import pytest
 
 from steprnn.runtime import Model, Sampling, StateError, UsageError
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.sampler import Sampler
 from steprnn.runtime.serve.errors import ApiError
 from steprnn.runtime.serve.row import Row, Task
 from steprnn.runtime.serve.sessions import HEAD, HISTORY, Head, Position, Sessions

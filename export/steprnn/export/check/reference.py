@@ -24,7 +24,7 @@ from steprnn.runtime.parity.reference import (
     single_rows,
     units_of,
 )
-from steprnn.runtime.sampling import Sampler, Sampling
+from steprnn.runtime.sampling.sampler import Sampler, Sampling
 from steprnn.runtime.spec import NEXT
 
 from ..formats.frozen import Edit, freeze

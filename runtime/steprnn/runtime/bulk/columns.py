@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reading, tasks
-from ..batches import Task, each
 from ..errors import SteprnnError, UnknownToken, UsageError
 from ..loading import load
-from ..options import Filters
-from ..sampling import check_seed
+from ..sampling.sampler import check_seed
+from ..texts import reading, tasks
+from ..texts.batches import Task, each
+from ..texts.options import Filters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

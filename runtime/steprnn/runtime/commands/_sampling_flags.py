@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..options import Options
-from ..sampling import PARAMETERS
+from ..sampling.sampler import PARAMETERS
+from ..texts.options import Options
 from ._aliases import alias
 
 SHOWN = {"temperature": "--temp"}  # as llama.cpp has it

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..batches import Task, each, named
 from ..bulk.records import Record, of_json, of_text, to_json
 from ..errors import SteprnnError, UsageError
 from ..model import Model
 from ..progress import Progress
+from ..texts.batches import Task, each, named
 from . import _engine_flags
 
 T = TypeVar("T")

@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import atomic, reading, tasks
-from ..batches import Task
+from .. import atomic
 from ..bulk.records import digits
 from ..errors import UsageError
 from ..model import Model
+from ..texts import reading, tasks
+from ..texts.batches import Task
 from . import _texts
 
 HELP = "make a vector of each text, as JSON lines or .npy"

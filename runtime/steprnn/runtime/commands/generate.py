@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from ..errors import UsageError
-from ..options import Options
-from ..sampling import new_seed
+from ..sampling.sampler import new_seed
+from ..texts.options import Options
 from . import _engine_flags, _sampling_flags
 from ._aliases import alias
 

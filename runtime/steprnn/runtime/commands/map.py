@@ -13,8 +13,8 @@ from ..bulk import job, outputs
 from ..bulk.workers import TASKS, Work
 from ..errors import UsageError
 from ..quiet import quiet
-from ..reading import POOLS
-from ..sampling import new_seed
+from ..sampling.sampler import new_seed
+from ..texts.reading import POOLS
 from . import _engine_flags, _sampling_flags
 
 HELP = "score, embed or continue every row of a file, or of many"

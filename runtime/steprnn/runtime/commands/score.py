@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import tasks
-from ..batches import Task
 from ..model import Model
-from ..reading import Score, perplexity
+from ..texts import tasks
+from ..texts.batches import Task
+from ..texts.reading import Score, perplexity
 from . import _texts
 
 HELP = "tell how likely texts are, as JSON lines"

@@ -18,7 +18,7 @@ from ..pairing import Declared
 from ..spec import StepSpec
 
 if TYPE_CHECKING:
-    from ..sampling import Sampling
+    from ..sampling.sampler import Sampling
 
 # From 1.29 on onnxruntime looks up mobile.events.data.microsoft.com seconds after a session is made, also
 # after `disable_telemetry_events()`. This it reads once, as it starts, and then sends and keeps nothing.

@@ -10,10 +10,10 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..batch_sampling import sampler_for
 from ..bundle.vocabulary import Vocabulary
 from ..engines.native.text import NativeSampler
-from ..sampling import Sampler, Sampling
+from ..sampling.batch import sampler_for
+from ..sampling.sampler import Sampler, Sampling
 from .connection import Connection
 from .errors import ApiError, encode
 from .metrics import Metrics

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch_sampling import NO_TOKEN, choose_each
 from ..engines import Runner
 from ..engines.native.text import NativeSampler
 from ..errors import NotFinite
 from ..model import Model
-from ..sampling import Sampler
+from ..sampling.batch import NO_TOKEN, choose_each
+from ..sampling.sampler import Sampler
 from .prefixes import Prefixes, States
 from .row import Row
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..bundle.vocabulary import Vocabulary
 from ..errors import UnknownToken
-from ..sampling import PARAMETERS, Parameter, Sampling
+from ..sampling.sampler import PARAMETERS, Parameter, Sampling
 from .errors import ApiError
 from .sessions import NEW
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch_sampling import NO_TOKEN
 from ..bundle.vocabulary import Vocabulary
 from ..engines.native.text import NativeSampler
 from ..errors import NotFinite
-from ..sampling import Sampler, not_finite
-from ..stops import Until
+from ..sampling.batch import NO_TOKEN
+from ..sampling.sampler import Sampler, not_finite
+from ..texts.stops import Until
 from .prefixes import SHORTEST
 from .sessions import Position
 

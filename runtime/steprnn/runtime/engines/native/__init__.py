@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...bundle.packed import Place
 from ...errors import BundleError, UsageError
 from ...pairing import Declared
-from ...sampling import Sampling
+from ...sampling.sampler import Sampling
 from ...spec import StepSpec
 from .. import Engine, Graph, Runner, Tensors, Text
 from .library import Streams, Tensor, aligned, available, comes_first, is_ready

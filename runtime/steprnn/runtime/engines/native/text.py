@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ...sampling import Sampling, not_finite
+from ...sampling.sampler import Sampling, not_finite
 from .library import Streams, aligned, call, library
 
 LONGEST = 2**20  # tokens that the repetition penalty may look back

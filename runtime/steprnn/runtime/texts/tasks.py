@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.vocabulary import Vocabulary
+from ..errors import UsageError
+from ..sampling.batch import rows_for
+from ..sampling.sampler import Sampling
+from ..session import Steppable
 from . import reading, rows
-from .batch_sampling import rows_for
 from .batches import Encoded, Task
-from .bundle.vocabulary import Vocabulary
-from .errors import UsageError
 from .hooks import Cancel, HookedRows, LogitsProcessor
 from .options import Filters
 from .reading import Score
-from .sampling import Sampling
-from .session import Steppable
 from .stops import checked_stops
 
 if TYPE_CHECKING:

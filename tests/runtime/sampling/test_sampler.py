@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from steprnn.runtime import NotFinite, Sampling, UsageError
-from steprnn.runtime.batch_sampling import NO_TOKEN, RowSampler, choose_each
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.batch import NO_TOKEN, RowSampler, choose_each
+from steprnn.runtime.sampling.sampler import Sampler
 
 # Halves are exact in float32 and make ties common.
 logit_lists = st.lists(st.integers(-20, 20).map(lambda n: n / 2), min_size=1, max_size=30)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from .errors import UsageError
+from ..errors import UsageError
 
 
 class Until:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .errors import NotFinite, SteprnnError, UnknownToken, UsageError
+from ..errors import NotFinite, SteprnnError, UnknownToken, UsageError
 
 T = TypeVar("T")
 Made = TypeVar("Made", covariant=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steprnn.runtime import UsageError
-from steprnn.runtime.stops import Until, before_stop, checked_stops, until
+from steprnn.runtime.texts.stops import Until, before_stop, checked_stops, until
 
 texts = st.text("ab ", max_size=30)  # few letters: many near misses
 stops = st.lists(st.text("ab ", min_size=1, max_size=4), min_size=1, max_size=3)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steprnn.runtime import Model, NotFinite, UnknownToken, UsageError, batches, load, reading
+from steprnn.runtime import Model, NotFinite, UnknownToken, UsageError, load
+from steprnn.runtime.texts import batches, reading
 
 KNOWN = "云不走月在雨后分开 "
 TEXTS = st.lists(st.text(KNOWN, min_size=2, max_size=40), max_size=12)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NotFinite
+from ..errors import NotFinite
 from .recent import LARGEST, penalise_rows
-from .sampling import LARGEST_EXPONENT, NEARLY, Sampler, Sampling, exp, multiply, not_finite
+from .sampler import LARGEST_EXPONENT, NEARLY, Sampler, Sampling, exp, multiply, not_finite
 
 if TYPE_CHECKING:
-    from .engines.native.text import NativeRows, NativeSampler
+    from ..engines.native.text import NativeRows, NativeSampler
 
 NO_TOKEN = -1
 
@@ -72,7 +72,7 @@ def sampler_for(
 
     It is that of the native library where that is there, which chooses the same in a third of the time.
     """
-    from .engines import native  # most programs do without
+    from ..engines import native  # most programs do without
 
     return native.sampler(sampling, seed, tokens, size, length) or Sampler(sampling, seed, tokens)
 
@@ -81,7 +81,7 @@ def rows_for(
     sampling: Sampling, seeds: Sequence[int], tokens: Sequence[Sequence[int]], size: int, length: int
 ) -> RowSampler | NativeRows:
     """The same for many texts."""
-    from .engines import native
+    from ..engines import native
 
     if sampling == Sampling():  # NumPy finds the likeliest of all rows as fast
         return RowSampler(sampling, seeds, tokens, size)
@@ -97,7 +97,7 @@ def choose_each(samplers: Sequence[Sampler | NativeSampler], logits: NDArray[np.
     ours = [sampler for sampler in samplers if isinstance(sampler, Sampler)]
     if len(ours) == len(samplers):
         return _choose_here(ours, logits)
-    from .engines.native.text import sample_rows
+    from ..engines.native.text import sample_rows
 
     addresses = np.array([s.address for s in samplers if not isinstance(s, Sampler)], np.uintp)
     if not ours:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle.vocabulary import Vocabulary
-from .errors import NotFinite
+from ..bundle.vocabulary import Vocabulary
+from ..errors import NotFinite
+from ..session import Steppable
 from .hooks import Cancel, RowChooser
-from .session import Steppable
 from .stops import before_stop
 
 

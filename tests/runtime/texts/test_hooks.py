@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from steprnn.runtime import Model, UnknownToken, UsageError
-from steprnn.runtime.hooks import AnyOf
+from steprnn.runtime.texts.hooks import AnyOf
 
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steprnn.runtime import Model, NotFinite, Sampling
-from steprnn.runtime.batch_sampling import NO_TOKEN, choose_each
 from steprnn.runtime.engines import native
 from steprnn.runtime.engines.native.text import NativeRows, NativeSampler
-from steprnn.runtime.sampling import Sampler
+from steprnn.runtime.sampling.batch import NO_TOKEN, choose_each
+from steprnn.runtime.sampling.sampler import Sampler
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "sampling.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "sampling.md"
 ROW = re.compile(r"^\| (all off|`.*?) \| ?(\d*) ?\| ([\d ]+) \|$", re.M)
 GOLDEN = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
 

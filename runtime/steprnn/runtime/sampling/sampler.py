@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NotFinite, UsageError
+from ..errors import NotFinite, UsageError
 from .recent import LARGEST, Recent
 
 multiply, exp, isfinite = np.multiply, np.exp, math.isfinite  # looked up once

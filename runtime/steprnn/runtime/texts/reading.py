@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines import Runner, Writer
+from ..errors import NotFinite, UsageError
+from ..sampling.sampler import not_finite
+from ..session import Steppable, first_bad
 from . import writing
 from .batches import Encoded
-from .engines import Runner, Writer
-from .errors import NotFinite, UsageError
-from .sampling import not_finite
-from .session import Steppable, first_bad
 
 STEPS_AT_ONCE = 128  # whose tokens, or outputs of one row, are in memory together
 POOLS = ("last", "mean")

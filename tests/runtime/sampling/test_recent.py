@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steprnn.runtime.recent import Recent
+from steprnn.runtime.sampling.recent import Recent
 
 LOGITS = np.array([2.0, -2.0, 0.0, 3.0, -3.0], np.float32)
 

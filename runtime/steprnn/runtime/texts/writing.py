@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .batch_sampling import sampler_for
-from .engines import Runner, Writer
-from .errors import NotFinite
+from ..engines import Runner, Writer
+from ..errors import NotFinite
+from ..sampling.batch import sampler_for
+from ..sampling.sampler import Sampling
+from ..session import Steppable
 from .hooks import Chooser
-from .sampling import Sampling
-from .session import Steppable
 
 # Operations in one call of an engine that writes by itself: a few milliseconds, so that an interrupt is seen,
 # and of what is streamed about a tenth of one, so that it comes as it is written.

@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
-from .sampling import Sampler, not_finite
+from ..errors import UsageError
+from ..sampling.sampler import Sampler, not_finite
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""How a token is chosen: docs/sampling.md to the letter."""

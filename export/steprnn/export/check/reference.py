@@ -214,9 +214,8 @@ class Oracle:
             gaps[t] = best[:, 1] - best[:, 0]
             if prompt <= t + 1 < steps:
                 tokens[t + 1] = y.argmax(axis=-1)
-        run = self.chain(
-            {x_name: tokens}, begin
-        )  # beyond a chaotic chain greedy texts part by rounding alone
+        # Beyond the end of a chaotic chain greedy texts part by rounding alone.
+        run = self.chain({x_name: tokens}, begin)
         return Greedy(tokens[: run.steps], gaps[: run.steps], float(run.units[y_name].max()), prompt, state)
 
 

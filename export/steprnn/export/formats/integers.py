@@ -120,8 +120,8 @@ def _narrow_tables(model: Any, tables: dict[bytes, NDArray[np.float32]]) -> None
         model.buffers[table.buffer].data = np.frombuffer(narrow.tobytes(), np.uint8)
         table.type, table.quantization.scale = schema.TensorType.INT8, [scale]
         looked_up = schema.TensorT()
-        looked_up.name, looked_up.shape, looked_up.shapeSignature = row.name + b"/int8", row.shape, None
-        looked_up.shapeSignature, looked_up.type = row.shapeSignature, schema.TensorType.INT8
+        looked_up.name, looked_up.type = row.name + b"/int8", schema.TensorType.INT8
+        looked_up.shape, looked_up.shapeSignature = row.shape, row.shapeSignature
         looked_up.quantization = schema.QuantizationParametersT()
         looked_up.quantization.scale, looked_up.quantization.zeroPoint = [scale], [0]
         graph.tensors.append(looked_up)

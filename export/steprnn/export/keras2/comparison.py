@@ -89,9 +89,8 @@ def _refuse_masks(path: Path, model: keras.Model) -> None:
     for op in found:
         if isinstance(op, layers.RNN):
             differs = any(map(_is_begun, op._inbound_nodes))
-        elif isinstance(
-            op, layers.Concatenate
-        ):  # Keras 2 keeps a step that all keep, Keras 3 one that any does
+        elif isinstance(op, layers.Concatenate):
+            # Keras 2 keeps a step that all keep, Keras 3 one that any does.
             differs = not all(map(_is_masked_alike, op._inbound_nodes))
         else:
             differs = isinstance(op, layers.Rescaling | layers.Identity)

@@ -201,10 +201,11 @@ def own_weights(candidate: Candidate, engine: Engine, own: Reference) -> Finding
 def own_weights_in_batches(candidate: Candidate, engine: Engine, own: Reference) -> Finding:
     """The short chains stepped in batches of every size; the first that is beyond the limit, or the last."""
     closely = as_computed(candidate)
-    for rows in BATCHES:
+    for rows in (min(size, own.batch) for size in BATCHES):
+        runner = engine.runner(rows)
         for begin in range(0, own.batch - rows + 1, rows):
             cut = own.part(slice(0, None), slice(begin, begin + rows))
-            results = chain(engine.runner(rows), cut.inputs, cut.state)
+            results = chain(runner, cut.inputs, cut.begin)
             found = judge(Level.BATCH, closely, cut, results, cut.rows)
             if not found.passed:
                 return found

@@ -147,9 +147,12 @@ def processes(work: Work, workers: int | None) -> Iterator[Pool]:
         yield Processes(executor, workers)
     finally:
         running = list((executor._processes or {}).values())
+        manager: Any = executor._executor_manager_thread
         executor.shutdown(wait=False, cancel_futures=True)
         for process in running:
             process.terminate()
+        if manager is not None:  # else Python, where it ends now, writes to a pipe that this thread closes
+            manager.join(timeout=5)
 
 
 def cores() -> int:

@@ -557,6 +557,16 @@ def padding_on_the_left() -> keras.Model:
     )
 
 
+@case("h c")
+def dilated_kernels_of_one() -> keras.Model:
+    """They remember nothing, though TensorFlow cuts the sequence into blocks for them."""
+    return sequence(
+        layers.DepthwiseConv1D(1, dilation_rate=3),
+        layers.Conv1D(4, 1, padding="causal", dilation_rate=2, activation="tanh"),
+        layers.LSTM(4, return_sequences=True),
+    )
+
+
 @case("past")
 def a_convolution_alone() -> keras.Model:
     return sequence(layers.Conv1D(6, 5, padding="causal"), layers.Dense(2))

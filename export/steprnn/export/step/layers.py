@@ -112,6 +112,14 @@ def _refuse_convolution(op: Any) -> None:
         raise refusal(op, "sees the future (padding='same')", instead_of_padding(op))
 
 
+def slides_over_one(op: Any) -> bool:
+    """Whether a convolution looks at one time step at once, in blocks all the same: its kernel is dilated.
+
+    TensorFlow cuts the sequence into as many as the dilation, which looks like mixing them.
+    """
+    return isinstance(op, CONVOLUTIONS) and op.kernel_size[0] == 1 and op.dilation_rate[0] > 1
+
+
 def _refuse_blocks(op: Any, does: str, sizes: Any, strides: Any) -> None:
     """What makes one time step of several would be causal in blocks of as many."""
     strides = strides or sizes

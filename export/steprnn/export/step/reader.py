@@ -9,7 +9,7 @@ from keras import layers, tree
 
 from .contract import Reading
 from .graph import Call, is_stock
-from .layers import refusal
+from .layers import refusal, slides_over_one
 from .locality import Unreadable, read
 from .memory import Convolution, reach
 from .parts import Encoded, Part
@@ -57,11 +57,12 @@ class Reader:
 
     def _read(self, call: Call, part: Part, outputs: Any) -> Any:
         op = call.op
-        maker = getattr(op.activation, "__module__", "keras.") if isinstance(part, Convolution) else "keras."
+        slides = isinstance(part, Convolution) or slides_over_one(op)
+        maker = getattr(op.activation, "__module__", "keras.") if slides else "keras."
         if not maker.startswith("keras."):  # a function that runs on the whole sequence within Keras's call
             activation = layers.Activation(op.activation, name=op.name)
             self._read(Call(call.key, activation, (outputs,), {}), Part(True), outputs)
-        if is_stock(op) and (part.remembers or part.by_rule):
+        if is_stock(op) and (part.remembers or part.by_rule or slides):
             return outputs
         try:
             outputs, compared = read(call, outputs, self._masked, self._length)

@@ -70,13 +70,13 @@ class Judgement:
             yield self._chained(kind, reference)
         if candidate.batched:
             found = attempt(Level.BATCH, self.label, partial(levels.batch, candidate, engine, main))
-            yield self._unless_chaotic(self._costly(found, self._computes_in_batches), main)
+            yield self._unless_chaotic(self._costly(found, self.computes_in_batches), main)
         if self.runs.greedy is not None:
             free_run = partial(levels.free_run, candidate, engine, self.runs.greedy)
             yield attempt(Level.FREE_RUN, self.label, free_run)
         yield attempt(Level.SEMANTICS, self.label, partial(semantics, candidate, engine, main))
         found = attempt(Level.SEMANTICS, self.label, partial(two_threads, candidate, main), TWO_THREADS)
-        yield self._unless_chaotic(self._costly(found, self._computes_with_two_threads), main)
+        yield self._unless_chaotic(self._costly(found, self.computes_with_two_threads), main)
         yield attempt(Level.SEMANTICS, self.label, lambda: run_twice(candidate, main, self.ran), TWICE)
         if mistakes:
             graphs = {m: g for m, g in self.runs.graphs.items() if m.is_coarse or not self.quantized}
@@ -101,7 +101,7 @@ class Judgement:
     def _one_step(self) -> Finding:
         one_step = partial(levels.one_step, self.candidate, self.engine, self.runs.main)
         found = attempt(Level.ONE_STEP, self.label, one_step)
-        return self._costly(self._diagnosed(found), self._computes)
+        return self._costly(self._diagnosed(found), self.computes)
 
     @cached_property
     def _own_weights(self) -> Finding | None:
@@ -131,7 +131,7 @@ class Judgement:
         found = self._unless_chaotic(attempt(Level.CHAINED, self.label, chained, kind), reference)
         if in_use and not self._one_step.failure:
             found = self._diagnosed(found)
-        return self._costly(found, self._computes)
+        return self._costly(found, self.computes)
 
     def _within_range(self, judged: Callable[[], Finding], kind: str) -> Finding:
         """A run on what is not in use; where it leaves the range of integers it ends, and that is told."""
@@ -141,18 +141,20 @@ class Judgement:
             words = f"{error.what} {error.name} leaves its {error.limit:.3g}"
             return Finding(Level.CHAINED, self.label, True, words, case=kind)
 
-    def _computes(self) -> bool:
+    def computes(self) -> bool:
         """Whether a quantized candidate computes as its own weights say."""
         return self._known is not None and self._own_weights is not None and self._own_weights.passed
 
-    def _computes_in_batches(self) -> bool:
-        if not self._computes():
+    def computes_in_batches(self) -> bool:
+        """The same of several rows at once."""
+        if not self.computes():
             return False
         own = own_oracle(self.candidate, self.runs, self.audit, shared=True)
         return self._passes_own(levels.own_weights_in_batches, self.engine, own)
 
-    def _computes_with_two_threads(self) -> bool:
-        return self._computes() and self._passes_own(levels.own_weights, self.candidate.open(2), self.own)
+    def computes_with_two_threads(self) -> bool:
+        """The same on an engine of two threads."""
+        return self.computes() and self._passes_own(levels.own_weights, self.candidate.open(2), self.own)
 
     def _passes_own(
         self, judged: Callable[[Candidate, Engine, Reference], Finding], engine: Engine, own: Own | None

@@ -1,17 +1,18 @@
 """The engine native against LiteRT, in turn in one process, as ratios of one thread's time.
 
-    python benchmarks/program.py [HIDDEN ...]
+    python benchmarks/program.py [HIDDEN ...] [--tables FILE ...]
 
 An Embedding of 64, an LSTM and a Dense with a vocabulary of 969, with random weights, of which those of the
 first and the last are large, so that logits are as far apart as a trained model's. A round writes up to 1,000
 tokens with each engine and variant in turn, as `Model.generate` does; the ratio is that of their medians.
-The floor is the time to read the weights once, as a share of LiteRT's time.
+The floor is the time to read the weights once, as a share of LiteRT's time. Wheels are compiled with
+`CC="python -m ziglang cc"`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from tables import add_argument, put
 
 from steprnn.export.formats import program, tflite
 from steprnn.export.formats.frozen import frozen_once
@@ -45,20 +47,31 @@ DRAWS: dict[str, dict[str, Any]] = {"greedy": {}, "temperature": TEMPERATURE, "f
 Key = tuple[str, str, str]  # engine, variant, what is done
 
 
-def main(sizes: list[int]) -> None:
-    """One row a size: native's share of LiteRT's time, and what drawing adds to native's own."""
-    names = "greedy, 1 | floor | temperature adds | filters add | greedy, 64"
-    print(f"| hidden | variant | us, native / litert | {names} |\n| ---: | --- | {'---: | ' * 6}")
-    for hidden in sizes:
+def main() -> None:
+    """One row a size and variant: native's share of LiteRT's time, and what drawing adds to native's own."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sizes", nargs="*", type=int, default=[32, 128, 256, 512, 1024], metavar="HIDDEN")
+    add_argument(parser)
+    arguments = parser.parse_args()
+    ratios = ["| hidden units | int8 | floor | float32 | floor |", f"| ---: |{' ---: |' * 4}"]
+    names = "1 row | floor | temperature adds | all filters add | 64 rows"
+    full = [f"| hidden | variant | us, native / LiteRT | {names} |", f"| ---: | --- |{' ---: |' * 6}"]
+    print("\n".join(full))
+    for hidden in arguments.sizes:
         times, floors = measured(hidden)
+        short = [f"{hidden:,}"]
         for variant in ("int8", "float32"):
             ours, theirs = (partial(_time, times, engine, variant) for engine in ("native", "litert"))
-            cells = [f"{ours('greedy'):.1f} / {theirs('greedy'):.1f}"]
-            cells += [f"{ours('greedy') / theirs('greedy'):.2f}"]
-            cells += [f"{floors[variant] / theirs('greedy'):.2f}"]
+            share = f"{ours('greedy') / theirs('greedy'):.2f}"
+            floor = f"{floors[variant] / theirs('greedy'):.2f}"
+            short += [share, floor]
+            cells = [f"{ours('greedy'):.1f} / {theirs('greedy'):.1f}", share, floor]
             cells += [f"{ours(draw) / ours('greedy') - 1:+.0%}" for draw in ("temperature", "filters")]
             cells += [f"{ours('rows') / theirs('rows'):.2f}"]
-            print(f"| {hidden} | {variant} | {' | '.join(cells)} |", flush=True)
+            full.append(f"| {hidden:,} | {variant} | {' | '.join(cells)} |")
+            print(full[-1], flush=True)
+        ratios.append(f"| {' | '.join(short)} |")
+    put(arguments.tables, {"native": full, "native-ratios": ratios})
 
 
 def _time(times: Mapping[Key, float], engine: str, variant: str, what: str) -> float:
@@ -129,7 +142,7 @@ def _text(model: Any, sampling: Sampling, length: int) -> None:
 
 def _rows(runner: Runner, length: int) -> None:
     (x,), (y,) = runner.inputs.values(), runner.outputs.values()
-    sampler = RowSampler(Sampling(), 7, [[i] for i in range(BATCH)], VOCABULARY)
+    sampler = RowSampler(Sampling(), range(7, 7 + BATCH), [[i] for i in range(BATCH)], VOCABULARY)
     rows = np.arange(BATCH)
     x[...] = rows
     for _ in range(length):
@@ -144,4 +157,4 @@ def _seconds(call: Callable[[int], None], length: int) -> float:
 
 
 if __name__ == "__main__":
-    main([int(n) for n in sys.argv[1:]] or [32, 128, 256, 512, 1024])
+    main()

@@ -92,6 +92,18 @@ def test_rows_choose_what_each_does_alone(options: dict[str, Any]) -> None:
         rows.choose(np.arange(7), logits)
 
 
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.7}, {"repeat_penalty": 1.3, "min_p": 0.2}], ids=str)
+def test_it_draws_what_python_draws_of_a_large_vocabulary(options: dict[str, Any]) -> None:
+    """Of more tokens than one sum in float32 adds up."""
+    generator, size = np.random.default_rng(7), 50_001
+    sampling = Sampling(temperature=0.8, **options)
+    ours, theirs = NativeSampler(sampling, 3, [4, 50_000], size), Sampler(sampling, 3, [4, 50_000])
+    for spread in (1.0, 3.0, 10.0):
+        for _ in range(10):
+            logits = (spread * generator.standard_normal(size)).astype(np.float32)
+            assert ours.choose(logits) == theirs.choose(logits)
+
+
 def test_it_reads_logits_where_they_are() -> None:
     """An array that changes, as that of a runner does, and one whose numbers are apart."""
     generator, sampling = np.random.default_rng(6), Sampling(temperature=1.0)

@@ -91,6 +91,7 @@ static double next_number(steprnn_sampler *s) {
 #define FIRST_REACH 4.0f /* how far below the likeliest logit is looked first */
 #define FURTHER 1.5f     /* and how much further than that each time */
 #define FEW 128u         /* tokens of top-k whose weights are looked at in float32 */
+#define MOST_ADDED 16384u /* weights in one float32 sum, whose rounding stays below ROUNDED */
 
 /* The largest of some logits, NaN where one is. Compared as whole numbers, as their order matters to none. */
 STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
@@ -105,29 +106,39 @@ STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
     return float_of(nan ? 0x7fc00000u : (uint32_t)(most < 0 ? ~most ^ INT32_MIN : most));
 }
 
-/* e^x for x <= 0, not below e^-80, which no sum of these can see. */
+#define LOG2_E 1.44269504f
+/* 2^x for x <= 0, within 3e-6 of itself, not below 2^-115, which no sum of these can see. The polynomial is that of
+   degree 4 with the least largest error between -1/2 and 1/2. */
 STEPRNN_INLINE float rough_weight(float x) {
-    float lost, p;
-    uint32_t n;
-    p = reduced(x < -80.0f ? -80.0f : x, &n, &lost);
-    return p * float_of((n + 127u) << 23);
+    float t, p;
+    x = x > -115.0f ? x : -115.0f;
+    t = x + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
+    x = x - (t - 12582912.0f);
+    p = 9.58282e-3f;
+    p = p * x + 5.590642e-2f;
+    p = p * x + 2.4024099e-1f;
+    p = p * x + 6.9312419e-1f;
+    p = p * x + 1.0f;
+    return float_of(bits_of(p) + (bits_of(t) << 23));
 }
 
 /* The weights of some logits, that of the logit `top` being 1. */
 STEPRNN_INLINE void weigh(const float *v, uint32_t n, float top, float sharpness, float *weights) {
+    float rate = sharpness * LOG2_E;
     uint32_t i;
-    for (i = 0; i < n; i++) weights[i] = rough_weight((v[i] - top) * sharpness);
+    for (i = 0; i < n; i++) weights[i] = rough_weight((v[i] - top) * rate);
 }
 
 /* Their sum. */
 STEPRNN_INLINE float weights_of(const real *v, uint32_t n, float top, float sharpness) {
-    float lanes[16] = {0}, sum = 0.0f;
-    uint32_t i, j;
-    for (i = 0; i + 16 <= n; i += 16)
-        for (j = 0; j < 16; j++) lanes[j] += rough_weight((v[i + j] - top) * sharpness);
-    for (; i < n; i++) sum += rough_weight((v[i] - top) * sharpness);
-    for (j = 0; j < 16; j++) sum += lanes[j];
-    return sum;
+    float lanes[64] = {0}, rate = sharpness * LOG2_E;
+    uint32_t j;
+    for (; n >= 64; n -= 64, v += 64)
+        for (j = 0; j < 64; j++) lanes[j] += rough_weight((v[j] - top) * rate);
+    for (j = 0; j < n; j++) lanes[j] += rough_weight((v[j] - top) * rate);
+    for (n = 32; n; n /= 2)
+        for (j = 0; j < n; j++) lanes[j] += lanes[j + n];
+    return lanes[0];
 }
 
 /* Larger for what comes first: a rounded logit, then a lower index. */
@@ -165,11 +176,12 @@ STEPRNN_INLINE uint32_t first_of(uint64_t *eight) {
 STEPRNN_INLINE uint32_t keys_of(const real *v, uint32_t n, float least, float below, uint64_t *keys, uint32_t most) {
     uint32_t i, j, size = 0;
     for (i = 0; i < n; i += 64) {
+        const real *block = v + i;
         uint8_t in[64] = {0}, any = 0;
         if (n - i >= 64)
-            for (j = 0; j < 64; j++) any |= in[j] = (uint8_t)((v[i + j] >= least) & (v[i + j] < below));
+            for (j = 0; j < 64; j++) any |= in[j] = (uint8_t)((block[j] >= least) & (block[j] < below));
         else
-            for (j = 0; j < n - i; j++) any |= in[j] = (uint8_t)((v[i + j] >= least) & (v[i + j] < below));
+            for (j = 0; j < n - i; j++) any |= in[j] = (uint8_t)((block[j] >= least) & (block[j] < below));
         for (j = 0; any && j < 64; j += 8) {
             uint64_t eight;
             memcpy(&eight, in + j, 8);
@@ -183,6 +195,17 @@ STEPRNN_INLINE uint32_t keys_of(const real *v, uint32_t n, float least, float be
     return size;
 }
 
+/* Logits with their penalty, rounded to float32; what is finite and beyond that is its largest number. */
+STEPRNN_INLINE void penalise(real *v, uint32_t n, double penalty) {
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        double x = (double)v[i], less = x / penalty, more = x * penalty, y = x > 0.0 ? less : more;
+        y = x - x == 0.0 && y > 3.4028234663852886e38 ? 3.4028234663852886e38 : y;
+        y = x - x == 0.0 && y < -3.4028234663852886e38 ? -3.4028234663852886e38 : y;
+        v[i] = (float)y;
+    }
+}
+
 #define LOOK(suffix, target)                                                                                   \
     target static float largest_##suffix(const real *v, uint32_t n) { return largest_of(v, n); }               \
     target static float sum_##suffix(const real *v, uint32_t n, float top, float sharpness) {              \
@@ -194,7 +217,8 @@ STEPRNN_INLINE uint32_t keys_of(const real *v, uint32_t n, float least, float be
     target static uint32_t keys_##suffix(const real *v, uint32_t n, float least, float below, uint64_t *keys,  \
                                          uint32_t most) {                                                      \
         return keys_of(v, n, least, below, keys, most);                                                        \
-    }
+    }                                                                                                          \
+    target static void penalise_##suffix(real *v, uint32_t n, double penalty) { penalise(v, n, penalty); }
 #ifdef STEPRNN_X86
 LOOK(avx2, FOR_AVX2)
 LOOK(avx512, FOR_AVX512)
@@ -205,6 +229,17 @@ LOOK(avx512, FOR_AVX512)
 #define LOOKING(name, s, arguments) name##_portable arguments
 #endif
 LOOK(portable, )
+
+/* The sum of all weights, that of the likeliest token being 1, within ROUNDED of itself. */
+static double rough_total(const steprnn_sampler *s, double temperature) {
+    uint32_t i, n = s->vocabulary, count;
+    double sum = 0.0;
+    for (i = 0; i < n; i += count) {
+        count = n - i < MOST_ADDED ? n - i : MOST_ADDED;
+        sum += (double)LOOKING(sum, s, (s->narrow + i, count, s->top, (float)(1.0 / temperature)));
+    }
+    return sum;
+}
 
 /* A logit with its penalty where its token is recent, as docs/sampling.md has it. */
 static double exact_of(const steprnn_sampler *s, uint32_t token) {
@@ -299,7 +334,7 @@ static uint32_t kept_of(steprnn_sampler *s, uint32_t n, double top, int is_sure)
     uint32_t i = n;
     if (o->top_p < 1.0) {
         if (n == s->vocabulary && is_sure)
-            i = place_of(s, n, top, 1.0, o->top_p * (double)LOOKING(sum, s, (s->narrow, n, s->top, 1.0f)), ROUNDED, 1);
+            i = place_of(s, n, top, 1.0, o->top_p * rough_total(s, 1.0), ROUNDED, 1);
         if (i == n) i = place_of(s, n, top, 1.0, o->top_p * total_of(s, n, top, 1.0), 0.0, 1);
         n = i < n ? i + 1 : n;
     }
@@ -411,18 +446,18 @@ void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t cou
     }
 }
 
-/* The logits with their penalties, rounded to float32; what is beyond that is its largest number. */
+/* The logits with their penalties, of 64 recent tokens at a time. */
 static const real *penalised(steprnn_sampler *s) {
-    uint32_t known = s->seen < s->room ? (uint32_t)s->seen : s->room, i;
+    uint32_t known = s->seen < s->room ? (uint32_t)s->seen : s->room, i, j, count;
+    real some[64];
     memcpy(s->values, s->logits, 4 * (size_t)s->vocabulary);
-    for (i = 0; i < known; i++) {
-        uint32_t token = s->recent[i];
-        if (token < s->vocabulary) {
-            double v = exact_of(s, token);
-            if (v - v == 0.0) v = v > 3.4028234663852886e38 ? 3.4028234663852886e38 : v;
-            if (v - v == 0.0) v = v < -3.4028234663852886e38 ? -3.4028234663852886e38 : v;
-            s->values[token] = (float)v;
-        }
+    for (i = 0; i < known; i += count) {
+        const uint32_t *tokens = s->recent + i;
+        count = known - i < 64 ? known - i : 64;
+        for (j = 0; j < count; j++) some[j] = tokens[j] < s->vocabulary ? s->logits[tokens[j]] : 0.0f;
+        LOOKING(penalise, s, (some, count, s->settings.repeat_penalty));
+        for (j = 0; j < count; j++)
+            if (tokens[j] < s->vocabulary) s->values[tokens[j]] = some[j];
     }
     return s->values;
 }
@@ -444,7 +479,7 @@ int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     if (o->temperature >= LEAST_TEMPERATURE) {
         double u = next_number(s), size = top < 0.0 ? -top : top, total = 0.0;
         int is_sure = !s->room || size / o->temperature < LARGEST_EXPONENT;
-        if (is_sure) total = (double)LOOKING(sum, s, (s->narrow, n, s->top, (float)(1.0 / o->temperature)));
+        if (is_sure) total = rough_total(s, o->temperature);
         /* Else it is the likeliest, whatever the filters: they make the sum smaller. */
         if (!is_sure || u * total >= NEARLY) best = drawn(s, top, u, total, is_sure);
     }

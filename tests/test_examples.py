@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -209,6 +210,24 @@ def test_datasets_rows(tiny: Path, models: dict[str, Model], tmp_path: Path) -> 
         if row["error"] is None:
             expected = models["litert"].embed(row["text"], normalize=True)
             np.testing.assert_allclose(row["embedding"], expected, rtol=0, atol=2e-6)
+
+
+def test_beam_rows(tiny: Path, models: dict[str, Model], tmp_path: Path) -> None:
+    if importlib.util.find_spec("apache_beam") is None:
+        pytest.skip("apache_beam is not installed")
+    texts = ["分开", "云不走 月", "爱", "雨后分开"] * 10
+    run("beam_rows.py", tiny, rows(tmp_path / "in.jsonl", texts), tmp_path / "out")
+    files = [path.read_text(encoding="utf-8") for path in tmp_path.glob("out*.jsonl")]
+    found = [json.loads(line) for file in files for line in file.splitlines()]
+    found.sort(key=lambda row: row["id"])
+    assert [row["text"] for row in found] == texts
+    for row in found:
+        if row["text"] == "爱":
+            assert row["error"] == "'爱' not among the 21 characters of the vocabulary"
+            assert row["log_probability"] is None
+        else:
+            expected = models["litert"].score(row["text"]).log_probability
+            assert row["log_probability"] == pytest.approx(expected, abs=1e-4)
 
 
 SPARK = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}

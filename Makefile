@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo quick site journeys npm lint types test alone zoo mutants hostile fuzz bits devices bench clean
+.PHONY: help install demo quick site journeys npm lint types test alone zoo mutants hostile fuzz bits devices arm bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -87,6 +87,10 @@ bits: $(VENV)/dev ## step programs give the same bits with each compiler, kernel
 
 devices: $(VENV)/dev ## packaged models on emulated boards, and the tables of docs/devices.md (ten minutes)
 	$(BIN)/python tests/devices/table.py docs/devices.md
+
+BUNDLE ?=
+arm: $(VENV)/dev ## the runtime under Linux on emulated Arm and RISC-V (fifteen minutes; BUNDLE=another to check)
+	$(BIN)/python tests/devices/arm.py $(BUNDLE) --tables docs/devices.md
 
 build/program-errors: benchmarks/program_errors.c runtime/steprnn/runtime/engines/native/functions.h
 	mkdir -p build

@@ -169,6 +169,31 @@ def test_a_boundary_that_float32_does_not_tell_is_looked_at_in_float64(off: floa
                 assert ours.choose(logits) == theirs.choose(logits)
 
 
+@pytest.mark.parametrize("size", [1, 63, 64, 969, 5000])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_log_probabilities_are_right_to_a_millionth(size: int, order: Any) -> None:
+    generator = np.random.default_rng(size)
+    spreads = np.array([[1e-3], [1.0], [5.0], [40.0], [1e4]])
+    logits = (spreads * generator.standard_normal((5, size))).astype(np.float32)
+    logits[1, 1:] = -np.inf
+    tokens = generator.integers(0, size, 5)
+    tokens[1] = 0
+    found = native.log_probabilities(np.asarray(logits, order=order), tokens)
+    wide = logits.astype(np.float64)
+    top = wide.max(axis=1, keepdims=True)
+    exact = wide - top - np.log(np.exp(wide - top).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, exact[np.arange(5), tokens], rtol=0, atol=1e-6)
+
+
+def test_log_probabilities_of_no_numbers_are_none() -> None:
+    logits = np.zeros((6, 70), np.float32)
+    logits[1, 3], logits[2, 69], logits[3, 65], logits[4] = np.nan, np.inf, -np.inf, -np.inf
+    logits[5, 2] = 3e38
+    found = native.log_probabilities(logits, [0, 0, 69, 65, 0, 2])
+    np.testing.assert_array_equal(found[1:], [np.nan, np.nan, -np.inf, np.nan, 0])
+    assert found[0] == pytest.approx(-np.log(70), abs=1e-6)
+
+
 LOGIT = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 2.0, 2.2, -np.inf, 3e38, -3e38, 1e-40, 17.25]),
     st.floats(-30, 30, width=32),

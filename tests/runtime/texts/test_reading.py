@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steprnn.runtime import Model, NotFinite, UnknownToken, UsageError, load
+from steprnn.runtime.engines import native
 from steprnn.runtime.texts import batches, reading
 
 KNOWN = "云不走月在雨后分开 "
@@ -73,6 +74,19 @@ def test_pools_and_length_are_those_of_the_textbook(model: Model, lstm: Any) -> 
     assert model.embed([]).shape == (0, 8)
     with pytest.raises(UsageError, match="pool is 'max'; expected 'last' or 'mean'"):
         model.embed(iter(texts), pool="max")  # at the call
+
+
+def test_scores_are_those_without_the_native_library(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["云不 走月" * 9, "走月", "分开", "雨后" * 65, "在 分"]
+    monkeypatch.setattr(native, "is_ready", lambda: True)  # it is built where it is not
+    asked: list[int] = []
+    with_it = native.log_probabilities
+    monkeypatch.setattr(native, "log_probabilities", lambda *given: (asked.append(1), with_it(*given))[1])
+    ours = [*model.score(texts), model.score(texts[0])]
+    assert asked
+    monkeypatch.setattr(native, "is_ready", lambda: False)
+    for mine, plain in zip(ours, [*model.score(texts), model.score(texts[0])], strict=True):
+        assert mine.log_probability == pytest.approx(plain.log_probability, abs=2e-6 * len(plain.characters))
 
 
 def test_a_long_text_beside_short_ones_goes_over_a_block(model: Model, lstm: Any) -> None:

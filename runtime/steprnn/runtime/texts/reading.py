@@ -193,16 +193,32 @@ def _log_softmax(
     """The log-probability of one token of each row of logits `[rows, vocabulary]`, to 1e-6.
 
     Beside it the first row whose largest logit is no number, and that. `room` is for the weights. The
-    exponentials are float32, as the logits are: in float64 they took longer than a step in int8.
+    exponentials are float32, as the logits are: in float64 they took longer than a step in int8. The native
+    library does it where that is there already, in a quarter of the time.
     """
+    from ..engines import native  # most programs do without
+
+    if native.is_ready():
+        found = native.log_probabilities(logits, following)
+    else:
+        found = _log_softmax_here(logits, following, room)
+    (bad,) = np.isnan(found).nonzero()
+    return found, (int(bad[0]), float(logits[bad[0]].max())) if len(bad) else None
+
+
+def _log_softmax_here(
+    logits: NDArray[np.float32],
+    following: Sequence[int] | NDArray[np.int32],
+    room: NDArray[np.float32] | None,
+) -> NDArray[np.float64]:
     tops = logits.max(axis=1)
-    (bad,) = (~np.isfinite(tops)).nonzero()
-    if len(bad):
-        return tops.astype(np.float64), (int(bad[0]), float(tops[bad[0]]))
+    if not np.isfinite(tops).all():
+        return np.where(np.isfinite(tops), 0.0, np.nan)
     chosen = logits[np.arange(len(logits)), following].astype(np.float64)
     weights = np.subtract(logits, tops[:, np.newaxis], out=room)
     totals = np.exp(weights, out=weights).sum(axis=1).astype(np.float64)
-    return chosen - tops - np.log(totals), None
+    found: NDArray[np.float64] = chosen - tops - np.log(totals)
+    return found
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

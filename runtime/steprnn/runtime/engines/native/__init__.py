@@ -16,9 +16,19 @@ from ...sampling.sampler import Sampling
 from ...spec import StepSpec
 from .. import Engine, Graph, Runner, Tensors, Text
 from .library import Streams, Tensor, aligned, available, comes_first, is_ready
-from .text import LARGEST_SEED, LONGEST, NativeRows, NativeSampler, NativeText
+from .text import LARGEST_SEED, LONGEST, NativeRows, NativeSampler, NativeText, log_probabilities
 
-__all__ = ["available", "comes_first", "load", "open_graph", "row_sampler", "sampler", "selftest"]
+__all__ = [
+    "available",
+    "comes_first",
+    "is_ready",
+    "load",
+    "log_probabilities",
+    "open_graph",
+    "row_sampler",
+    "sampler",
+    "selftest",
+]
 
 
 def load(path: Place, spec: StepSpec, threads: int = 1) -> Engine:

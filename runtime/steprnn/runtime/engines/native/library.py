@@ -76,6 +76,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # of steprnn.h: what each returns, th
     "steprnn_sampler_read": (None, _pointer, _pointer, _size),
     "steprnn_sample": (_error, _pointer, _pointer, _pointer),
     "steprnn_sample_rows": (None, _pointer, _size, _pointer, _pointer),
+    "steprnn_log_probabilities": (None, ctypes.c_int, _pointer, _size, _word, _pointer, _pointer),
     "steprnn_generate": (_error, _pointer, _pointer, _size, _pointer, _pointer),
 }
 

@@ -91,7 +91,7 @@ static double next_number(steprnn_sampler *s) {
 #define FIRST_REACH 4.0f /* how far below the likeliest logit is looked first */
 #define FURTHER 1.5f     /* and how much further than that each time */
 #define FEW 128u         /* tokens of top-k whose weights are looked at in float32 */
-#define MOST_ADDED 16384u /* weights in one float32 sum, whose rounding stays below ROUNDED */
+#define MOST_ADDED 1024u /* weights in one float32 sum, 16 to a lane */
 
 /* The largest of some logits, NaN where one is. Compared as whole numbers, as their order matters to none. */
 STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
@@ -107,17 +107,18 @@ STEPRNN_INLINE float largest_of(const real *v, uint32_t n) {
 }
 
 #define LOG2_E 1.44269504f
-/* 2^x for x <= 0, within 3e-6 of itself, not below 2^-115, which no sum of these can see. The polynomial is that of
-   degree 4 with the least largest error between -1/2 and 1/2. */
+/* 2^x for x <= 0, within 2e-7 of itself, not below 2^-115, which no sum of these can see. The polynomial is that of
+   degree 5 with the least largest error between -1/2 and 1/2. */
 STEPRNN_INLINE float rough_weight(float x) {
     float t, p;
     x = x > -115.0f ? x : -115.0f;
     t = x + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest whole number */
     x = x - (t - 12582912.0f);
-    p = 9.58282e-3f;
-    p = p * x + 5.590642e-2f;
-    p = p * x + 2.4024099e-1f;
-    p = p * x + 6.9312419e-1f;
+    p = 1.32647276e-3f;
+    p = p * x + 9.67151268e-3f;
+    p = p * x + 5.55073374e-2f;
+    p = p * x + 2.40222421e-1f;
+    p = p * x + 6.93146978e-1f;
     p = p * x + 1.0f;
     return float_of(bits_of(p) + (bits_of(t) << 23));
 }
@@ -222,22 +223,23 @@ STEPRNN_INLINE void penalise(real *v, uint32_t n, double penalty) {
 #ifdef STEPRNN_X86
 LOOK(avx2, FOR_AVX2)
 LOOK(avx512, FOR_AVX512)
-#define LOOKING(name, s, arguments)                     \
-    ((s)->kernels >= STEPRNN_AVX512 ? name##_avx512 arguments \
-                                    : (s)->kernels >= STEPRNN_AVX2 ? name##_avx2 arguments : name##_portable arguments)
+#define LOOKING(name, level, arguments)                   \
+    ((level) >= STEPRNN_AVX512 ? name##_avx512 arguments \
+                               : (level) >= STEPRNN_AVX2 ? name##_avx2 arguments : name##_portable arguments)
 #else
-#define LOOKING(name, s, arguments) name##_portable arguments
+#define LOOKING(name, level, arguments) name##_portable arguments
 #endif
 LOOK(portable, )
 
-/* The sum of all weights, that of the likeliest token being 1, within ROUNDED of itself. */
-static double rough_total(const steprnn_sampler *s, double temperature) {
-    uint32_t i, n = s->vocabulary, count;
+/* The sum of the weights of logits, that of the logit `top` being 1, within 1e-6 of itself. */
+static double rough_total(int kernels, const real *v, uint32_t n, float top, float sharpness) {
+    uint32_t i, count;
     double sum = 0.0;
     for (i = 0; i < n; i += count) {
         count = n - i < MOST_ADDED ? n - i : MOST_ADDED;
-        sum += (double)LOOKING(sum, s, (s->narrow + i, count, s->top, (float)(1.0 / temperature)));
+        sum += (double)LOOKING(sum, kernels, (v + i, count, top, sharpness));
     }
+    (void)kernels;
     return sum;
 }
 
@@ -273,7 +275,7 @@ static void look_further(steprnn_sampler *s) {
     const real *v = s->narrow;
     float least = s->reach > 64.0f ? float_of(0xff800000u) : s->top - s->reach;
     uint32_t n = s->vocabulary, i;
-    s->heaped = LOOKING(keys, s, (v, n, least, s->below, s->keys, n));
+    s->heaped = LOOKING(keys, s->kernels, (v, n, least, s->below, s->keys, n));
     s->below = least;
     s->reach = s->reach * FURTHER;
     for (i = s->heaped / 2; i--;) sift(s->keys, i, s->heaped);
@@ -334,7 +336,7 @@ static uint32_t kept_of(steprnn_sampler *s, uint32_t n, double top, int is_sure)
     uint32_t i = n;
     if (o->top_p < 1.0) {
         if (n == s->vocabulary && is_sure)
-            i = place_of(s, n, top, 1.0, o->top_p * rough_total(s, 1.0), ROUNDED, 1);
+            i = place_of(s, n, top, 1.0, o->top_p * rough_total(s->kernels, s->narrow, n, s->top, 1.0f), ROUNDED, 1);
         if (i == n) i = place_of(s, n, top, 1.0, o->top_p * total_of(s, n, top, 1.0), 0.0, 1);
         n = i < n ? i + 1 : n;
     }
@@ -368,7 +370,7 @@ static uint32_t drawn_of_few(steprnn_sampler *s, uint32_t n, double u) {
     ranked(s, n - 1);
     for (i = 0; i < n; i++) v[i] = logit_of(*(end - i));
     if (o->top_p < 1.0) {
-        LOOKING(weigh, s, (v, n, s->top, 1.0f, weights));
+        LOOKING(weigh, s->kernels, (v, n, s->top, 1.0f, weights));
         n = reached_by(weights, n, o->top_p);
     }
     for (i = 0; o->min_p > 0.0 && i < n; i++) {
@@ -376,7 +378,7 @@ static uint32_t drawn_of_few(steprnn_sampler *s, uint32_t n, double u) {
         if (behind > ROUNDED) n = i;
         else if (behind > -ROUNDED) return s->vocabulary;
     }
-    LOOKING(weigh, s, (v, n, s->top, (float)(1.0 / o->temperature), weights));
+    LOOKING(weigh, s->kernels, (v, n, s->top, (float)(1.0 / o->temperature), weights));
     n = reached_by(weights, n, u);
     return n ? token_of(*(end - (n - 1))) : s->vocabulary;
 }
@@ -455,7 +457,7 @@ static const real *penalised(steprnn_sampler *s) {
         const uint32_t *tokens = s->recent + i;
         count = known - i < 64 ? known - i : 64;
         for (j = 0; j < count; j++) some[j] = tokens[j] < s->vocabulary ? s->logits[tokens[j]] : 0.0f;
-        LOOKING(penalise, s, (some, count, s->settings.repeat_penalty));
+        LOOKING(penalise, s->kernels, (some, count, s->settings.repeat_penalty));
         for (j = 0; j < count; j++)
             if (tokens[j] < s->vocabulary) s->values[tokens[j]] = some[j];
     }
@@ -468,9 +470,9 @@ int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     double top;
     s->logits = logits;
     s->narrow = s->room && s->seen ? penalised(s) : logits;
-    s->top = LOOKING(largest, s, (s->narrow, n));
+    s->top = LOOKING(largest, s->kernels, (s->narrow, n));
     if (!(s->top - s->top == 0.0f)) return STEPRNN_NOT_FINITE;
-    count = LOOKING(keys, s, (s->narrow, n, s->top, float_of(0x7f800000u), s->keys, s->room ? n : 1));
+    count = LOOKING(keys, s->kernels, (s->narrow, n, s->top, float_of(0x7f800000u), s->keys, s->room ? n : 1));
     best = token_of(s->keys[0]);
     for (i = 1; i < count; i++)
         if (before(s, token_of(s->keys[i]), best)) best = token_of(s->keys[i]);
@@ -479,13 +481,24 @@ int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token) {
     if (o->temperature >= LEAST_TEMPERATURE) {
         double u = next_number(s), size = top < 0.0 ? -top : top, total = 0.0;
         int is_sure = !s->room || size / o->temperature < LARGEST_EXPONENT;
-        if (is_sure) total = rough_total(s, o->temperature);
+        if (is_sure) total = rough_total(s->kernels, s->narrow, n, s->top, (float)(1.0 / o->temperature));
         /* Else it is the likeliest, whatever the filters: they make the sum smaller. */
         if (!is_sure || u * total >= NEARLY) best = drawn(s, top, u, total, is_sure);
     }
     steprnn_sampler_read(s, &best, 1);
     *token = best;
     return STEPRNN_OK;
+}
+
+void steprnn_log_probabilities(int kernels, const float *logits, size_t rows, uint32_t vocabulary,
+                               const uint32_t *tokens, double *logarithms) {
+    size_t i;
+    for (i = 0; i < rows; i++, logits += vocabulary) {
+        const real *v = (const real *)logits;
+        float top = LOOKING(largest, kernels, (v, vocabulary));
+        double behind = (double)logits[tokens[i]] - (double)top + (double)(top - top); /* NaN of infinite ones */
+        logarithms[i] = behind - logarithm_64(rough_total(kernels, v, vocabulary, top, 1.0f));
+    }
 }
 
 void steprnn_sample_rows(steprnn_sampler *const *samplers, size_t rows, const float *logits, uint32_t *tokens) {

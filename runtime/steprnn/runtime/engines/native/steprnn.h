@@ -133,6 +133,11 @@ void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t cou
 int steprnn_sample(steprnn_sampler *s, const float *logits, uint32_t *token);
 /* The same for rows of one vocabulary, logits [rows, vocabulary]; UINT32_MAX where a row has no next token. */
 void steprnn_sample_rows(steprnn_sampler *const *samplers, size_t rows, const float *logits, uint32_t *tokens);
+/* How likely a token of each row is, as a natural logarithm within 1e-6, for logits [rows, vocabulary]; NaN where the
+   largest logit is no finite number. The tokens are below the vocabulary; `kernels` is what steprnn_best_kernels says,
+   or less. */
+void steprnn_log_probabilities(int kernels, const float *logits, size_t rows, uint32_t vocabulary,
+                               const uint32_t *tokens, double *logarithms);
 
 /* Step a language model through tokens, such as a prompt's. */
 int steprnn_read(steprnn *s, const uint32_t *tokens, size_t count);

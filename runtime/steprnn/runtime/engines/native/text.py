@@ -115,6 +115,20 @@ def sample_rows(addresses: NDArray[np.uintp], logits: NDArray[np.float32]) -> ND
     return tokens.astype(np.intp)
 
 
+def log_probabilities(
+    logits: NDArray[np.float32], following: Sequence[int] | NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """The log-probability of a token of each row of logits `[rows, vocabulary]`, to 1e-6.
+
+    NaN where a row's largest logit is no finite number.
+    """
+    tokens, given = np.ascontiguousarray(following, np.uint32), np.ascontiguousarray(logits)
+    found = np.empty(len(tokens))
+    arrays = given.ctypes.data, *given.shape, tokens.ctypes.data, found.ctypes.data
+    library().steprnn_log_probabilities(_kernels(), *arrays)
+    return found
+
+
 class NativeText:
     """A text that goes on from what a stream has read, many tokens in one call."""
 
@@ -147,6 +161,12 @@ class NativeText:
         self._left -= len(tokens)
         self._last = tokens[-1]
         return tokens
+
+
+@cache
+def _kernels() -> int:
+    """The best ones here; a virtual machine takes long to ask its processor."""
+    return int(call("steprnn_best_kernels"))
 
 
 @cache

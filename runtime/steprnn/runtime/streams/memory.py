@@ -25,6 +25,9 @@ class Memory:
         self.most = most
         self.store = store
         self.table = np.zeros((most, len(begin)), np.float32)
+        self._whole = self.table.view((np.void, begin.nbytes))[
+            :, 0
+        ]  # rows as one thing each: put in half the time
         self._model = model
         self._head = bytes.fromhex(model[:16])
         self._begin = begin
@@ -59,7 +62,7 @@ class Memory:
 
     def put(self, slots: NDArray[np.intp], rows: NDArray[np.float32]) -> None:
         """Take states over, `[slots, width]`."""
-        self.table[slots] = rows
+        self._whole[slots] = np.ascontiguousarray(rows, np.float32).view(self._whole.dtype)[:, 0]
         self._dirty[slots] = True
 
     def delete(self, key: Key) -> None:

@@ -76,14 +76,18 @@ class Streams:
         named = x if isinstance(x, Mapping) else {spec.stepped[0].name: x}
         arrays = checked_inputs(named, spec.stepped, count)
         outputs = {t.name: np.empty(t.array_shape(count), np.float32) for t in spec.outputs}
+        if len(self._before) < count + self._rows:
+            self._before = np.zeros((count + self._rows, self._before.shape[1]), np.float32)
         undo: list[tuple[Rows, NDArray[np.float32]]] = []
+        done = 0
         try:
             for i in range(0, count, self._memory.most):
                 slots = self._memory.find(keys[i : i + self._memory.most])
                 for chunk, rows in self._chunks(slots, i):
-                    after = self._stepped(chunk, rows, arrays, outputs, keys)
-                    if len(chunk) < count:
-                        undo.append((rows, self._memory.table[chunk]))
+                    before = self._before[done : done + self._rows]
+                    after = self._stepped(chunk, rows, before, arrays, outputs, keys)
+                    undo.append((rows, before[: len(chunk)]))
+                    done += len(chunk)
                     self._memory.put(chunk, after)
         except BaseException:
             for rows, before in reversed(undo):
@@ -155,12 +159,14 @@ class Streams:
         self,
         slots: NDArray[np.intp],
         rows: Rows,
+        before: NDArray[np.float32],
         arrays: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[np.float32]],
         keys: Sequence[Key] | NDArray[Any],
     ) -> NDArray[np.float32]:
         """The states after a step of some slots, `[slots, width]`; what comes out is put into `outputs`.
 
+        Those before it are put into the first rows of `before`, which has as many as step together.
         The rows that fill the engine's batch up to one of few sizes go nowhere: each size is set up once.
         """
         count = len(slots)
@@ -168,7 +174,7 @@ class Streams:
             for name, x in runner.inputs.items():
                 x[:count] = arrays[name][rows]
                 x[count:] = x[0]
-            before = self._before[: len(x)]
+            before = before[: len(x)]
             self._memory.table.take(slots, axis=0, out=before[:count], mode="clip")  # else it is buffered
             before[count:] = before[0]
             runner.set_state(self._split(before))
@@ -194,6 +200,8 @@ class Streams:
 
     def _joined(self, states: Mapping[str, NDArray[np.float32]], count: int) -> NDArray[np.float32]:
         """The inverse of `_split`."""
+        if len(states) == 1:
+            return next(iter(states.values())).reshape(count, -1)
         for name, (at, _) in self._places.items():
             self._after[:count, at] = states[name].reshape(count, -1)
         return self._after[:count]

@@ -102,12 +102,13 @@ build/lyrics.bundle: $(VENV)/all
 	$(BIN)/steprnn export build/checkpoint --out $@ --quantize none,float16,int8,int8-weights \
 		--formats saved_model,tflite,onnx,program
 
-bench: build/lyrics.bundle ## the figures, tables and picture of docs/measured.md (12 minutes on a quiet machine)
+bench: build/lyrics.bundle ## the figures, tables and picture of docs/measured.md (18 minutes on a quiet machine)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/steps.py build/checkpoint build/lyrics.bundle --tables docs/measured.md
 	$(BIN)/python benchmarks/threads.py build/lyrics.bundle --tables docs/measured.md
 	$(BIN)/python benchmarks/sizes.py --tables docs/measured.md --picture docs/cost.svg
 	$(BIN)/python benchmarks/serve.py build/lyrics.bundle
+	$(BIN)/python benchmarks/rows.py build/lyrics.bundle --rows 20000 --tables docs/measured.md
 	$(BIN)/python benchmarks/train.py
 	XDG_CACHE_HOME=build/zig CC="$(abspath $(BIN))/python -m ziglang cc" $(BIN)/python benchmarks/program.py --tables docs/measured.md README.md README.zh-CN.md
 

@@ -252,6 +252,27 @@ STEPRNN_INLINE void run_reduce(const memory *m, const uint32_t *op) {
     } while (advance(index, sizes, outer, strides, at, 1 + operands));
 }
 
+/* Where floats are computed by calls, some come cheaper from integers, with the same bits. */
+#if defined(__GNUC__) && (defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen)))
+#define SOFT_FLOATS 1
+#define leading_zeros(x) ((uint32_t)__builtin_clzl(x)) /* of what is not 0, where a long has 32 bits */
+#endif
+
+/* value * scale of 8 bits and a float32. */
+STEPRNN_QUICK uint32_t scaled_byte(int8_t value, float scale) {
+#if defined(SOFT_FLOATS)
+    uint32_t bits = bits_of(scale), size = value < 0 ? 0u - (uint32_t)value : (uint32_t)value, lead, half;
+    if (size && bits - 0x00800000u < 0x70000000u) { /* no result is subnormal or infinite */
+        size *= (bits & 0x007fffffu) | 0x00800000u;
+        lead = leading_zeros(size);
+        size <<= lead;
+        half = (size & 255u) + (size >> 8 & 1u) > 128u; /* half to even */
+        return (value < 0 ? 0x80000000u : 0u) + (((bits >> 23) + 7u - lead) << 23) + (size >> 8) + half;
+    }
+#endif
+    return bits_of((float)value * scale);
+}
+
 STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
     const uint32_t *indices_at = read_at(m, op[G_INDEX]), *data = read_at(m, op[G_DATA]);
     uint32_t rows = op[G_ROWS], inner = op[G_INNER], count = op[G_COUNT], o, i, j;
@@ -266,7 +287,7 @@ STEPRNN_INLINE void run_gather(const memory *m, const uint32_t *op) {
             } else {
                 const int8_t *row = (const int8_t *)data + (uint64_t)v * inner;
                 float scale = float_of(m->block[op[G_SCALES] + (uint32_t)v]);
-                for (j = 0; j < inner; j++) result[j] = bits_of((float)row[j] * scale);
+                for (j = 0; j < inner; j++) result[j] = scaled_byte(row[j], scale);
             }
         }
 }

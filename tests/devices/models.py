@@ -36,7 +36,7 @@ MODELS = {  # the name of each, and what makes it
     "LSTM 1 to 32": lambda: _sensor(keras.layers.LSTM, 1),
     "GRU 6 to 32": lambda: _sensor(keras.layers.GRU, 6),
 }
-VARIANTS = ("int8", "float32")
+VARIANTS = ("int8", "int8-fixed", "float32")
 
 
 @dataclass(frozen=True)

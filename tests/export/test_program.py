@@ -42,7 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = keras.Model(x, keras.layers.Dense(TOKENS)(h))
     out = tmp_path_factory.mktemp("program") / "b.bundle"
     vocabulary = Vocabulary([chr(97 + i) for i in range(TOKENS)])
-    variants = ("float32", "int8", "int8-weights")
+    variants = ("float32", "int8", "int8-weights", "int8-fixed")
     export(
         model,
         out,
@@ -60,10 +60,12 @@ def test_each_variant_passes_and_says_what_it_is(bundle: Path) -> None:
         "program-float32": "step.program",
         "program-int8": "step.int8.program",
         "program-int8-weights": "step.int8-weights.program",
+        "program-int8-fixed": "step.int8-fixed.program",
     }
     found = {name: inspect(bundle / path) for name, path in held.items()}
     assert [t.name for t in found["program-float32"].inputs] == ["x", "h"]
     assert found["program-float32"].operators == {"gather": 1, "product": 3, "GRU": 1}
+    assert found["program-int8-fixed"].operators == {"gather": 1, "product": 3, "GRU fixed": 1}
     weights = [f.weights.bytes for f in found.values() if f.weights]
     assert weights[1]["int8"] == 16 * 72 + 24 * 72 + 24 * 40 + 40 * 16
     assert "int8" not in weights[0]
@@ -340,7 +342,9 @@ def test_many_steps_in_one_call_give_the_same_bits(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4, 7, 8, 9, 65, 80])
-@pytest.mark.parametrize("path", ["step.program", "step.int8.program", "step.int8-weights.program"])
+@pytest.mark.parametrize(
+    "path", ["step.program", "step.int8.program", "step.int8-weights.program", "step.int8-fixed.program"]
+)
 def test_rows_together_have_the_bits_of_each_alone_with_each_kernel(
     bundle: Path, rows: int, path: str
 ) -> None:

@@ -255,7 +255,7 @@ def test_a_bundle_of_int8_alone_is_loaded_without_naming_it(
 
 
 def test_the_order_of_exactness_has_every_variant() -> None:
-    assert VARIANTS == ("float32", "float16", "int8-weights", "int8", "int16x8")
+    assert VARIANTS == ("float32", "float16", "int8-weights", "int8", "int16x8", "int8-fixed")
 
 
 def test_auto_is_native_first_where_it_is_the_fastest(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_auto_is_the_most_exact_graph_of_an_engine_that_can_be_had(
                 assert str(raised.value) == (
                     f"the engine '{gone}' is not installed; run: {install(gone)}"
                     if fit
-                    else "the bundle has no float32 or float16 or int8-weights or int8 or int16x8 graph for "
+                    else f"the bundle has no {' or '.join(VARIANTS)} graph for "
                     f"engine {engine}; it holds {', '.join(a.name for a in held)}"
                     + ("; export with --formats program" if engine == "native" else "")
                 )

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         type=lambda value: value.split(","),
-        help="none (float32), float16, int8, for a web page int8-weights and for a device int16x8, with "
-        "commas between; what a format lacks is left out (default: none, and int8 where it passes)",
+        help="none (float32), float16, int8, for a page int8-weights, for a device int16x8 or int8-fixed, "
+        "with commas between; what a format lacks is left out (default: none, and int8 where it passes)",
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 text to check on (default: one that the model writes itself)"

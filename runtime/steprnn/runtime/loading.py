@@ -35,8 +35,8 @@ def load(
     `engine` is "onnx", "litert", "native", or "auto": the first of LiteRT, onnxruntime and native that is
     installed and for which the bundle has a graph; native comes first where it came built and
     was measured to be the fastest. `variant` is that of the graph, such as "int8", or "auto": the first
-    of float32, float16, int8-weights, int8 and int16x8 that the bundle has for such an engine. Raises
-    `BundleError` where a file is missing, truncated, altered or too new, or a zip is not fit to be
+    of float32, float16, int8-weights, int8, int16x8 and int8-fixed that the bundle has for such an engine.
+    Raises `BundleError` where a file is missing, truncated, altered or too new, or a zip is not fit to be
     unpacked, and `MissingExtra` where the engine is not installed.
 
     `apart` loads it in another process first, where an engine may crash on a graph that was made to: a

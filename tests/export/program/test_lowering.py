@@ -83,7 +83,7 @@ def test_fused_operations_give_the_same_bits(cell: str, kinds: int) -> None:
     assert len(fusing.fused(low.operations)) == kinds
 
 
-@pytest.mark.parametrize("variant", ["int8", "int8-weights"])
+@pytest.mark.parametrize("variant", ["int8", "int8-weights", "int8-fixed"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_eight_bits_are_near(cell: str, variant: str) -> None:
     model, spec = recurrent(cell, 37, 19)

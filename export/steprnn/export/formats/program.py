@@ -18,6 +18,7 @@ from . import onnx
 METHODS = {
     "float32": "float32 weights",
     "int8": "int8 weights with a scale a column, activations rounded to 8 bits at each step",
+    "int8-fixed": "as int8, with the gates of LSTM and GRU in integers",
     "int8-weights": "int8 weights with a scale a column, multiplied with float32 activations",
 }
 

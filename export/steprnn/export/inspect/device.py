@@ -20,7 +20,7 @@ from .program import FORMAT as PROGRAM
 from .report import Inspection
 
 MEASURED = Path(__file__).with_name("devices.json")
-FLOAT, INT8, INT8_WEIGHTS = range(3)  # types of a product
+FLOAT, INT8, INT8_WEIGHTS, INT8_FIXED = range(4)  # types of a product
 COPY = 0  # of a map
 
 
@@ -43,15 +43,15 @@ def counts(program: Program, padded: bool) -> dict[str, int] | None:
             inner, outer = op[1] >> 8 & 255, op[1] >> 16 & 255
             at = 9 + addends + 2 * inner
             rows = prod(op[at : at + outer])
-            if kind == INT8:
-                found["int8"] += rows * -(-k // 4) * 4 * -(-n // 16) * 16
+            if kind in (INT8, INT8_FIXED):
+                found["int8" if kind == INT8 else "int8-fixed"] += rows * -(-k // 4) * 4 * -(-n // 16) * 16
             elif kind == INT8_WEIGHTS:
                 found["int8-weights"] += rows * k * n
             else:
                 full, left = divmod(n, 32)
                 rest = left if not padded or left <= 4 else (16 if left <= 16 else 32)
                 found["float32"] += rows * k * (32 * full + rest)
-        elif name in ("LSTM", "GRU"):
+        elif name in ("LSTM", "GRU", "LSTM fixed", "GRU fixed"):
             found[name] += op[1]
         elif name != "gather" and (name != "map" or op[1] & 255 != COPY):
             return None

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from steprnn.runtime.errors import ExportError
 from steprnn.runtime.spec import StepSpec
 
+from .fixed import before_gates, refuse_strangers
 from .values import Buffer, Gates, Gather, Map, Operation, Product, Reduce, View
+from .weights import rounded, stored, units
 
 if TYPE_CHECKING:  # it needs onnx, and who checks a program may have none
     from .lowering import Lowering
 
 MAGIC, VERSION, HEADER, RECORD = 0x50525453, 1, 32, 20
-MAP, REDUCE, PRODUCT, GATHER, LSTM, GRU = range(1, 7)
-VARIANTS = ("float32", "int8", "int8-weights")  # by their number in the header
+MAP, REDUCE, PRODUCT, GATHER, LSTM, GRU, LSTM_FIXED, GRU_FIXED = range(1, 9)
+VARIANTS = ("float32", "int8", "int8-weights", "int8-fixed")  # by their number in the header
+INT8, FIXED = 1, 3  # types of a product
 CONSTANT = 0x80000000
 LEAST_INT8 = 256  # weights; a smaller matrix costs nothing, and what it multiplies may need its digits
 DEEPEST_INT8 = 131072
@@ -35,6 +38,7 @@ class Encoder:
     def __init__(self, variant: str) -> None:
         self.variant = variant
         self.scratch = 0
+        self.before_gates: set[Buffer] = set()
         self.operations: list[list[int]] = []
         self._tensors: list[NDArray[np.uint32]] = []
         self._held: dict[bytes, int] = {}
@@ -145,7 +149,9 @@ class Encoder:
         _check_rank(len(rows), MOST_INNER)
         _check_rank(len(inner), MOST_INNER)
         kind = 0 if op.weights.size < LEAST_INT8 or k > DEEPEST_INT8 else VARIANTS.index(self.variant)
-        held, scales = _stored(op.weights, kind)
+        if kind == FIXED and op.y.buffer not in self.before_gates:
+            kind = INT8
+        held, scales = stored(op.weights, kind)
         self.scratch = max(self.scratch, 4 * _aligned(k) + -(-k // 64) * 64)
         head = kind | len(inner) << 8 | len(rows) << 16 | len(op.addends) << 24
         weights = self.first + self.put(held)
@@ -164,9 +170,9 @@ class Encoder:
             assert op.data is not None
             data = self.place(op.data)
         elif kind:
-            units = _units(op.table, axis=1)
-            data = (self.first + self.put(_rounded(op.table, units))) | CONSTANT
-            scales = self.first + self.put(units)
+            each = units(op.table, axis=1)
+            data = (self.first + self.put(rounded(op.table, each))) | CONSTANT
+            scales = self.first + self.put(each)
         else:
             data = (self.first + self.put(op.table)) | CONSTANT
         words = [kind, op.outer, op.rows, op.inner, count, self.place(op.index), stride, data, scales]
@@ -174,7 +180,8 @@ class Encoder:
 
     def _gates(self, op: Gates) -> tuple[int, list[int]]:
         n = op.operands[0].size
-        return LSTM if op.lstm else GRU, [n, *(self.place(v) for v in (*op.operands, *op.results))]
+        kinds = (LSTM_FIXED, GRU_FIXED) if self.variant == "int8-fixed" else (LSTM, GRU)
+        return kinds[not op.lstm], [n, *(self.place(v) for v in (*op.operands, *op.results))]
 
 
 def _given(operation: Operation, buffer: Buffer, last: dict[Buffer, int], i: int) -> Buffer | None:
@@ -237,44 +244,6 @@ def _check_rank(rank: int, most: int) -> None:
         )
 
 
-def _units(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    largest = np.abs(weights).max(axis=axis, keepdims=True)
-    units: NDArray[np.float32] = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(127)
-    return units
-
-
-def _rounded(weights: NDArray[np.float32], units: NDArray[np.float32]) -> NDArray[np.int8]:
-    rounded: NDArray[np.int8] = np.clip(np.rint(weights / units), -127, 127).astype(np.int8)
-    return rounded
-
-
-def _stored(weights: NDArray[np.float32], kind: int) -> tuple[NDArray[np.generic], NDArray[np.uint32] | None]:
-    """Weights `[k, n]` in panels or blocks, and their scales."""
-    k, n = weights.shape
-    columns = np.zeros((k, -(-n // 16) * 16), np.float32)
-    columns[:, :n] = weights
-    if kind == 0:
-        return _panels(columns), None
-    units = _units(columns, axis=0)
-    rounded = _rounded(columns, units)
-    if kind == 2:
-        return _panels(rounded), units.ravel().view(np.uint32)
-    deep = np.zeros((-(-k // 4) * 4, columns.shape[1]), np.int8)
-    deep[:k] = rounded
-    blocks = deep.reshape(len(deep) // 4, 4, -1, 16).transpose(2, 0, 3, 1)
-    sums = 128 * deep.astype(np.int32).sum(axis=0, dtype=np.int32)
-    scales = np.concatenate([units.ravel().view(np.uint32), sums.view(np.uint32)])
-    return np.ascontiguousarray(blocks), scales
-
-
-def _panels(columns: NDArray[np.generic]) -> NDArray[np.generic]:
-    n = columns.shape[1]
-    edges = [*range(0, n, 32), n]
-    return np.concatenate(
-        [np.ascontiguousarray(columns[:, a:b]).ravel() for a, b in zip(edges, edges[1:], strict=False)]
-    )
-
-
 def program(
     lowering: Lowering,
     operations: Sequence[Operation],
@@ -289,6 +258,9 @@ def program(
     text = b"".join([meta, *names])
     records = len(names) * RECORD
     encoder = Encoder(variant)
+    if variant == "int8-fixed":
+        refuse_strangers(operations)
+        encoder.before_gates = before_gates(operations)
     arena = encoder.lay_out(lowering, spec, operations)
     for _ in range(2):  # once to count the words, once to know where the tensors lie
         encoder.operations = []

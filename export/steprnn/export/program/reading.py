@@ -15,9 +15,18 @@ from steprnn.runtime.bundle.packed import Place
 from steprnn.runtime.errors import BundleError
 from steprnn.runtime.pairing import Declared
 
-from .encoding import CONSTANT, HEADER, MAGIC, RECORD, VARIANTS, VERSION
+from .encoding import CONSTANT, FIXED, HEADER, INT8, MAGIC, RECORD, VARIANTS, VERSION
 
-NAMES = {1: "map", 2: "reduce", 3: "product", 4: "gather", 5: "LSTM", 6: "GRU"}
+NAMES = {
+    1: "map",
+    2: "reduce",
+    3: "product",
+    4: "gather",
+    5: "LSTM",
+    6: "GRU",
+    7: "LSTM fixed",
+    8: "GRU fixed",
+}
 Words = NDArray[np.uint32]
 
 
@@ -98,7 +107,7 @@ class Program:
     def _product(self, where: str, op: Sequence[int]) -> Iterator[Held]:
         kind, k, n, at, scales = op[1] & 255, *op[2:6]
         wide, deep = -(-n // 16) * 16, -(-k // 4) * 4
-        if kind == 1:
+        if kind in (INT8, FIXED):
             blocks = self._bytes(at, deep * wide).reshape(wide // 16, deep // 4, 16, 4)
             matrix = blocks.transpose(1, 3, 0, 2).reshape(deep, wide)
         else:

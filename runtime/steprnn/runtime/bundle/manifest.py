@@ -24,7 +24,7 @@ from .packed import Packed, Place
 Arrays = dict[str, NDArray[np.float32]]
 # The most exact first (docs/decisions/0041-variants.md): int8 rounds activations too, and
 # int16x8 is for devices, where states are integers.
-VARIANTS = ("float32", "float16", "int8-weights", "int8", "int16x8")
+VARIANTS = ("float32", "float16", "int8-weights", "int8", "int16x8", "int8-fixed")
 
 
 @dataclass(frozen=True)

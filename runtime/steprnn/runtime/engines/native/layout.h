@@ -20,14 +20,14 @@ enum { IN_BLOCK = 0x7fffffff }; /* of a place without its bit 31 */
 enum { H_BYTES = 2, H_VARIANT, H_ARENA, H_SCRATCH, H_INPUTS, H_STATES = 8, H_OUTPUTS = 10, H_OPERATIONS = 12 };
 enum { H_OPERATIONS_AT = 13, H_OPERATIONS_WORDS, H_META_AT, H_META_BYTES, H_TEST_STEPS, H_TEST_HASH, H_FREE = 20 };
 enum { R_NAME, R_NAME_BYTES, R_DTYPE, R_PLACE, R_ELEMENTS, R_TOKENS, R_STATIC, R_NEXT, R_FIRST, R_RANK, R_SHAPE };
-enum { MAP = 1, REDUCE, PRODUCT, GATHER, LSTM, GRU };
+enum { MAP = 1, REDUCE, PRODUCT, GATHER, LSTM, GRU, LSTM_FIXED, GRU_FIXED };
 enum { COPY, NEGATE, ABSOLUTE, RECIPROCAL, ROOT, EXP, LOG, TANH, SIGMOID, SOFTPLUS, ERF };
 enum { FLOOR = 11, CEILING, ROUND, SIGN, RELU, FLOAT_OF_INT, INT_OF_FLOAT, NOT };
 enum { ADD = 19, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, EQUAL, LESS, AT_MOST };
 enum { ADD_INT = 28, SUBTRACT_INT, MULTIPLY_INT, QUOTIENT, REST, MAXIMUM_INT, MINIMUM_INT };
 enum { EQUAL_INT = 35, LESS_INT, AT_MOST_INT, AND, OR, SELECT, FUNCTIONS };
 enum { SUM, PROD, LARGEST, LEAST, DOT, WHERE_LARGEST, WHERE_LEAST, REDUCTIONS };
-enum { PRODUCT_FLOAT, PRODUCT_INT8, PRODUCT_INT8_WEIGHTS };
+enum { PRODUCT_FLOAT, PRODUCT_INT8, PRODUCT_INT8_WEIGHTS, PRODUCT_INT8_FIXED };
 enum { P_K = 2, P_N, P_WEIGHTS, P_SCALES, P_X, P_Y, P_Y_STRIDE, P_REST };
 enum { G_TYPE = 1, G_OUTER, G_ROWS, G_INNER, G_COUNT, G_INDEX, G_STRIDE, G_DATA, G_SCALES, G_RESULT, G_WORDS };
 
@@ -43,6 +43,8 @@ enum { G_TYPE = 1, G_OUTER, G_ROWS, G_INNER, G_COUNT, G_INDEX, G_STRIDE, G_DATA,
 #define HAS_TYPE(number) ((uint32_t)STEPRNN_TYPES >> (number) & 1)
 
 STEPRNN_INLINE uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+/* Whether x is rounded to 8 bits, so that the sums of a product are exact. */
+STEPRNN_INLINE int is_exact(uint32_t type) { return type == PRODUCT_INT8 || type == PRODUCT_INT8_FIXED; }
 STEPRNN_INLINE uint32_t arity(uint32_t function) { return function == SELECT ? 3 : (function < ADD ? 1 : 2); }
 
 typedef struct {
@@ -138,7 +140,7 @@ static int check_product(checker *c, const uint32_t *op, uint32_t words) {
     a = op[1] >> 8 & 255;
     b = op[1] >> 16 & 255;
     addends = op[1] >> 24;
-    if (type > PRODUCT_INT8_WEIGHTS || !HAS_TYPE(type) || a < 1 || a > MOST_INNER || b > MOST_INNER || addends > 2)
+    if (type > PRODUCT_INT8_FIXED || !HAS_TYPE(type) || a < 1 || a > MOST_INNER || b > MOST_INNER || addends > 2)
         return STEPRNN_OPERATION;
     if (words != P_REST + addends + 2 * a + 3 * b) return STEPRNN_OPERATION;
     ks = op + P_REST + addends;
@@ -149,11 +151,11 @@ static int check_product(checker *c, const uint32_t *op, uint32_t words) {
     rows = indices(bs, b);
     if (!depth || !rows || depth != k || n == 0 || n > MOST_INDICES) return STEPRNN_SIZE;
     if (depth * n > MOST_INDICES || depth * n * rows > MOST_INDICES) return STEPRNN_SIZE; /* below 2^56 */
-    if (type == PRODUCT_INT8 && k > MOST_DEPTH) return STEPRNN_SIZE;
+    if (is_exact(type) && k > MOST_DEPTH) return STEPRNN_SIZE;
     c->work += depth * n * rows;
     wide = up_to(n, 16);
-    held = (uint64_t)(type == PRODUCT_INT8 ? up_to(k, 4) : k) * wide / (type == PRODUCT_FLOAT ? 1 : 4);
-    scales = type == PRODUCT_FLOAT ? 0 : (uint64_t)wide * (type == PRODUCT_INT8 ? 2 : 1);
+    held = (uint64_t)(is_exact(type) ? up_to(k, 4) : k) * wide / (type == PRODUCT_FLOAT ? 1 : 4);
+    scales = type == PRODUCT_FLOAT ? 0 : (uint64_t)wide * (is_exact(type) ? 2 : 1);
     if (op[P_WEIGHTS] >> 31 || op[P_SCALES] >> 31) return STEPRNN_OUTSIDE;
     if (!within(c, op[P_WEIGHTS] | 0x80000000u, held, 0) || !within(c, op[P_SCALES] | 0x80000000u, scales, 0))
         return STEPRNN_OUTSIDE;
@@ -208,6 +210,8 @@ static int check_operation(checker *c, const uint32_t *op, uint32_t words) {
     if (HAS(GATHER) && kind == GATHER) return check_gather(c, op, words);
     if (HAS(LSTM) && kind == LSTM) return check_gates(c, op, words, 5, 2);
     if (HAS(GRU) && kind == GRU) return check_gates(c, op, words, 7, 1);
+    if (HAS(LSTM_FIXED) && kind == LSTM_FIXED) return check_gates(c, op, words, 5, 2);
+    if (HAS(GRU_FIXED) && kind == GRU_FIXED) return check_gates(c, op, words, 7, 1);
     return STEPRNN_OPERATION;
 }
 
@@ -236,7 +240,7 @@ static int check_header(const uint32_t *h, size_t bytes) {
     if (h[H_BYTES] % 4 || h[H_BYTES] < 4 * HEADER || h[H_BYTES] > INT32_MAX) return STEPRNN_HEADER;
     if (h[H_BYTES] > bytes) return STEPRNN_SHORT;
     if (h[H_TEST_STEPS] > MOST_TEST) return STEPRNN_HEADER;
-    if (h[H_VARIANT] > 2 || h[H_ARENA] > MOST_INDICES || h[H_SCRATCH] > INT32_MAX) return STEPRNN_HEADER;
+    if (h[H_VARIANT] > 3 || h[H_ARENA] > MOST_INDICES || h[H_SCRATCH] > INT32_MAX) return STEPRNN_HEADER;
     for (i = H_FREE; i < HEADER; i++)
         if (h[i]) return STEPRNN_HEADER;
     if ((uint64_t)h[H_META_AT] * 4 + h[H_META_BYTES] > h[H_BYTES]) return STEPRNN_HEADER;

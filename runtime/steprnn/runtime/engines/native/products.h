@@ -4,6 +4,7 @@
    read of the weights. */
 #ifndef STEPRNN_PRODUCTS_H
 #define STEPRNN_PRODUCTS_H
+#include "fixed.h"
 #include "loops.h"
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(STEPRNN_NO_KERNELS)
 #define STEPRNN_X86 1
@@ -145,7 +146,7 @@ STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const
         int32_t whole[ROWS][GROUP];
         float part[ROWS][GROUP];
     } sums;
-    if (type == PRODUCT_INT8) {
+    if (is_exact(type)) {
         uint32_t deep = up_to(k, 4);
         const int32_t *shifts = (const int32_t *)(const void *)(m->block + op[P_SCALES] + wide) + column;
         m->use->bytes((const int8_t *)weights + (size_t)column * deep, q, rows, deep, count / 16, shifts, sums.whole);
@@ -161,7 +162,9 @@ STEPRNN_INLINE void run_group(memory *m, const uint32_t *op, size_t first, const
         uint32_t *y;
         enter(m, first + t);
         y = m->arena + (op[P_Y] & IN_BLOCK) + to;
-        finish(m, op, column, n - column < count ? n - column : count, sums.whole[t], units[t], y);
+        if (type == PRODUCT_INT8_FIXED)
+            finish_fixed(m, op, column, n - column < count ? n - column : count, sums.whole[t], units[t], y);
+        else finish(m, op, column, n - column < count ? n - column : count, sums.whole[t], units[t], y);
     }
 }
 
@@ -183,7 +186,7 @@ STEPRNN_INLINE void run_product(memory *m, const uint32_t *op) {
                 enter(m, first + t);
                 x[t] = take_x(m, op, at[0]);
                 q[t] = (int8_t *)m->scratch + 4 * (size_t)up_to(k, 16);
-                units[t] = (op[1] & 255) == PRODUCT_INT8 ? round_to_int8(x[t], q[t], k, m->use->flip) : 1.0f;
+                units[t] = is_exact(op[1] & 255) ? round_to_int8(x[t], q[t], k, m->use->flip) : 1.0f;
             }
             for (column = 0; column < op[P_N]; column += GROUP)
                 for (t = 0; t < rows; t += ROWS) {

@@ -1,6 +1,7 @@
 /* Products, LSTM and GRU where one number is computed at a time and the stack is small: the bits of products.h. */
 #ifndef STEPRNN_SMALL_H
 #define STEPRNN_SMALL_H
+#include "fixed.h"
 #include "loops.h"
 #if defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && !defined(STEPRNN_NO_KERNELS)
 #include "cortex.h"
@@ -124,6 +125,7 @@ STEPRNN_INLINE void finish(const memory *m, const uint32_t *op, uint32_t column,
 }
 #undef EACH_SUM
 
+#define HAS_EXACT (HAS_TYPE(PRODUCT_INT8) || HAS_TYPE(PRODUCT_INT8_FIXED))
 /* The product for one stream. */
 STEPRNN_INLINE void product_of(memory *m, const uint32_t *op) {
     uint32_t b = op[1] >> 16 & 255, type = op[1] & 255, k = op[P_K], n = op[P_N], index[MOST_INNER] = {0}, column;
@@ -141,7 +143,7 @@ STEPRNN_INLINE void product_of(memory *m, const uint32_t *op) {
 #else
         rounded *q = (rounded *)m->scratch + 4 * (size_t)up_to(k, 16);
 #endif
-        if (HAS_TYPE(PRODUCT_INT8) && type == PRODUCT_INT8) unit = round_to_int8(x, q, k);
+        if (HAS_EXACT && is_exact(type)) unit = round_to_int8(x, q, k);
         for (column = 0; column < n; column += width) {
             uint32_t wide = up_to(n, 16) - column, kept = n - column;
             union {
@@ -150,7 +152,7 @@ STEPRNN_INLINE void product_of(memory *m, const uint32_t *op) {
             } sums;
             width = wide >= 32 ? 32 : 16;
             kept = kept < width ? kept : width;
-            if (HAS_TYPE(PRODUCT_INT8) && type == PRODUCT_INT8)
+            if (HAS_EXACT && is_exact(type))
                 BYTES((const int8_t *)weights + (size_t)column * up_to(k, 4), (const int8_t *)q, up_to(k, 4), width / 16,
                       sums.whole);
             else if (HAS_TYPE(PRODUCT_INT8_WEIGHTS) && type == PRODUCT_INT8_WEIGHTS)
@@ -159,7 +161,9 @@ STEPRNN_INLINE void product_of(memory *m, const uint32_t *op) {
             else if (kept > 4) FLOATS((const real *)weights + (size_t)column * k, x, k, width, sums.part);
 #endif
             else panel_of_floats((const real *)weights + (size_t)column * k, x, k, width, kept, sums.part);
-            finish(m, op, column, kept, &sums, unit, y);
+            if (HAS_TYPE(PRODUCT_INT8_FIXED) && type == PRODUCT_INT8_FIXED)
+                finish_fixed(m, op, column, kept, sums.whole, unit, y);
+            else finish(m, op, column, kept, &sums, unit, y);
         }
     } while (advance(index, bs, b, strides, at, 2));
 }

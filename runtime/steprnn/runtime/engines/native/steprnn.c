@@ -1,5 +1,6 @@
 /* The interpreter of step programs: see steprnn.h for how to use it, docs/program-format.md for what it does. */
 #include "steprnn.h"
+#include "fixed.h"
 #include "loops.h"
 #if defined(STEPRNN_SMALL)
 #include "small.h"
@@ -32,6 +33,8 @@ STEPRNN_INLINE void run_all(memory *m) {
                 else if (HAS(GATHER) && kind == GATHER) run_gather(m, op);
                 else if (HAS(LSTM) && kind == LSTM) run_lstm(m, op);
                 else if (HAS(GRU) && kind == GRU) run_gru(m, op);
+                else if (HAS(LSTM_FIXED) && kind == LSTM_FIXED) fixed_lstm(m, op);
+                else if (HAS(GRU_FIXED) && kind == GRU_FIXED) fixed_gru(m, op);
             }
     }
 }

@@ -43,7 +43,7 @@ def run(name: str, *argv: object, **options: Any) -> str:
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert len(names) == 9
+    assert len(names) == 10
     assert {name for name in names if f'"{name}"' in source} == names
 
 

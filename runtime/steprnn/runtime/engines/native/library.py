@@ -72,13 +72,18 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # of steprnn.h: what each returns, th
     "steprnn_best_kernels": (ctypes.c_int,),
     "steprnn_kernels": (ctypes.c_int, _stream, ctypes.c_int),
     "steprnn_sampler_bytes": (_size, _word, _word),
-    "steprnn_sampler_open": (_error, _pointer, _pointer, ctypes.c_uint64, _word, _pointer, _size),
+    "steprnn_sampler_open_with": (
+        *(_error, ctypes.c_int, _pointer, _pointer),
+        *(ctypes.c_uint64, _word, _pointer, _size),
+    ),
     "steprnn_sampler_read": (None, _pointer, _pointer, _size),
     "steprnn_sample": (_error, _pointer, _pointer, _pointer),
     "steprnn_sample_rows": (None, _pointer, _size, _pointer, _pointer),
     "steprnn_log_probabilities": (None, ctypes.c_int, _pointer, _size, _word, _pointer, _pointer),
     "steprnn_generate": (_error, _pointer, _pointer, _size, _pointer, _pointer),
 }
+# These take some microseconds: to let go of Python's lock and get it back takes longer where others want it.
+LOCKED = {name for name in FUNCTIONS if "sampl" in name} | {"steprnn_log_probabilities"}
 
 
 @dataclass(frozen=True)
@@ -211,10 +216,12 @@ class Streams:
 @cache
 def library() -> ctypes.CDLL:
     """The library, loaded once; `UsageError` where it cannot be built."""
-    opened = ctypes.CDLL(str(BUILT if BUILT.is_file() else _build()))
+    path = str(BUILT if BUILT.is_file() else _build())
+    opened, locked = ctypes.CDLL(path), ctypes.PyDLL(path)
     for name, (result, *arguments) in FUNCTIONS.items():
-        function = getattr(opened, name)
+        function = getattr(locked if name in LOCKED else opened, name)
         function.restype, function.argtypes = result, arguments
+        setattr(opened, name, function)
     return opened
 
 

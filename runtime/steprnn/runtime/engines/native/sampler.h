@@ -409,6 +409,11 @@ size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n) {
 
 int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed, uint32_t vocabulary,
                          void *memory, size_t bytes) {
+    return steprnn_sampler_open_with(best_kernels(), s, settings, seed, vocabulary, memory, bytes);
+}
+
+int steprnn_sampler_open_with(int kernels, steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed,
+                              uint32_t vocabulary, void *memory, size_t bytes) {
     const steprnn_settings *o = settings;
     uint32_t kept = o->repeat_penalty == 1.0 ? 0 : o->repeat_last_n;
     if (!(o->temperature >= 0.0 && o->temperature <= 1000.0) || !(o->top_p > 0.0 && o->top_p <= 1.0) ||
@@ -426,7 +431,7 @@ int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, u
     s->room = kept;
     s->seen = 0;
     s->at = 624;
-    s->kernels = best_kernels();
+    s->kernels = kernels;
     s->most_behind = o->min_p > 0.0 ? -logarithm_64(o->min_p) : 0.0;
     seed_twister(s->twister, seed);
     return STEPRNN_OK;

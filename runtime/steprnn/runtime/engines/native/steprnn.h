@@ -127,6 +127,10 @@ size_t steprnn_sampler_bytes(uint32_t vocabulary, uint32_t repeat_last_n);
 /* Begin with a seed; the memory, aligned to 8 bytes, stays the caller's. */
 int steprnn_sampler_open(steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed, uint32_t vocabulary,
                          void *memory, size_t bytes);
+/* The same without asking the processor, which takes long in a virtual machine: `kernels` is what steprnn_best_kernels
+   says, or less. */
+int steprnn_sampler_open_with(int kernels, steprnn_sampler *s, const steprnn_settings *settings, uint64_t seed,
+                              uint32_t vocabulary, void *memory, size_t bytes);
 /* Tokens of the prompt, for the repetition penalty. */
 void steprnn_sampler_read(steprnn_sampler *s, const uint32_t *tokens, size_t count);
 /* The next token for logits [vocabulary]. */

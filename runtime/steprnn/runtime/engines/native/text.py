@@ -62,7 +62,11 @@ class NativeSampler:
         self.address = ctypes.addressof(self.struct)
         memory = self._memory.ctypes.data
         _check(
-            call("steprnn_sampler_open", self.address, ctypes.byref(settings), seed, vocabulary, memory, size)
+            call(
+                "steprnn_sampler_open_with",
+                *(_kernels(), self.address, ctypes.byref(settings)),
+                *(seed, vocabulary, memory, size),
+            )
         )
         self._sample = library().steprnn_sample
         read = np.asarray(recent, np.uint32)

@@ -59,7 +59,8 @@ def test_an_address_is_a_bundle(
     assert (result.returncode, result.stdout) == (0, models["litert"].generate("分开", 20) + "\n"), (
         result.stderr
     )
-    assert steprnn("bench", "--quick", "--json", address, environment=offline).returncode == 0
+    if address == "hf://me/verse":  # a command that reads no text
+        assert steprnn("bench", "--quick", "--json", address, environment=offline).returncode == 0
 
 
 def test_what_cannot_be_fetched_is_told_in_one_line(steprnn: Run, offline: dict[str, str]) -> None:

@@ -193,6 +193,25 @@ def test_from_rust_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
 
 
+def test_from_swift_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
+    found = compiler()
+    if found is None or shutil.which("swiftc") is None:
+        pytest.skip("no swiftc, or no C compiler, is installed here")
+    out = c.write(bundle, tmp_path / "c", variant="int8")
+    sources = [out / "steprnn.c", out / "model.c"]
+    subprocess.run([*found, "-O1", "-ffp-contract=off", "-c", *sources], cwd=tmp_path, check=True)
+    swift = EXAMPLES / "swift"
+    flags = ["-warnings-as-errors", "-I", out, "-import-objc-header", swift / "model_in_swift.h"]
+    command = ["swiftc", *flags, swift / "text.swift", "steprnn.o", "model.o", "-o", "text"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    model = load(bundle, engine="native", variant="int8")
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
+        assert text == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
+
+
 def test_from_go_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
     if compiler() is None or shutil.which("go") is None:
         pytest.skip("no go, or no C compiler, is installed here")

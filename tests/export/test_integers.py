@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,19 @@ def test_a_state_in_two_scales_is_refused(bundle: Path, tmp_path: Path) -> None:
     spec = load(bundle).manifest.step
     with pytest.raises(BundleError, match="c comes back in another scale"):
         litert.load(tmp_path / "step.tflite", spec).runner(1)
+
+
+def test_other_scales_in_the_manifest_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """A program in another language binds by them."""
+    for scale, words in ((0.5, "0.5"), (None, "nothing")):
+        copy = tmp_path / words
+        shutil.copytree(bundle, copy)
+        record = json.loads((copy / "manifest.json").read_text())
+        scales = record["scales"]["tflite-int16x8"]
+        if scale is None:
+            del record["scales"]
+        else:
+            scales["h"] = scales["next_h"] = scale
+        (copy / "manifest.json").write_text(json.dumps(record))
+        with pytest.raises(BundleError, match=rf"one of [hxcy] in .* and the manifest says {words}; export"):
+            load(copy, variant="int16x8")

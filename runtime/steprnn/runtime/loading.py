@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from . import engines
@@ -13,6 +14,8 @@ from .bundle.manifest import VARIANTS, Artefact, Manifest
 from .bundle.open import read_bundle
 from .bundle.packed import Place
 from .bundle.vocabulary import Vocabulary
+from .engines import Runner
+from .engines.scaled import ScaledRunner
 from .errors import BundleError, MissingExtra, UsageError
 from .files import INITIAL, VOCABULARY
 from .log import logger
@@ -115,7 +118,19 @@ def _loaded(
         raise BundleError(
             f"{folder / artefact.path} takes no step in {name} ({told}); export again"
         ) from error
+    with model.runner() as runner:
+        _check_scales(runner, folder / artefact.path, manifest.scales.get(artefact.name, {}))
     return model
+
+
+def _check_scales(runner: Runner, path: Place, told: Mapping[str, float]) -> None:
+    """Hold the manifest's scales, by which programs in other languages bind, against the file's own."""
+    for name, scale in runner.scales.items() if isinstance(runner, ScaledRunner) else ():
+        if np.float32(told.get(name, 0)) != scale:
+            raise BundleError(
+                f"one of {name} in {path} stands for {scale:g}, and the manifest says "
+                f"{told.get(name, 'nothing')}; export again"
+            )
 
 
 def _check_size(path: Place, vocabulary: Vocabulary, manifest: Manifest) -> None:

@@ -31,12 +31,13 @@ class ScaledRunner:
 
     A state goes from step to step as the integer that it is; `get_state` gives float32 from which `set_state`
     makes the same integer. What an integer cannot hold raises `OutOfRange`: an input or a state that is
-    given, a next state or an output that reaches the end of its range.
+    given, a next state or an output that reaches the end of its range. `scales` are those of the
+    file, by name.
     """
 
     def __init__(self, runner: Runner, spec: StepSpec, scales: Mapping[str, float], batch: int) -> None:
         self._runner = runner
-        self._scales = {name: np.float32(scale) for name, scale in scales.items()}
+        self.scales = {name: np.float32(scale) for name, scale in scales.items()}
         floats = [t for t in spec.inputs if t.name in scales]
         self._given = {t.name: np.zeros(t.array_shape(batch), np.float32) for t in floats}
         self.inputs = {**runner.inputs, **self._given}
@@ -53,7 +54,7 @@ class ScaledRunner:
         for name, array in self.outputs.items():
             got = self._runner.outputs[name]
             self._check("output", name, got)
-            np.multiply(got, self._scales[name], out=array)
+            np.multiply(got, self.scales[name], out=array)
 
     def set_state(self, state: Tensors) -> None:
         """Copy states in, by name: each the nearest of the integers."""
@@ -61,10 +62,10 @@ class ScaledRunner:
 
     def get_state(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the states, by name."""
-        return {name: held * self._scales[name] for name, held in self._runner.get_state().items()}
+        return {name: held * self.scales[name] for name, held in self._runner.get_state().items()}
 
     def _integers(self, what: str, name: str, array: NDArray[np.generic]) -> NDArray[np.int16]:
-        scale = self._scales[name]
+        scale = self.scales[name]
         steps = np.rint(np.divide(array, scale, dtype=np.float32))
         # Not `>`: what is no number is within no range.
         if not (np.abs(steps) <= (LARGEST + 1 if scale == BOUNDED else LARGEST)).all():
@@ -73,8 +74,8 @@ class ScaledRunner:
         return clipped
 
     def _check(self, what: str, name: str, held: NDArray[np.generic]) -> None:
-        if self._scales[name] != BOUNDED and held.size and max(held.max(), -int(held.min())) >= LARGEST:
+        if self.scales[name] != BOUNDED and held.size and max(held.max(), -int(held.min())) >= LARGEST:
             self._refuse(what, name)
 
     def _refuse(self, what: str, name: str) -> None:
-        raise OutOfRange(what, name, float(LARGEST * self._scales[name]))
+        raise OutOfRange(what, name, float(LARGEST * self.scales[name]))

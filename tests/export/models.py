@@ -779,7 +779,8 @@ def gated_convolutions() -> keras.Model:
 def letters_of_words() -> keras.Model:
     """A recurrence within each time step, both ways, is unrolled."""
     inner = layers.Bidirectional(layers.GRU(3))
-    return picture(layers.TimeDistributed(inner), layers.LSTM(4, return_sequences=True))
+    words = layers.Input((None, 2, 2))  # of two letters: the proof unrolls them at every step
+    return keras.Sequential([words, layers.TimeDistributed(inner), layers.LSTM(4, return_sequences=True)])
 
 
 class Residual(layers.Layer):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from steprnn.runtime.cli import main
+from steprnn.train.prepared import prepare
+from steprnn.train.settings import Settings
 
 HEAVY = ("tensorflow", "keras", "matplotlib")
 
@@ -105,6 +107,15 @@ def test_a_part_of_the_text_is_told_also_when_quiet(
     first, last = capfd.readouterr().err.splitlines()
     assert first == "verses.txt: the first 200 of 420 characters, 16 distinct; --characters 0 takes all"
     assert last.startswith("perplexity ")
+
+
+def test_few_epochs_are_enough_for_a_text_ten_times_as_long(text_file: Path) -> None:
+    told = []
+    for characters in (42, 43):
+        settings = Settings(characters=characters, batch=2, window=4)
+        told.append(prepare(text_file, None, settings).summary)
+    assert told[0].endswith("; --characters 0 --epochs 5 takes all")
+    assert told[1].endswith("; --characters 0 takes all")
 
 
 def test_a_terminal_shows_one_bar_for_the_whole_run(tmp_path: Path, text_file: Path) -> None:

@@ -13,6 +13,8 @@ from . import corpus
 from .corpus import Corpus
 from .settings import Settings
 
+MANY_TIMES = 10  # what is trained on: such a text has enough for few epochs
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -31,7 +33,11 @@ class Prepared:
             kinds = f"{len(self.vocabulary.encode(self.corpus.text)):,} bytes"
         if used == whole:
             return f"{name}: all {used:,} characters, {kinds}"
-        return f"{name}: the first {used:,} of {whole:,} characters, {kinds}; --characters 0 takes all"
+        # 60 epochs of ten times the text would be hours, and learn no more than these: docs/training.md
+        epochs = " --epochs 5" if whole >= MANY_TIMES * used else ""
+        return (
+            f"{name}: the first {used:,} of {whole:,} characters, {kinds}; --characters 0{epochs} takes all"
+        )
 
 
 def prepare(

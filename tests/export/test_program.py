@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steprnn.runtime import BundleError, NotFinite, UsageError, load
+from steprnn.runtime import BundleError, Model, NotFinite, UsageError, load
 from steprnn.runtime.bundle.manifest import Manifest
 from steprnn.runtime.engines import Writer, open_engine, open_graph
 from steprnn.runtime.engines.native.library import Streams, aligned, compiler
@@ -175,41 +176,51 @@ def test_as_c_it_is_built_and_writes_the_same_text(bundle: Path, tmp_path: Path)
         c.write(bundle, tmp_path / "d", variant="float16")
 
 
+def writes_pythons_text(
+    command: Sequence[str | Path],
+    model: Model,
+    unknown: str = "äb",
+    words: str = "ä is not in the vocabulary",
+) -> None:
+    """A program that takes PROMPT LENGTH [SEED [TEMPERATURE]] writes what the model writes."""
+    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
+        text = subprocess.check_output([*command, "ab", "150", *arguments], text=True)
+        assert text == model.generate("ab", 150, **options) + "\n"
+    done = subprocess.run([*command, unknown, "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, words)
+
+
+def objects_of(bundle: Path, folder: Path, found: Sequence[str]) -> Path:
+    """Compile a packaged model into `steprnn.o` and `model.o`; the folder of its sources."""
+    out = c.write(bundle, folder / "c", variant="int8")
+    sources = [out / "steprnn.c", out / "model.c"]
+    subprocess.run([*found, "-O1", "-ffp-contract=off", "-c", *sources], cwd=folder, check=True)
+    return out
+
+
 def test_from_rust_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
     found = compiler()
     if found is None or shutil.which("rustc") is None:
         pytest.skip("no rustc, or no C compiler, is installed here")
-    out = c.write(bundle, tmp_path / "c", variant="int8")
-    sources = [out / "steprnn.c", out / "model.c"]
-    subprocess.run([*found, "-O1", "-ffp-contract=off", "-c", *sources], cwd=tmp_path, check=True)
+    objects_of(bundle, tmp_path, found)
     objects = [part for name in ("steprnn.o", "model.o") for part in ("-C", f"link-arg={tmp_path / name}")]
     command = ["rustc", "--deny", "warnings", "-o", tmp_path / "text", EXAMPLES / "text.rs", *objects]
     subprocess.run(command, cwd=tmp_path, check=True)
     model = load(bundle, engine="native", variant="int8")
-    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
-        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
-        assert text == model.generate("ab", 150, **options) + "\n"
-    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
+    writes_pythons_text([tmp_path / "text"], model)
 
 
 def test_from_swift_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
     found = compiler()
     if found is None or shutil.which("swiftc") is None:
         pytest.skip("no swiftc, or no C compiler, is installed here")
-    out = c.write(bundle, tmp_path / "c", variant="int8")
-    sources = [out / "steprnn.c", out / "model.c"]
-    subprocess.run([*found, "-O1", "-ffp-contract=off", "-c", *sources], cwd=tmp_path, check=True)
+    out = objects_of(bundle, tmp_path, found)
     swift = EXAMPLES / "swift"
     flags = ["-warnings-as-errors", "-I", out, "-import-objc-header", swift / "model_in_swift.h"]
     command = ["swiftc", *flags, swift / "text.swift", "steprnn.o", "model.o", "-o", "text"]
     subprocess.run(command, cwd=tmp_path, check=True)
     model = load(bundle, engine="native", variant="int8")
-    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
-        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
-        assert text == model.generate("ab", 150, **options) + "\n"
-    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "ä is not in the vocabulary\n")
+    writes_pythons_text([tmp_path / "text"], model)
 
 
 def test_from_go_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> None:
@@ -221,11 +232,7 @@ def test_from_go_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> Non
     subprocess.run(["go", "vet", "."], cwd=sources, check=True, env=environment)
     subprocess.run(["go", "build", "-o", tmp_path / "text"], cwd=sources, check=True, env=environment)
     model = load(bundle, engine="native", variant="int8")
-    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
-        text = subprocess.check_output([tmp_path / "text", "ab", "150", *arguments], text=True)
-        assert text == model.generate("ab", 150, **options) + "\n"
-    done = subprocess.run([tmp_path / "text", "äb", "5"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "äb is not in the vocabulary\n")
+    writes_pythons_text([tmp_path / "text"], model, "äb", "äb is not in the vocabulary")
 
 
 JNA = Path("/usr/share/java/jna.jar")  # of Debian's libjna-java
@@ -243,11 +250,7 @@ def test_from_java_a_seed_gives_the_same_text(bundle: Path, tmp_path: Path) -> N
     paths = ["-cp", f"{JNA}:{tmp_path}", f"-Djna.library.path={tmp_path}", "-Dfile.encoding=UTF-8"]
     java = ["java", *paths, "-Dsun.jnu.encoding=UTF-8", "Text"]
     model = load(bundle, engine="native", variant="int8")
-    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
-        text = subprocess.check_output([*java, "ab", "150", *arguments], text=True)
-        assert text == model.generate("ab", 150, **options) + "\n"
-    done = subprocess.run([*java, "a?", "5"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "? is not in the vocabulary\n")
+    writes_pythons_text(java, model, "a?", "? is not in the vocabulary")
 
 
 # What Debian's libonnxruntime-dev and libtensorflow-lite-dev bring, the second from forky on.
@@ -270,13 +273,7 @@ def test_from_cpp_with_an_engine_a_seed_gives_the_same_text(bundle: Path, tmp_pa
     build = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *common, *found, "-o", "text"]
     subprocess.run(build, cwd=tmp_path, check=True)
     model = load(bundle, engine=engine, variant="float32")
-    for arguments, options in (([], {}), (["23", "0.9"], {"seed": 23, "temperature": 0.9})):
-        command = [tmp_path / "text", bundle / graph, "ab", "150", *arguments]
-        assert subprocess.check_output(command, text=True) == model.generate("ab", 150, **options) + "\n"
-    done = subprocess.run(
-        [tmp_path / "text", bundle / graph, "äb", "5"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "äb is not in the vocabulary")
+    writes_pythons_text([tmp_path / "text", bundle / graph], model, "äb", "äb is not in the vocabulary")
 
 
 OPTIONS = st.fixed_dictionaries(

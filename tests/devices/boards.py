@@ -121,20 +121,10 @@ def run(board: Board, model: Path, folder: Path, extra: Sequence[str] = ()) -> R
 
     Raises `CalledProcessError` where it does not compile, or where the board's bits are others.
     """
-    flags = [*FLAGS, *board.flags.split(), f"-I{model}", f"-I{FIRMWARE}", f"-DSTEPS={board.steps}", *extra]
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = [FIRMWARE / "main.c", FIRMWARE / f"{board.family}.c", model / "model.c", model / "steprnn.c"]
-    objects = [folder / f"{source.stem}.o" for source in sources]
-    for source, made in zip(sources, objects, strict=True):
-        subprocess.run([board.compiler, *flags, "-c", "-o", made, source], check=True)
-    firmware = folder / "firmware"
-    subprocess.run([board.compiler, *flags, "-o", firmware, *objects], check=True)
-    done = subprocess.run(
-        [*board.emulator.split(), firmware], capture_output=True, text=True, check=False, timeout=600
-    )
-    told = {word: int(number) for word, number in TOLD.findall(done.stdout + done.stderr)}
-    if done.returncode or "lower" not in told:
-        raise subprocess.CalledProcessError(done.returncode, firmware, done.stdout, done.stderr)
+    firmware, objects = built(board, "main", model, folder, [f"-DSTEPS={board.steps}", *extra])
+    told = {word: int(number) for word, number in TOLD.findall(printed(board, firmware))}
+    if "lower" not in told:
+        raise subprocess.CalledProcessError(0, firmware, str(told))
     tool = board.compiler.removesuffix("gcc") + "size"
     sizes = subprocess.check_output([tool, firmware, *objects[:2]], text=True).splitlines()[1:]
     whole, *ours = (sum(map(int, line.split()[:2])) for line in sizes)
@@ -147,3 +137,32 @@ def run(board: Board, model: Path, folder: Path, extra: Sequence[str] = ()) -> R
         stack=told["stack"] + told["stream"],
         instructions=round(counted),
     )
+
+
+def text(board: Board, model: Path, folder: Path) -> str:
+    """What firmware/text.c writes there, with the model of a `package --as c` that writes text."""
+    return printed(board, built(board, "text", model, folder)[0])
+
+
+def built(
+    board: Board, main: str, model: Path, folder: Path, extra: Sequence[str] = ()
+) -> tuple[Path, list[Path]]:
+    """The firmware, and the objects that it is made of, those of the tests first."""
+    flags = [*FLAGS, *board.flags.split(), f"-I{model}", f"-I{FIRMWARE}", *extra]
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [FIRMWARE / f"{main}.c", FIRMWARE / f"{board.family}.c", model / "model.c", model / "steprnn.c"]
+    objects = [folder / f"{source.stem}.o" for source in sources]
+    for source, made in zip(sources, objects, strict=True):
+        subprocess.run([board.compiler, *flags, "-c", "-o", made, source], check=True)
+    firmware = folder / "firmware"
+    subprocess.run([board.compiler, *flags, "-o", firmware, *objects], check=True)
+    return firmware, objects
+
+
+def printed(board: Board, firmware: Path) -> str:
+    """What the firmware writes; raises `CalledProcessError` where it ends with an error."""
+    command = [*board.emulator.split(), firmware]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, firmware, done.stdout, done.stderr)
+    return done.stdout + done.stderr

@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tf2onnx")
 
+from steprnn.runtime import load
+
 from . import boards, models
 
 TRIED = ("cortex-m3", "cortex-m4f", "aarch64")
@@ -42,6 +44,19 @@ def test_a_board_has_the_bits_of_this_machine(
         assert told.program == model.program_bytes
         if (name, model.name, model.variant) == ("cortex-m3", "LSTM 64, 96 characters", "int8-fixed"):
             assert told.instructions <= 120_000  # int8 takes 470,000 there
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_board_writes_the_text_of_a_seed(
+    name: str, packaged: list[models.Packaged], tmp_path: Path
+) -> None:
+    """The sampler is in float64, which a Cortex-M computes by calls."""
+    tried = board(name)
+    for model in packaged:
+        if model.name == "LSTM 64, 96 characters":
+            bundle = load(model.program.parent, engine="native", variant=model.variant)
+            expected = bundle.generate("!", 200, temperature=0.8, top_k=40, top_p=0.95, seed=7)
+            assert boards.text(tried, model.folder, tmp_path) == expected[1:], model.variant
 
 
 def test_other_weights_end_the_run(packaged: list[models.Packaged], tmp_path: Path) -> None:

@@ -25,9 +25,8 @@ class Memory:
         self.most = most
         self.store = store
         self.table = np.zeros((most, len(begin)), np.float32)
-        self._whole = self.table.view((np.void, begin.nbytes))[
-            :, 0
-        ]  # rows as one thing each: put in half the time
+        # Rows as one thing each, which are put in half the time.
+        self._whole = self.table.view((np.void, begin.nbytes))[:, 0]
         self._model = model
         self._head = bytes.fromhex(model[:16])
         self._begin = begin

@@ -52,7 +52,8 @@ class Streams:
         row = 4 * sum(t.size for t in (*step.inputs, *step.states, *step.outputs))
         self._rows = min(MOST_ROWS, most, max(64, 1 << (MOST_BYTES // row).bit_length() - 1))
         self._turn = np.zeros(most, np.intp)
-        # Written anew in each step: memory of this size that is got anew comes by pages, each with a fault.
+        # Written anew in each step, the first with a row for each key that was ever given together: memory of
+        # this size that is got anew comes by pages, each with a fault.
         self._before, self._after = (np.zeros((self._rows, len(begin)), np.float32) for _ in range(2))
         self._floats = [t.name for t in step.stepped if np.dtype(t.dtype).kind == "f"]
 

@@ -23,7 +23,8 @@ def refuse_strangers(operations: Sequence[Operation]) -> None:
     if strangers:
         raise ExportError(
             f"the step holds {', '.join(sorted(strangers))}, which int8-fixed has not: it is for LSTM and "
-            "GRU with Embedding or features, and Dense; leave int8-fixed out of --quantize"
+            "GRU as Keras makes them by default, with Embedding or features, and Dense; leave int8-fixed out "
+            "of --quantize"
         )
     if not any(isinstance(operation, Gates) for operation in operations):
         raise ExportError(

@@ -168,6 +168,7 @@ def test_characters_that_the_model_does_not_know(
     value(browser, "seed", "9")
     browser.find_element(By.ID, "pace").click()
     browser.find_element(By.ID, "write").click()
+    Wait(browser).until(lambda b: text_of(b, "problem") != "")  # a worker looks at it
     assert text_of(browser, "problem") == "模型不认识“x”、“龘”。"
     assert text_of(browser, "text") == ""
     browser.find_element(By.ID, "skip").click()

@@ -74,9 +74,12 @@ def test_other_systems_check_what_ci_does() -> None:
             assert line.strip().removeprefix("$(BIN)/") in elsewhere
 
 
-def test_only_the_job_that_publishes_may_write_anything() -> None:
+def test_only_the_jobs_that_publish_may_write_anything() -> None:
     yaml = pytest.importorskip("yaml")
     for path in WORKFLOWS:
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
     asked = {name: job.get("permissions") for path in WORKFLOWS for name, job in jobs(path).items()}
-    assert {name: given for name, given in asked.items() if given} == {"publish": {"id-token": "write"}}
+    assert {name: given for name, given in asked.items() if given} == {
+        "publish": {"id-token": "write"},
+        "site": {"contents": "write"},
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,11 @@ import steprnn.train
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def stage() -> Any:
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     """docs/site/stage.py, which is a program and in no package."""
-    spec = importlib.util.spec_from_file_location("stage", ROOT / "docs" / "site" / "stage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    return importlib.import_module("stage")
 
 
 def test_every_page_of_the_menu_is_laid_out_and_every_link_leads_to_one(stage: Any, tmp_path: Path) -> None:
@@ -53,3 +50,29 @@ def test_a_link_that_is_no_page_is_told(stage: Any) -> None:
     assert text == "[a](index.md#install)"
     with pytest.raises(stage.SiteError, match=r"docs/flow\.md links to \.\./Makefile, which is no page"):
         stage.linked("[a](../Makefile)", source, Path("flow.md"), stage.pages())
+
+
+def test_versions_stand_beside_each_other_and_the_newest_is_latest(stage: Any, tmp_path: Path) -> None:
+    versions = importlib.import_module("versions")
+    sites = tmp_path / "sites"
+
+    def add(name: str, words: str = "") -> None:
+        html = tmp_path / f"html-{name}{words}"
+        html.mkdir()
+        (html / "index.html").write_text(name + words)
+        sites.mkdir(exist_ok=True)
+        versions.add(html, name, sites)
+
+    for name in ("0.9", "0.10", "0.8"):
+        add(name)
+    (sites / "0.9" / "old.html").touch()
+    add("0.9", ", again")
+    pages = {str(path.relative_to(sites)): path.read_text() for path in sites.glob("*/*")}
+    told = {"0.8": "0.8", "0.9": "0.9, again", "0.10": "0.10", "latest": "0.10"}
+    assert pages == {f"{name}/index.html": text for name, text in told.items()}
+    assert 'url=latest/"' in (sites / "index.html").read_text()
+    assert [(v["version"], v["aliases"]) for v in json.loads((sites / "versions.json").read_text())] == [
+        ("0.10", ["latest"]),
+        ("0.9", []),
+        ("0.8", []),
+    ]

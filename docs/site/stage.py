@@ -113,26 +113,35 @@ def public() -> Iterator[tuple[str, str]]:
             yield package, f"steprnn.{package}.{name}"
 
 
-def main() -> int:
-    """Stage, build with warnings as errors, and see that every public name is there."""
+def build(more: str = "") -> Path:
+    """Stage and build, with `more` after the settings; the folder of the pages.
+
+    Raises `SiteError` for a warning, and where a public name is not in the reference.
+    """
     shutil.rmtree(OUT, ignore_errors=True)
+    stage(OUT / "pages")
+    config = OUT / "zensical.toml"
+    config.write_text(Path(__file__).with_name("zensical.toml").read_text("utf-8") + more, encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", config]
+    built = subprocess.run(command, cwd=OUT, capture_output=True, text=True, check=False)
+    said = built.stdout + built.stderr
+    if built.returncode or WRONG.search(said):
+        raise SiteError(said)
+    for package, anchor in public():
+        page = (OUT / "html" / "api" / package / "index.html").read_text(encoding="utf-8")
+        if f'id="{anchor}"' not in page:
+            raise SiteError(f"{anchor} is not in the reference")
+    return OUT / "html"
+
+
+def main() -> int:
+    """Build the site of this checkout."""
     try:
-        stage(OUT / "pages")
-        config = OUT / "zensical.toml"
-        shutil.copyfile(Path(__file__).with_name("zensical.toml"), config)
-        command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", config]
-        built = subprocess.run(command, cwd=OUT, capture_output=True, text=True, check=False)
-        said = built.stdout + built.stderr
-        if built.returncode or WRONG.search(said):
-            raise SiteError(said)
-        for package, anchor in public():
-            page = (OUT / "html" / "api" / package / "index.html").read_text(encoding="utf-8")
-            if f'id="{anchor}"' not in page:
-                raise SiteError(f"{anchor} is not in the reference")
+        folder = build()
     except SiteError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{OUT / 'html' / 'index.html'}\n")
+    sys.stdout.write(f"{folder / 'index.html'}\n")
     return 0
 
 

@@ -17,7 +17,7 @@ from onnxruntime import InferenceSession
 from steprnn.export import Step
 from steprnn.export.check.proofs import prove
 from steprnn.export.formats import onnx, saved_model, tflite
-from steprnn.export.formats.frozen import freeze
+from steprnn.export.formats.frozen import freeze, frozen_once
 from steprnn.export.step.derive import derive
 from steprnn.runtime.parity.profiles import PROFILES
 
@@ -162,6 +162,7 @@ def largest_error(step: Step, steppers: Any, inputs: Arrays, state: Arrays) -> d
     return errors
 
 
+@frozen_once()
 def derived(model: keras.Model, folder: Path) -> tuple[Step, dict[str, Callable[[int], Stepper]]]:
     """Derive the step, prove it, write it, and compare 50 chained steps of batch 1 and 3 in every format."""
     step = derive(model)

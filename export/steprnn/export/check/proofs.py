@@ -14,7 +14,7 @@ from steprnn.runtime.errors import ExportError, SteprnnError
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, chain, errors_of, units_of
 
-from ..formats.frozen import freeze
+from ..formats.frozen import freeze, frozen_once
 from ..step.contract import Step
 from .functions import FunctionEngine
 from .reference import BEYOND, constant, initial_state, input_run
@@ -37,6 +37,7 @@ class Proofs:
     by_test_only: tuple[str, ...] = ()  # layers of which the trial alone shows it
 
 
+@frozen_once()
 def prove(step: Step) -> Proofs | None:
     """Both proofs on random inputs; None where there is no whole-sequence model to compare with.
 

@@ -34,8 +34,9 @@ _kept: ContextVar[dict[tuple[int, str], tuple[Step, Any]] | None] = ContextVar("
 
 @contextmanager
 def frozen_once() -> Iterator[None]:
-    """Within it a step is traced, frozen and converted once: its weights must stay as they are."""
-    before = _kept.set({})
+    """Within the outermost a step is traced, frozen and converted once: its weights must stay as they are."""
+    outer = _kept.get()
+    before = _kept.set({} if outer is None else outer)
     try:
         yield
     finally:

@@ -44,6 +44,7 @@ from steprnn.export.formats.splice import spliced  # noqa: E402
 from steprnn.export.step.contract import Step  # noqa: E402
 from steprnn.export.step.derive import derive  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 TOKENS, FEATURES = 11, 4
 
 

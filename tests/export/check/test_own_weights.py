@@ -32,6 +32,7 @@ from steprnn.runtime.parity.profiles import PROFILES  # noqa: E402
 
 from ..models import shaken  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 TOKENS, UNITS = 90, 40
 WRITERS: dict[str, Any] = {"onnx": onnx, "tflite": tflite, "program": program}
 VARIANTS = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,15 @@ def test_buffers_stay_where_they_are(engine: Engine) -> None:
     kept = {name: array.copy() for name, array in runner.get_state().items()}
     runner.get_state()["h"][...] = 9
     np.testing.assert_array_equal(runner.get_state()["h"], kept["h"])
+
+
+def test_buffers_that_nobody_else_holds_are_not_freed(opened: dict[tuple[str, str], Engine]) -> None:
+    """onnxruntime is given their addresses, and would write to what the memory has become."""
+    runner = opened["onnx", "float32"].runner(1)
+    buffers = [weakref.ref(array) for array in (*runner.inputs.values(), *runner.outputs.values())]
+    runner.inputs = runner.outputs = {}
+    gc.collect()
+    assert [buffer() is None for buffer in buffers] == [False, False]
 
 
 def test_states_are_copied_in(engine: Engine) -> None:

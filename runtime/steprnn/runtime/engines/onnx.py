@@ -134,6 +134,7 @@ class OnnxRunner:
         self._states: list[dict[str, NDArray[np.float32]]] = [
             {t.name: np.zeros(t.array_shape(batch), t.dtype) for t in spec.states} for _ in range(2)
         ]
+        self._bound = *self.inputs.values(), *self.outputs.values()  # a binding holds addresses alone
         self._run = session.run_with_iobinding
         self._current = 0
         self._bindings = []

@@ -316,6 +316,30 @@ def test_an_encoder_of_any_length_is_refused_by_name() -> None:
         derive(model)
 
 
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_recurrence_over_what_has_no_time_is_refused(stateful: bool) -> None:
+    """Its one time step stays the same, and a state that it keeps is not the step's."""
+    still = keras.Input(batch_shape=(1, 6))
+    y = layers.LSTM(5, stateful=stateful, name="kept")(layers.Reshape((1, 4))(layers.Dense(4)(still)))
+    words = r"model 'functional\w*' has no input with a time axis; a step reads one at every time step"
+    if stateful:
+        words = (
+            r"layer 'kept' \(LSTM\) keeps a state \(stateful=True\) of what has no input with a time axis, "
+            r"so it has no step; let its Input be \[batch, time, features\], or leave stateful=True out"
+        )
+    with pytest.raises(ExportError, match=f"^{words}$"):
+        derive(keras.Model(still, layers.Dense(2)(y)))
+    x = keras.Input(batch_shape=(1, None, 3))
+    beside = keras.Model([x, still], layers.GRU(5, return_sequences=True)(x, initial_state=y))
+    if stateful:
+        with pytest.raises(ExportError, match=f"^{words}$"):
+            derive(beside)
+    else:
+        start = derive(beside).start
+        assert start is not None
+        assert [t.shape for t in start.spec.inputs] == [(6,)]
+
+
 def test_a_model_of_16_bits_is_told_that_its_step_is_not(tmp_path: Path) -> None:
     x = keras.Input((None, FEATURES))
     policy = keras.DTypePolicy("mixed_bfloat16")

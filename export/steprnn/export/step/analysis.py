@@ -234,6 +234,8 @@ class Analysis:
 
     def _name_memories(self) -> None:
         if not self._memories:
+            if any(recurrences(op) for op in operations(self.graph)):  # of what stays the same
+                raise self._timeless()
             raise ExportError(
                 f"model {self._model!r} has no recurrent layer; a step needs something to remember"
             )
@@ -278,10 +280,13 @@ class Analysis:
     def _input_specs(self) -> tuple[TensorSpec, ...]:
         specs = tuple(self._input_spec(i, alone=len(self._read) == 1) for i in sorted(self._read))
         if all(t.static for t in specs):
-            raise ExportError(
-                f"model {self._model!r} has no input with a time axis; a step reads one at every time step"
-            )
+            raise self._timeless()
         return specs
+
+    def _timeless(self) -> ExportError:
+        return ExportError(
+            f"model {self._model!r} has no input with a time axis; a step reads one at every time step"
+        )
 
     def _input_spec(self, i: int, alone: bool = False) -> TensorSpec:
         tensor, symbol = self.graph.inputs[i], self._symbols[i]

@@ -105,7 +105,11 @@ class Unrolled(Part):
     """A recurrence over a sequence that is given once and stays the same, such as an encoder's."""
 
     def shapes(self, call: Call) -> Any:
-        """Refused where it has no length, or one that would make a graph of thousands."""
+        """Refused where it keeps a state, has no length, or one that would make a graph of thousands."""
+        if any(inner.stateful for inner in recurrences(call.op)):
+            what = "keeps a state (stateful=True) of what has no input with a time axis"
+            instead = "let its Input be [batch, time, features], or leave stateful=True out"
+            raise refusal(call.op, what, instead)
         _refuse_length(call, 1, "over what stays the same")
         return super().shapes(call)
 

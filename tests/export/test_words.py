@@ -106,6 +106,19 @@ def test_paths_are_told_for_what_they_are(
     assert f"{tiny} is a bundle already; run: steprnn check {tiny}" in capsys.readouterr().err
 
 
+def test_a_checkpoint_s_file_alone_is_told_to_be_without_its_vocabulary(tmp_path: Path) -> None:
+    model = tmp_path / "c" / "model.keras"
+    model.parent.mkdir()
+    sequence(lstm()).save(model)
+    options = {"formats": ("onnx",), "variants": ("float32",), "chained_steps": 32, "golden_steps": 8}
+    for there in (False, True):
+        said: list[str] = []
+        export(model, tmp_path / f"b{there}", say=said.append, **options)
+        words = f"without {model.parent / 'vocabulary.json'}, so that it writes no text: give the folder to "
+        assert any(line.startswith(words) for line in said) == there
+        (model.parent / "vocabulary.json").write_text("{}")
+
+
 def test_a_checkpoint_is_no_bundle_yet(tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BundleError, match=r"is a checkpoint; run: steprnn export .* --out .*\.bundle$"):

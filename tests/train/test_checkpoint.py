@@ -57,6 +57,12 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -
     words = r"holds an unfinished run with other settings: --learning-rate 0\.01 \(here 0\.5\); give another"
     with pytest.raises(CheckpointError, match=words):
         enter(tmp_path, replace(TRAINING, settings=other.record()), other, overwrite=False)
+    more = Settings(epochs=80)
+    words = (
+        "end it with --epochs 60, which --epochs 80 then goes on from, give another --out, or throw it away"
+    )
+    with pytest.raises(CheckpointError, match=words):
+        enter(tmp_path, replace(TRAINING, settings=more.record()), more, overwrite=False)
     assert Training.read(tmp_path) == TRAINING
     (tmp_path / "resume.npz").unlink()
     assert enter(tmp_path, replace(TRAINING, settings=other.record()), other, overwrite=False) is None

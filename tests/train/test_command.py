@@ -44,7 +44,7 @@ def test_the_package_offers_train_and_settings() -> None:
 def test_the_command_trains_and_talks_on_stderr_alone(
     tmp_path: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "c"
+    out = tmp_path / "a model"
     arguments = ["--units", "8", "--batch", "4", "--window", "8", "--epochs", "2", "--holdout", "0.1"]
     arguments += ["--prompts", "分开", "--sample-every", "2"]
     assert main(["train", "--corpus", str(text_file), "--out", str(out), *arguments]) == 0
@@ -60,10 +60,11 @@ def test_the_command_trains_and_talks_on_stderr_alone(
         rf"epoch 2 of 2: perplexity {figure}, held out {figure}, {figure} characters/s", told[0]
     )
     assert "epoch 2: 分开" in said.err
-    last = said.err.strip().splitlines()[-1]
+    last, following = said.err.strip().splitlines()[-2:]
     assert last.startswith("perplexity ")
     assert ", held out " in last
     assert last.endswith(f"of 2; wrote {out}")
+    assert following == f"next: steprnn export '{out}' --out '{out}.bundle'"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_the_command_trains_and_talks_on_stderr_alone(
         (["--holdout", "0.00001"], 1, "the held-out text has 0 characters and needs at least 2"),
         (["--sample-every", "0"], 2, "--sample-every is 0; expected at least 1"),
         (["--corpus", "gbk.txt"], 1, "gbk.txt is not UTF-8"),
+        (["--corpus", "one.txt"], 1, "one.txt is 'a' alone; expected at least 2 distinct characters"),
         (["--out", "gbk.txt"], 1, "gbk.txt is a file; expected a folder: give another --out"),
         (["--out", "."], 1, ". holds other files and no checkpoint; give another --out"),
     ],
@@ -85,6 +87,7 @@ def test_an_error_is_one_line_before_tensorflow_starts(
     arguments: list[str], code: int, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "gbk.txt").write_bytes("分开".encode("gbk"))
+    (tmp_path / "one.txt").write_text("a" * 5000)
     script = (
         "import sys\nfrom steprnn.runtime.cli import main\ncode = main(sys.argv[1:])\n"
         "assert not {'tensorflow', 'keras'} & sys.modules.keys()\nsys.exit(code)\n"
@@ -143,3 +146,29 @@ def test_a_terminal_shows_one_bar_for_the_whole_run(tmp_path: Path, text_file: P
     assert "━" in text
     assert re.search(r"epoch 40: 分开", text)
     assert "wrote checkpoint" in text
+
+
+def test_a_run_that_diverges_is_told_in_words(
+    tmp_path: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The exponential of its loss is beyond any number that a line could hold."""
+    arguments = ["--units", "8", "--batch", "4", "--window", "8", "--epochs", "9", "--clip", "0"]
+    arguments += ["--learning-rate", "1e30", "--corpus", str(text_file), "--out", str(tmp_path / "c")]
+    assert main(["train", *arguments]) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].endswith("lower --learning-rate, or give --clip 0.25")
+    assert max(map(len, said.splitlines())) < 160
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told(
+    tmp_path: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--units", "10000000", "--batch", "4", "--window", "8", "--epochs", "1"]
+    assert main(["train", "--corpus", str(text_file), "--out", str(tmp_path / "c"), *arguments]) == 2
+    words = "not enough memory for --units 10000000 --layers 1 --batch 4 --window 8; lower one of them"
+    assert capfd.readouterr().err.splitlines()[-1] == f"steprnn: {words}"
+
+
+def test_line_breaks_of_a_prompt_are_read_as_those_of_the_text(text_file: Path) -> None:
+    assert prepare(text_file, None, Settings(batch=4, window=8), ["雨\r\n分"]).prompts == ("雨 分",)

@@ -108,7 +108,7 @@ def test_lyrics_beside_the_package_come_before_those_of_a_checkout(
         ("a.txt", "山水".encode() + b"\xff", r"a\.txt is not UTF-8: byte 0xff at offset 6; convert it"),
         ("a.txt", "ab不分开".encode("gb18030"), r"not UTF-8: byte 0xb2 at offset 2"),
         ("a.txt", b"", r"a\.txt is empty; expected text to train on"),
-        ("a.txt", b" \n\r\n", r"a\.txt is empty"),
+        ("a.txt", b" \n\r\n", r"a\.txt has nothing but white space in its first 3 char"),
         ("a.gz", b"no gzip", r"a\.gz is not a whole gzip file .*get the file again"),
         ("a.gz", gzip.compress(b"text" * 99, mtime=0)[:-9], r"a\.gz is not a whole gzip file"),
         ("a.zip", b"PK no zip", r"a\.zip is not a whole zip file .*get the file again"),

@@ -298,7 +298,7 @@ def test_nothing_is_written_for_bad_input(tmp_path: Path, text_file: Path, tiny:
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path, text_file: Path, tiny: Settings) -> None:
     with pytest.raises(
-        SteprnnError, match=r"the loss became nan in epoch \d+; expected a number: lower --learn"
+        SteprnnError, match=r"the loss became nan in epoch \d+; expected a number below 88: lower --learn"
     ):
         train(tmp_path / "c", source=text_file, settings=replace(tiny, learning_rate=1e38), verbose=0)
 

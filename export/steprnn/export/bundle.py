@@ -97,6 +97,8 @@ def export(
     required = DEFAULT_VARIANTS[:1] if variants is None else variants
     variants = DEFAULT_VARIANTS if variants is None else variants
     _check(out, formats, variants)
+    if words := _left_beside(source):
+        say(words)
     source = _opened(source, vocabulary, trust)
     if words := source.how_it_was_read:
         say(words)
@@ -178,6 +180,14 @@ def _opened(
     if isinstance(source, Path | str):
         return open_source(Path(source), trust=trust)
     return source if isinstance(source, Source) else Source(source, vocabulary)
+
+
+def _left_beside(source: object) -> str:
+    """What a model of a checkpoint is without, where its file alone was given."""
+    path = Path(source) if isinstance(source, Path | str) else None
+    if path is None or not path.is_file() or not (path.parent / VOCABULARY).is_file():
+        return ""
+    return f"without {path.parent / VOCABULARY}, so that it writes no text: give the folder to take it along"
 
 
 def _write_artefact(

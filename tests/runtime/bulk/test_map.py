@@ -86,7 +86,7 @@ def test_every_kind_of_file(
     assert map_(write(tmp_path / f"in{kind}", given), "--out", f"out{into}", "--task", "embed") == 0
     out, err = capfd.readouterr()
     assert out == ""
-    assert re.fullmatch(r"litert float32, 40 rows, 2 with an error, \d+\.\d s\n", err)
+    assert re.fullmatch(r"litert float32, 40 rows, 2 with an error \(row 4: .*empty.*\), \d+\.\d s\n", err)
     rows = read(tmp_path / f"out{into}")
     assert [row["text"] for row in rows] == given
     if kind != ".txt":
@@ -197,7 +197,8 @@ def test_strict_stops_at_the_first_bad_row_and_goes_on_without(
     assert not (tmp_path / "out.jsonl").exists()
     assert len([*(tmp_path / "out.jsonl.parts").glob("*.jsonl")]) == 5
     assert map_(*argv) == 0
-    assert re.match("litert float32, 40 rows, 35 of them before, 1 with an error, ", capfd.readouterr().err)
+    told = "litert float32, 40 rows, 35 of them before, 1 with an error (row 39: '爱' not among the 21 char"
+    assert capfd.readouterr().err.startswith(told)
     assert len(read(tmp_path / "out.jsonl")) == 40
     assert not (tmp_path / "out.jsonl.parts").exists()
 
@@ -235,7 +236,16 @@ def test_what_cannot_be_meant(map_: Map, tmp_path: Path, capfd: Capture, argv: l
 
 
 def test_parts_of_another_job_are_refused(map_: Map, tmp_path: Path, capfd: Capture) -> None:
-    source = write(tmp_path / "in.jsonl", texts(40))
+    """Unless there is none yet, as where the first job did not begin."""
+    (tmp_path / "poems.csv").write_text("poem\n分开\n", encoding="utf-8")
+    poems = ["poems.csv", "--out", "out.jsonl", "--task", "embed"]
+    assert map_(*poems) == 2
+    assert capfd.readouterr().err.endswith("the header has no column 'text'; it has 'poem'\n")
+    assert map_(*poems, "--column", "poem") == 0
+    (tmp_path / "out.jsonl").unlink()
+    given = texts(40)
+    given[3] = "分开"
+    source = write(tmp_path / "in.jsonl", given)
     argv = ["in.jsonl", "--out", "out.jsonl", "--task", "embed"]
     assert map_(*argv, "--strict") == 2
     capfd.readouterr()

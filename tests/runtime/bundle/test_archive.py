@@ -20,6 +20,7 @@ import pytest
 from steprnn.runtime import BundleError, Model, load
 from steprnn.runtime.bundle import archive
 from steprnn.runtime.bundle.manifest import FileRecord, Manifest, is_inside
+from steprnn.runtime.cli import main
 from steprnn.runtime.files import MANIFEST
 from steprnn.runtime.package import zip as zip_package
 
@@ -296,6 +297,28 @@ def test_something_before_or_after(packed: Path, change: Callable[[bytes], bytes
         BundleError, match=r"tiny.zip (holds something before, after|is not a bundle in a zip)"
     ):
         load(packed)
+
+
+def test_only_a_packaged_bundle_is_replaced(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A corpus may be a zip of the same name."""
+    out = tmp_path / "lyrics.zip"
+    argv = ["package", str(tiny), "--as", "zip", "--out", str(out)]
+    for data in (b"PK no zip", b""):
+        out.write_bytes(data)
+        assert main(argv) == 2
+        words = f"{out} exists and holds no bundle; choose another --out, nothing was changed"
+        assert capsys.readouterr().err == f"steprnn: {words}\n"
+        assert out.read_bytes() == data
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("lyrics.txt", "a text")
+    assert main(argv) == 2
+    out.unlink()
+    assert main(argv) == 0
+    written = out.read_bytes()
+    assert main(argv) == 0
+    assert out.read_bytes() == written
 
 
 def test_zip64(packed: Path) -> None:

@@ -55,10 +55,10 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.under_way = False
         logs = logs or {}
-        if not math.isfinite(logs["loss"]):
+        if not math.isfinite(logs["perplexity"]):  # its exponential, in float32
             raise SteprnnError(
-                f"the loss became {logs['loss']} in epoch {epoch + 1}; expected a number: "
-                "lower --learning-rate or --clip"
+                f"the loss became {logs['loss']:.4g} in epoch {epoch + 1}; expected a number below 88: "
+                "lower --learning-rate, or give --clip 0.25"
             )
         held_out = {
             f"held_out_{name}": float(logs[f"val_{name}"])

@@ -111,9 +111,13 @@ def check(folder: Path, training: Training, settings: Settings, *, overwrite: bo
         difference = there.difference(training, settings)
         if difference and not _is_nothing(folder, there) and not _goes_on(there, training, settings):
             state = "a finished run" if there.finished else "an unfinished run"
+            instead = "give another --out"
+            if not there.finished and settings.goes_on(there.settings):
+                least, most = there.settings["epochs"], settings.epochs
+                instead = f"end it with --epochs {least}, which --epochs {most} then goes on from, {instead}"
             raise CheckpointError(
                 f"{folder} holds {state} with other settings: {difference}; "
-                "give another --out, or throw it away with --overwrite"
+                f"{instead}, or throw it away with --overwrite"
             )
 
 

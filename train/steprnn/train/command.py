@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +16,7 @@ from steprnn.runtime.cli import Terminated
 from steprnn.runtime.heavy import heavy_imports
 
 from .checkpoint import Training, check
+from .corpus import is_address
 from .prepared import check_sample_every, prepare
 from .settings import CELLS, TOKENS, Settings
 
@@ -81,6 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
     check_sample_every(arguments.sample_every)
     with temporary_files(), redirect_stdout(sys.stderr):  # Keras shows a download on stdout
+        if is_address(arguments.corpus):  # Keras fetches it
+            with heavy_imports(), _without_greetings():
+                pass
         prepared = prepare(arguments.corpus, arguments.sha256, settings, arguments.prompts, arguments.unknown)
         planned = Training.of(settings, prepared.corpus, {})
         check(Path(arguments.out), planned, settings, overwrite=arguments.overwrite)
@@ -109,6 +114,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"perplexity {best['perplexity']:.4f}{beside} in epoch {best['epoch']} of {len(training.history)}; "
         f"wrote {arguments.out}\n"
     )
+    if not arguments.quiet:
+        bundle = Path(arguments.out).with_suffix(".bundle")
+        sys.stderr.write(f"next: {shlex.join(['steprnn', 'export', arguments.out, '--out', str(bundle)])}\n")
     return 0
 
 

@@ -59,7 +59,8 @@ def load(
     text = prepare(text, characters=0, keep_line_breaks=keep_line_breaks)
     used = text[:characters] if characters else text
     if not used.strip():
-        raise CorpusError(f"{name} is empty; expected text to train on")
+        what = f"has nothing but white space in its first {len(used):,} characters" if used else "is empty"
+        raise CorpusError(f"{name} {what}; expected text to train on")
     return Corpus(name, used, len(text))
 
 
@@ -102,13 +103,18 @@ def embedded() -> Path:
     raise CorpusError("the embedded lyrics.txt is missing; install steprnn again, or give --corpus FILE")
 
 
+def is_address(source: object) -> bool:
+    """Whether a source is fetched, and no file here."""
+    return urlsplit(str(source)).scheme in SCHEMES
+
+
 def _locate(source: str | Path | None, sha256: str | None) -> tuple[Path, str]:
     if source is None:
         path = embedded()
         return path, path.name
-    parts = urlsplit(str(source))
-    if parts.scheme in SCHEMES:
-        return _download(str(source), PurePosixPath(unquote(parts.path)).name or "corpus.txt", sha256)
+    if is_address(source):
+        name = PurePosixPath(unquote(urlsplit(str(source)).path)).name
+        return _download(str(source), name or "corpus.txt", sha256)
     path = Path(source)
     return path, path.name
 
@@ -123,7 +129,8 @@ def _download(url: str, name: str, sha256: str | None) -> tuple[Path, str]:
             name, url, cache_subdir=folder, file_hash=sha256, hash_algorithm="sha256" if sha256 else "auto"
         )
     except Exception as error:  # Keras raises a plain Exception for a failed download
-        raise CorpusError(f"{url} could not be fetched ({error}); check the address and --sha256") from None
+        hash_too = " and --sha256" if sha256 else ""
+        raise CorpusError(f"{url} could not be fetched ({error}); check the address{hash_too}") from None
     return Path(path), name
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -135,6 +135,7 @@ def train_prepared(
             begin_again(folder, there, settings, len(vocabulary))
             anew = " of a finished run, from its best model; Adam's moments begin anew"
         state = State.read(folder / RESUME)
+        claims.enter_context(_enough_memory(settings))
         run = _Run(folder, training, settings, len(vocabulary), windows, state, backup_every)
         if state is not None:
             say(f"going on after {run.reached()}{anew}")
@@ -159,6 +160,18 @@ def train_prepared(
                 raise type(interrupt)(run.interrupted()) from None
             samples.after(len(run.epochs.history))
         return run.finish()
+
+
+@contextmanager
+def _enough_memory(settings: Settings) -> Iterator[None]:
+    """Tell in words where TensorFlow cannot have what a model takes."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        raise UsageError(
+            f"not enough memory for --units {settings.units} --layers {settings.layers} "
+            f"--batch {settings.batch} --window {settings.window}; lower one of them"
+        ) from None
 
 
 def _processor() -> str:

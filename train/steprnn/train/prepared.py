@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.errors import UsageError
+from steprnn.runtime.errors import CorpusError, UsageError
 
 from . import corpus
 from .corpus import Corpus
@@ -59,7 +59,10 @@ def prepare(
         keep_line_breaks=settings.keep_line_breaks,
     )
     vocabulary = Vocabulary.of_bytes() if settings.tokens == "bytes" else Vocabulary.of(text.text)
-    known = tuple(_known(prompt, vocabulary, unknown) for prompt in prompts)
+    if len(vocabulary) < 2:
+        raise CorpusError(f"{text.name} is {text.text[0]!r} alone; expected at least 2 distinct characters")
+    as_read = (corpus.prepare(p, characters=0, keep_line_breaks=settings.keep_line_breaks) for p in prompts)
+    known = tuple(_known(prompt, vocabulary, unknown) for prompt in as_read)
     seen, unseen = text.split(settings.holdout)
     corpus.check_length(len(seen), settings.batch, settings.window)
     if settings.holdout:

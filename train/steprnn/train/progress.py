@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from .callbacks import Epochs, Logs
 
 APART = 2.0  # seconds between two lines of epochs
+MOST = 14.0  # of a loss whose exponential, about a million, is shown as a number
 WITHIN = 30.0  # and between two lines within an epoch
 
 
@@ -64,9 +65,9 @@ class Shown(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no ty
     def _words(self, logs: Logs, within: str = "") -> str:
         logs = logs or {}
         epoch = min((self._done - 1) // self._steps + 1, self._of)
-        said = [f"epoch {epoch} of {self._of}{within}: perplexity {_number(math.exp(logs['loss']))}"]
+        said = [f"epoch {epoch} of {self._of}{within}: perplexity {_perplexity(logs['loss'])}"]
         if "val_loss" in logs:
-            said.append(f"held out {_number(math.exp(logs['val_loss']))}")
+            said.append(f"held out {_perplexity(logs['val_loss'])}")
         if speed := self._speed():
             said.append(f"{speed * self._size:,.0f} characters/s")
         return ", ".join(said)
@@ -81,7 +82,11 @@ class Shown(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no ty
         return f", {timedelta(seconds=round(left / speed))} left" if speed and left else ""
 
 
-def _number(perplexity: float) -> str:
+def _perplexity(loss: float) -> str:
+    """The exponential of a loss, which may be any number while a run diverges."""
+    if not loss < MOST:
+        return f"e^{loss:.3g}"
+    perplexity = math.exp(loss)
     return f"{perplexity:,.4f}" if perplexity < 10 else f"{perplexity:,.1f}"
 
 

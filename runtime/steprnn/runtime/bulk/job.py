@@ -33,6 +33,7 @@ class Told:
     rows: int
     before: int
     bad: int
+    first: str = ""  # the first of these that this run met, and what was wrong with it
 
 
 def run(
@@ -77,7 +78,7 @@ def run(
 def _begin(folder: Path, record: dict[str, Any]) -> None:
     """Raise `UsageError` where the folder has parts of another job."""
     path = folder / RECORD
-    if path.exists():
+    if path.exists() and _known(folder):  # a job that ended before its first part left nothing
         before = json.loads(path.read_text(encoding="utf-8"))
         if differ := [name for name in record if before.get(name) != json.loads(json.dumps(record[name]))]:
             name = differ[0]
@@ -114,7 +115,7 @@ def _all(
     pool: AbstractContextManager[Pool],
     strict: bool,
 ) -> Told:
-    known, numbers, before, count, bad = _known(folder), [], 0, 0, 0
+    known, numbers, before, count, first = _known(folder), [], 0, 0, ""
     progress = Progress("rows")
 
     def parts() -> Iterator[Part]:
@@ -133,13 +134,15 @@ def _all(
     try:
         with pool as ready:
             for done in in_order(ready, parts()):
-                if strict and done.first_bad is not None:
+                if done.first_bad is not None and not first:
                     place, words = done.first_bad
-                    raise UsageError(f"{rows.path} row {place + 1}: {words}")
+                    first = f"row {place + 1}: {words}"
+                if strict and first:
+                    raise UsageError(f"{rows.path} {first}")
                 write_bytes(folder / f"{numbers.pop(0):08}-{done.bad}{work.kind}", done.data)
                 count += done.rows
                 progress.tell(before + count, rows.share, before)
     finally:
         progress.end()
     bad = sum(int(m[2]) for path in folder.iterdir() if (m := NAME.fullmatch(path.name)))
-    return Told(before + count, before, bad)
+    return Told(before + count, before, bad, first)

@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = f"{model.engine} {model.artefact.variant}, {told.rows:,} rows"
     words += f", {told.before:,} of them before" if told.before else ""
     words += f", {told.bad:,} with an error" if told.bad else ""
+    words += f" ({told.first})" if told.first else ""
     sys.stderr.write(f"{words}, {seconds:.1f} s\n")
     return 0
 

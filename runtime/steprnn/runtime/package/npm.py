@@ -108,7 +108,8 @@ def write(
     if name is None or not NAME.fullmatch(name):
         raise UsageError(f"--name is {name}; expected a name for npm, such as lyrics-lstm or @me/lyrics-lstm")
     if version is None or not NUMBERS.fullmatch(version):
-        raise UsageError(f"--version is {version}; expected three numbers, such as 1.0.0")
+        given = "missing" if version is None else version
+        raise UsageError(f"--version is {given}; expected three numbers, such as 1.0.0")
     if out.exists() and not (out.is_dir() and ((out / "node.js").is_file() or not any(out.iterdir()))):
         raise UsageError(f"{out} exists and is not such a package; choose another --out, nothing was changed")
     text, expression = read_licence(license)

@@ -27,10 +27,13 @@ def write(bundle: Place, out: Path) -> Path:
     """Write the bundle to the zip file `out`, which is opened as a stranger's would be before it is there.
 
     A SavedModel is left out: it is a program for TensorFlow, and no engine of the runtime reads it.
-    Raises `BundleError` where the bundle is damaged, and `UsageError` where `out` does not end in .zip.
+    Raises `BundleError` where the bundle is damaged, and `UsageError` where `out` does not end in .zip, or
+    is there and is no packaged bundle, which alone is replaced.
     """
     if out.suffix.lower() != ".zip":
         raise UsageError(f"--out {out} does not end in .zip, by which `load` knows it")
+    if out.exists() and not _is_packaged(out):
+        raise UsageError(f"{out} exists and holds no bundle; choose another --out, nothing was changed")
     with temporary_folder() as temporary:
         folder, trial = Path(temporary) / "bundle", Path(temporary) / "trial"
         folder.mkdir()
@@ -45,6 +48,14 @@ def write(bundle: Place, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, data)
     return out
+
+
+def _is_packaged(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _zipped(folder: Path, names: list[str]) -> bytes:

@@ -165,6 +165,12 @@ def test_unknown_characters_are_named_or_skipped(model: Model) -> None:
         ("爱", {"unknown": "skip"}, "the prompt has no character of the vocabulary; expected at least one"),
         ("分", {"unknown": "drop"}, "unknown is 'drop'; expected 'error' or 'skip'"),
         ("分", {"length": -1}, "length is -1; expected at least 0"),
+        ("分", {"length": 10.0}, "length is 10.0; expected a whole number, at least 0"),
+        ("分", {"length": "10"}, "length is '10'; expected a whole number, at least 0"),
+        ("分", {"length": None}, "length is None; expected a whole number, at least 0"),
+        ("分", {"length": True}, "length is True; expected a whole number, at least 0"),
+        ("分", {"temperature": True}, "temperature is True; expected a number from 0 to 1000"),
+        ("分", {"seed": False}, "seed is False; expected a whole number, at least 0"),
         ("分", {"temperature": -1.0}, "temperature is -1.0; expected a number from 0 to 1000"),
         ("分", {"top_p": 0.0}, "top_p is 0.0; expected a number above 0 and at most 1"),
         ("分", {"stop": ""}, "a stop string is empty; expected at least one character"),
@@ -188,6 +194,13 @@ def test_what_cannot_be_meant_is_refused(
 def test_none_of_several_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="n is 0; expected at least 1"):
         model.generate("分开", 5, n=0)
+    for n in (2.0, "2", True):
+        with pytest.raises(UsageError, match=f"n is {n!r}; expected a whole number, at least 1"):
+            model.generate("分开", 5, n=n)  # type: ignore[call-overload]
+
+
+def test_a_whole_number_of_numpy_is_one(model: Model) -> None:
+    assert model.generate("分开", np.int64(9), n=np.int32(1)) == [model.generate("分开", 9)]  # type: ignore[call-overload]
 
 
 def test_score_is_the_chain_of_log_softmaxes(model: Model, lstm: Any) -> None:
@@ -232,6 +245,9 @@ def test_what_a_bundle_or_machine_lacks_is_told(tiny: Path, monkeypatch: pytest.
         load(tiny, variant="int4")
     with pytest.raises(UsageError, match="threads is 0; expected at least 1"):
         load(tiny, threads=0)
+    for threads in (2.0, "2", True):
+        with pytest.raises(UsageError, match=f"threads is {threads!r}; expected a whole number, at least 1"):
+            load(tiny, threads=threads)  # type: ignore[arg-type]
 
 
 def keep(*names: str) -> Any:

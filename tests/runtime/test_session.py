@@ -286,6 +286,12 @@ def test_a_batch_of_none_is_refused(model: Model, batch: int) -> None:
         model.session(batch=batch)
 
 
+@pytest.mark.parametrize("batch", ["2", 2.0, True, None])
+def test_a_batch_that_is_no_whole_number_is_refused(model: Model, batch: Any) -> None:
+    with pytest.raises(UsageError, match=f"batch is {batch!r}; expected a whole number, at least 1"):
+        model.session(batch=batch)
+
+
 @pytest.mark.parametrize(("steps", "batch"), [(64, 1), (5, 3), (1, 1), (0, 2)])
 def test_a_block_is_its_steps_to_the_bit(model: Model, steps: int, batch: int) -> None:
     tokens = np.random.default_rng(3).integers(0, 21, (steps, batch))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import UsageError
+from .errors import check_whole
 from .pool import Pool
 from .sampling.sampler import Sampler, Sampling, check_seed, new_seed
 from .session import Session, State
@@ -161,8 +161,8 @@ class Model:
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
         and `cancel`.
         """
-        if n is not None and n < 1:
-            raise UsageError(f"n is {n}; expected at least 1")
+        if n is not None:
+            check_whole("n", n, 1)
         if isinstance(prompt, str):
             if n is None:
                 at_once = writing.STREAMED if options.get("stop") else writing.AT_ONCE
@@ -236,7 +236,7 @@ class Model:
         vocabulary = tasks.vocabulary_of(self)
         tokens = tasks.encoded(vocabulary, prompt, unknown)
         stops = checked_stops(stop)
-        tasks.check_length(length)
+        check_whole("length", length, 0)
         check_seed(seed := new_seed() if seed is None else seed)
         if logits_processor is None and cancel is None:
             written = writing.write(self, tokens, length, sampling, seed, at_once)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .bundle.arrays import read_arrays
 from .bundle.manifest import Manifest
 from .engines import Runner, Tensors, run_block
-from .errors import NotFinite, StateError, UsageError
+from .errors import NotFinite, StateError, UsageError, check_whole
 from .pool import Pool
 from .spec import KINDS, TensorSpec
 
@@ -98,8 +98,7 @@ class Session:
         batch: int = 1,
         static: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        if batch < 1:
-            raise UsageError(f"batch is {batch}; expected at least 1")
+        check_whole("batch", batch, 1)
         if state is not None:
             ranks = {t.name: len(t.shape) for t in model.manifest.step.states}
             rows = [len(a) for n, a in state.tensors.items() if a.ndim > ranks.get(n, 0)]

@@ -232,6 +232,8 @@ def test_what_cannot_be_meant(model: Model, keys: list[Any], x: list[int], words
     assert repr(many).endswith(": 0 of at most 100,000 in memory>")
     with pytest.raises(UsageError, match="most is 0; expected at least 1"):
         model.streams(0)
+    with pytest.raises(UsageError, match=r"most is 5\.0; expected a whole number, at least 1"):
+        model.streams(5.0)  # type: ignore[arg-type]
 
 
 def test_a_store_that_is_none_or_open_elsewhere_or_damaged(model: Model, tmp_path: Path) -> None:

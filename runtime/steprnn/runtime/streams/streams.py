@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import NotFinite, StateError, UsageError
+from ..errors import NotFinite, StateError, UsageError, check_whole
 from ..session import Session, State, Steppable, checked_inputs, vdot
 from .memory import Memory, checked
 from .store import Key, SQLite, Store
@@ -39,8 +39,7 @@ class Streams:
             raise UsageError("a graph file has no streams, as its batch is fixed; export a bundle")
         if not step.states:
             raise UsageError("the model has no state, so that it has no streams; step a session")
-        if most < 1:
-            raise UsageError(f"most is {most}; expected at least 1")
+        check_whole("most", most, 1)
         begin = np.concatenate([array.ravel() for array in model.begin({}).values()])
         kept = SQLite(store or "") if store is None or isinstance(store, str | Path) else store
         self._model = model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.vocabulary import Vocabulary
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..sampling.batch import rows_for
 from ..sampling.sampler import Sampling
 from ..session import Steppable
@@ -62,7 +62,7 @@ def generation(
 ) -> Task[str]:
     """Of each prompt n texts that begin with it; `seed_of` tells the seed by the place of a result."""
     sampling, stops = Sampling(**filters), checked_stops(stop)
-    check_length(length)
+    check_whole("length", length, 0)
     vocabulary = vocabulary_of(model)
 
     def write(batch: Sequence[Encoded]) -> list[str]:
@@ -98,9 +98,3 @@ def encoded(
         one = "has one token" + (" of the vocabulary" if len(text) > 1 else "")
         raise UsageError(f"the text {one}; a score needs at least 2, as the first has no prediction")
     return tokens
-
-
-def check_length(length: int) -> None:
-    """Raise `UsageError` where so many characters cannot be written."""
-    if length < 0:
-        raise UsageError(f"length is {length}; expected at least 0")

@@ -129,6 +129,11 @@ class ParityError(SteprnnError):
     """An artefact that does not say what TensorFlow says."""
 
 
+def wrong_type(what: str, value: object, expected: str) -> UsageError:
+    """What to raise where an argument is of a type that cannot be meant."""
+    return UsageError(f"{what} is of type {type(value).__name__}; expected {expected}")
+
+
 def check_whole(name: str, value: object, least: int) -> None:
     """Raise `UsageError` where an argument is no whole number, of Python or NumPy, or one below the least."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -29,6 +29,7 @@ from steprnn.runtime import (
     UsageError,
     load,
 )
+from steprnn.runtime.bulk import Generate
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
 from steprnn.runtime.commands import serve
@@ -169,6 +170,12 @@ def test_unknown_characters_are_named_or_skipped(model: Model) -> None:
         ("分", {"length": "10"}, "length is '10'; expected a whole number, at least 0"),
         ("分", {"length": None}, "length is None; expected a whole number, at least 0"),
         ("分", {"length": True}, "length is True; expected a whole number, at least 0"),
+        ("分", {"stop": 5}, "stop is 5; expected a str, or several in a list"),
+        ("分", {"stop": None}, "stop is None; expected a str, or several in a list"),
+        ("分", {"stop": ["开", b"a"]}, "stop is ['开', b'a']; expected a str, or several in a list"),
+        ("分", {"stop": b"ab"}, "stop is b'ab'; expected a str, or several in a list"),
+        ("分", {"cancel": True}, "cancel is of type bool; expected a threading.Event, which another thread"),
+        ("分", {"logits_processor": 5}, "logits_processor is of type int; expected a function of the logits"),
         ("分", {"temperature": True}, "temperature is True; expected a number from 0 to 1000"),
         ("分", {"seed": False}, "seed is False; expected a whole number, at least 0"),
         ("分", {"temperature": -1.0}, "temperature is -1.0; expected a number from 0 to 1000"),
@@ -189,6 +196,18 @@ def test_what_cannot_be_meant_is_refused(
         with pytest.raises(UsageError) as raised:
             call()
         assert str(raised.value).startswith(words)
+
+
+def test_an_option_that_there_is_not_is_told_with_those_there_are(model: Model, tiny: Path) -> None:
+    filters = "min_p, repeat_last_n, repeat_penalty, "
+    with pytest.raises(TypeError) as raised:
+        model.generate("分开", max_tokens=5)  # type: ignore[call-overload]
+    assert str(raised.value) == (
+        "generate() got an unexpected keyword argument 'max_tokens'; expected length, n, cancel, "
+        f"logits_processor, {filters}seed, stop, temperature, top_k, top_p, unknown"
+    )
+    with pytest.raises(TypeError, match="'max_tokens'; expected column, length, seed, seeds, stop, "):
+        Generate(tiny, max_tokens=5)  # type: ignore[call-arg]
 
 
 def test_none_of_several_is_refused(model: Model) -> None:

@@ -20,8 +20,16 @@ from .sampling.sampler import Sampler, Sampling, check_seed, new_seed
 from .session import Session, State
 from .texts import tasks, writing
 from .texts.batches import in_order
-from .texts.hooks import AnyOf, Cancel, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
-from .texts.options import Filters, Options, Unseeded
+from .texts.hooks import (
+    AnyOf,
+    Cancel,
+    HookedSampler,
+    LogitsProcessor,
+    check_hooks,
+    for_event_loop,
+    until_cancelled,
+)
+from .texts.options import Filters, Options, Unseeded, check_names
 from .texts.reading import Score, pooled_state
 from .texts.stops import checked_stops, until
 
@@ -161,6 +169,7 @@ class Model:
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
         and `cancel`.
         """
+        check_names("generate", options, Options.__optional_keys__, "length", "n")
         if n is not None:
             check_whole("n", n, 1)
         if isinstance(prompt, str):
@@ -236,6 +245,7 @@ class Model:
         vocabulary = tasks.vocabulary_of(self)
         tokens = tasks.encoded(vocabulary, prompt, unknown)
         stops = checked_stops(stop)
+        check_hooks(logits_processor, cancel)
         check_whole("length", length, 0)
         check_seed(seed := new_seed() if seed is None else seed)
         if logits_processor is None and cancel is None:
@@ -258,6 +268,7 @@ class Model:
         or is cancelled in it, ends the stream.
         """
         left, cancel = threading.Event(), options.get("cancel")
+        check_hooks(None, cancel)
         options["cancel"] = left if cancel is None else AnyOf(left, cancel)
         return for_event_loop(self.stream(prompt, length, **options), left)
 

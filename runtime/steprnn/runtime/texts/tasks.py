@@ -16,7 +16,7 @@ from ..sampling.sampler import Sampling
 from ..session import Steppable
 from . import reading, rows
 from .batches import Encoded, Task
-from .hooks import Cancel, HookedRows, LogitsProcessor
+from .hooks import Cancel, HookedRows, LogitsProcessor, check_hooks
 from .options import Filters
 from .reading import Score
 from .stops import checked_stops
@@ -63,6 +63,7 @@ def generation(
     """Of each prompt n texts that begin with it; `seed_of` tells the seed by the place of a result."""
     sampling, stops = Sampling(**filters), checked_stops(stop)
     check_whole("length", length, 0)
+    check_hooks(logits_processor, cancel)
     vocabulary = vocabulary_of(model)
 
     def write(batch: Sequence[Encoded]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import NotFinite, StateError, UsageError, check_whole
-from ..session import Session, State, Steppable, checked_inputs, vdot
+from ..session import Session, State, Steppable, check_state, checked_inputs, vdot
 from .memory import Memory, checked
 from .store import Key, SQLite, Store
 
@@ -108,6 +108,7 @@ class Streams:
 
     def __setitem__(self, key: Key, state: State) -> None:
         """Go on from a state; raises `StateError` where it belongs to another model or has several rows."""
+        check_state(state)
         tensors = Session(self._model, state).state.tensors
         if any(len(array) != 1 for array in tensors.values()):
             raise StateError("this state has several rows; expected that of one stream")

@@ -78,7 +78,13 @@ class Vocabulary:
 
     def decode(self, indices: Iterable[int]) -> str:
         """The text of token indices; bytes that are no character become U+FFFD."""
-        return "".join(self.pieces(indices))
+        try:
+            return "".join(self.pieces(indices))
+        except (IndexError, TypeError, ValueError) as error:  # not looked for before: texts come by here
+            words = (
+                f"there is a token that is none ({error}); expected whole numbers from 0 to {len(self) - 1}"
+            )
+            raise UsageError(words) from error
 
     def pieces(self, indices: Iterable[int]) -> Iterator[str]:
         """The text of token indices as they come, a character as soon as its last byte is there."""

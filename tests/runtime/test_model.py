@@ -269,6 +269,19 @@ def test_what_a_bundle_or_machine_lacks_is_told(tiny: Path, monkeypatch: pytest.
             load(tiny, threads=threads)  # type: ignore[arg-type]
 
 
+def test_what_is_no_path_or_name_is_told_by_its_type(tiny: Path) -> None:
+    for path in (None, 5, b"tiny.bundle"):
+        with pytest.raises(
+            UsageError, match=f"the path is of type {type(path).__name__}; expected str or Path"
+        ):
+            load(path)  # type: ignore[arg-type]
+    for name in ("engine", "variant"):
+        for value in (5, None, ["onnx"]):
+            words = f"{name} is of type {type(value).__name__}; expected str, such as 'auto'"
+            with pytest.raises(UsageError, match=words):
+                load(tiny, **{name: value})  # type: ignore[arg-type]
+
+
 def keep(*names: str) -> Any:
     """A change of a manifest that leaves these artefacts."""
     return lambda record: record.update(artefacts=[a for a in record["artefacts"] if a["name"] in names])

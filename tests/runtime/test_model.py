@@ -29,6 +29,7 @@ from steprnn.runtime import (
     UsageError,
     load,
 )
+from steprnn.runtime.bulk import Generate
 from steprnn.runtime.bundle.manifest import VARIANTS, Artefact, Manifest
 from steprnn.runtime.cli import main
 from steprnn.runtime.commands import serve
@@ -165,6 +166,18 @@ def test_unknown_characters_are_named_or_skipped(model: Model) -> None:
         ("爱", {"unknown": "skip"}, "the prompt has no character of the vocabulary; expected at least one"),
         ("分", {"unknown": "drop"}, "unknown is 'drop'; expected 'error' or 'skip'"),
         ("分", {"length": -1}, "length is -1; expected at least 0"),
+        ("分", {"length": 10.0}, "length is 10.0; expected a whole number, at least 0"),
+        ("分", {"length": "10"}, "length is '10'; expected a whole number, at least 0"),
+        ("分", {"length": None}, "length is None; expected a whole number, at least 0"),
+        ("分", {"length": True}, "length is True; expected a whole number, at least 0"),
+        ("分", {"stop": 5}, "stop is 5; expected a str, or several in a list"),
+        ("分", {"stop": None}, "stop is None; expected a str, or several in a list"),
+        ("分", {"stop": ["开", b"a"]}, "stop is ['开', b'a']; expected a str, or several in a list"),
+        ("分", {"stop": b"ab"}, "stop is b'ab'; expected a str, or several in a list"),
+        ("分", {"cancel": True}, "cancel is of type bool; expected a threading.Event, which another thread"),
+        ("分", {"logits_processor": 5}, "logits_processor is of type int; expected a function of the logits"),
+        ("分", {"temperature": True}, "temperature is True; expected a number from 0 to 1000"),
+        ("分", {"seed": False}, "seed is False; expected a whole number, at least 0"),
         ("分", {"temperature": -1.0}, "temperature is -1.0; expected a number from 0 to 1000"),
         ("分", {"top_p": 0.0}, "top_p is 0.0; expected a number above 0 and at most 1"),
         ("分", {"stop": ""}, "a stop string is empty; expected at least one character"),
@@ -185,9 +198,28 @@ def test_what_cannot_be_meant_is_refused(
         assert str(raised.value).startswith(words)
 
 
+def test_an_option_that_there_is_not_is_told_with_those_there_are(model: Model, tiny: Path) -> None:
+    filters = "min_p, repeat_last_n, repeat_penalty, "
+    with pytest.raises(TypeError) as raised:
+        model.generate("分开", max_tokens=5)  # type: ignore[call-overload]
+    assert str(raised.value) == (
+        "generate() got an unexpected keyword argument 'max_tokens'; expected length, n, cancel, "
+        f"logits_processor, {filters}seed, stop, temperature, top_k, top_p, unknown"
+    )
+    with pytest.raises(TypeError, match="'max_tokens'; expected column, length, seed, seeds, stop, "):
+        Generate(tiny, max_tokens=5)  # type: ignore[call-arg]
+
+
 def test_none_of_several_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="n is 0; expected at least 1"):
         model.generate("分开", 5, n=0)
+    for n in (2.0, "2", True):
+        with pytest.raises(UsageError, match=f"n is {n!r}; expected a whole number, at least 1"):
+            model.generate("分开", 5, n=n)  # type: ignore[call-overload]
+
+
+def test_a_whole_number_of_numpy_is_one(model: Model) -> None:
+    assert model.generate("分开", np.int64(9), n=np.int32(1)) == [model.generate("分开", 9)]  # type: ignore[call-overload]
 
 
 def test_score_is_the_chain_of_log_softmaxes(model: Model, lstm: Any) -> None:
@@ -232,6 +264,22 @@ def test_what_a_bundle_or_machine_lacks_is_told(tiny: Path, monkeypatch: pytest.
         load(tiny, variant="int4")
     with pytest.raises(UsageError, match="threads is 0; expected at least 1"):
         load(tiny, threads=0)
+    for threads in (2.0, "2", True):
+        with pytest.raises(UsageError, match=f"threads is {threads!r}; expected a whole number, at least 1"):
+            load(tiny, threads=threads)  # type: ignore[arg-type]
+
+
+def test_what_is_no_path_or_name_is_told_by_its_type(tiny: Path) -> None:
+    for path in (None, 5, b"tiny.bundle"):
+        with pytest.raises(
+            UsageError, match=f"the path is of type {type(path).__name__}; expected str or Path"
+        ):
+            load(path)  # type: ignore[arg-type]
+    for name in ("engine", "variant"):
+        for value in (5, None, ["onnx"]):
+            words = f"{name} is of type {type(value).__name__}; expected str, such as 'auto'"
+            with pytest.raises(UsageError, match=words):
+                load(tiny, **{name: value})  # type: ignore[arg-type]
 
 
 def keep(*names: str) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from steprnn.runtime import Model, Session, State, StateError, UsageError
 
+ENCODE = "; a text is made tokens by model.vocabulary.encode"
 TOKENS = np.random.default_rng(0).integers(0, 21, (200, 1))
 
 
@@ -258,7 +259,8 @@ def test_a_damaged_state_is_refused(model: Model) -> None:
         ([[1]], "input 'x' has shape (1, 1), expected (1,)"),
         (1.0, "input 'x' has dtype float64, expected whole numbers (int32)"),
         (True, "input 'x' has dtype bool, expected whole numbers (int32)"),
-        ("分", "input 'x' has dtype <U1, expected whole numbers (int32)"),
+        ("分", f"input 'x' has dtype <U1, expected whole numbers (int32){ENCODE}"),
+        (["分", "开"], f"input 'x' has shape (2,), expected (1,){ENCODE}"),
         ({"token": 1}, "got inputs ['token'], expected ['x']"),
         ({}, "got inputs [], expected ['x']"),
     ],
@@ -280,9 +282,43 @@ def test_one_bad_row_of_a_batch_is_refused(model: Model) -> None:
         model.session(batch=3).step(1)
 
 
+def test_what_is_no_state_is_told_how_it_becomes_one(model: Model) -> None:
+    session, data = model.session(), model.session().state.to_bytes()
+    many = model.streams()
+    for wrong, words in (
+        (data, "the state is of type bytes; expected State, which State.from_bytes makes of them"),
+        (5, "the state is of type int; expected State"),
+        ({"h": data}, "the state is of type dict; expected State"),
+    ):
+        for call in (
+            lambda: model.session(wrong),  # noqa: B023 (called at once)
+            lambda: setattr(session, "state", wrong),  # noqa: B023
+            lambda: many.__setitem__("a", wrong),  # noqa: B023
+        ):
+            with pytest.raises(UsageError) as raised:
+                call()
+            assert str(raised.value) == words
+    for call in (lambda: setattr(session, "state", None), lambda: many.__setitem__("a", None)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="the state is of type NoneType; expected State"):
+            call()
+    for text in (None, "state.npz"):
+        with pytest.raises(
+            StateError, match=f"a state comes from bytes, not from {type(text).__name__}; read"
+        ):
+            State.from_bytes(text)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="static is of type list; expected a dict of inputs by name"):
+        model.session(static=[1])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_of_none_is_refused(model: Model, batch: int) -> None:
     with pytest.raises(UsageError, match=f"batch is {batch}; expected at least 1"):
+        model.session(batch=batch)
+
+
+@pytest.mark.parametrize("batch", ["2", 2.0, True, None])
+def test_a_batch_that_is_no_whole_number_is_refused(model: Model, batch: Any) -> None:
+    with pytest.raises(UsageError, match=f"batch is {batch!r}; expected a whole number, at least 1"):
         model.session(batch=batch)
 
 
@@ -313,6 +349,8 @@ def test_a_block_of_one_row_needs_no_batch_axis_and_takes_turns(model: Model) ->
     ("frames", "words"),
     [
         (1, "a block has an axis of time first, of one length in every input"),
+        ("分开", f"a block has an axis of time first, of one length in every input{ENCODE}"),
+        (["分", "开"], f"input 'x' has dtype <U1, expected whole numbers (int32){ENCODE}"),
         ({}, "a block has an axis of time first, of one length in every input"),
         ([1, 21, 2], "input 'x' has a token outside 0..20: [[1], [21], [2]]"),
         ([[1, 2]], "input 'x' has shape (1, 2), expected (1, 1)"),

@@ -18,6 +18,7 @@ A message is one line: what, got, expected, and the fix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 
 class SteprnnError(Exception):
@@ -126,3 +127,16 @@ class ExportError(SteprnnError):
 
 class ParityError(SteprnnError):
     """An artefact that does not say what TensorFlow says."""
+
+
+def wrong_type(what: str, value: object, expected: str) -> UsageError:
+    """What to raise where an argument is of a type that cannot be meant."""
+    return UsageError(f"{what} is of type {type(value).__name__}; expected {expected}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise `UsageError` where an argument is no whole number, of Python or NumPy, or one below the least."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{name} is {value!r}; expected a whole number, at least {least}")
+    if value < least:
+        raise UsageError(f"{name} is {value}; expected at least {least}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .bundle.packed import Place
 from .bundle.vocabulary import Vocabulary
 from .engines import Runner
 from .engines.scaled import ScaledRunner
-from .errors import BundleError, MissingExtra, UsageError
+from .errors import BundleError, MissingExtra, UsageError, wrong_type
 from .files import INITIAL, VOCABULARY
 from .log import logger
 from .model import Model
@@ -48,6 +49,11 @@ def load(
     A graph file needs `states`, from each state to the output it comes back as, and takes `constants`
     and `shapes` by name of an input; see `foreign.load_graph`, which they are passed to.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_type("the path", path, "str or Path")
+    for name, value in (("engine", engine), ("variant", variant)):
+        if not isinstance(value, str):
+            raise wrong_type(name, value, "str, such as 'auto'")
     if apart and states is None:
         from .apart import try_apart
 

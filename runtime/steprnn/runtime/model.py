@@ -14,14 +14,22 @@ from numpy.typing import ArrayLike, NDArray
 from .bundle.manifest import Artefact, Manifest
 from .bundle.vocabulary import Vocabulary
 from .engines import Engine, Runner
-from .errors import UsageError
+from .errors import check_whole
 from .pool import Pool
 from .sampling.sampler import Sampler, Sampling, check_seed, new_seed
 from .session import Session, State
 from .texts import tasks, writing
 from .texts.batches import in_order
-from .texts.hooks import AnyOf, Cancel, HookedSampler, LogitsProcessor, for_event_loop, until_cancelled
-from .texts.options import Filters, Options, Unseeded
+from .texts.hooks import (
+    AnyOf,
+    Cancel,
+    HookedSampler,
+    LogitsProcessor,
+    check_hooks,
+    for_event_loop,
+    until_cancelled,
+)
+from .texts.options import Filters, Options, Unseeded, check_names
 from .texts.reading import Score, pooled_state
 from .texts.stops import checked_stops, until
 
@@ -161,8 +169,9 @@ class Model:
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `repeat_last_n`, `logits_processor`
         and `cancel`.
         """
-        if n is not None and n < 1:
-            raise UsageError(f"n is {n}; expected at least 1")
+        check_names("generate", options, Options.__optional_keys__, "length", "n")
+        if n is not None:
+            check_whole("n", n, 1)
         if isinstance(prompt, str):
             if n is None:
                 at_once = writing.STREAMED if options.get("stop") else writing.AT_ONCE
@@ -236,7 +245,8 @@ class Model:
         vocabulary = tasks.vocabulary_of(self)
         tokens = tasks.encoded(vocabulary, prompt, unknown)
         stops = checked_stops(stop)
-        tasks.check_length(length)
+        check_hooks(logits_processor, cancel)
+        check_whole("length", length, 0)
         check_seed(seed := new_seed() if seed is None else seed)
         if logits_processor is None and cancel is None:
             written = writing.write(self, tokens, length, sampling, seed, at_once)
@@ -258,6 +268,7 @@ class Model:
         or is cancelled in it, ends the stream.
         """
         left, cancel = threading.Event(), options.get("cancel")
+        check_hooks(None, cancel)
         options["cancel"] = left if cancel is None else AnyOf(left, cancel)
         return for_event_loop(self.stream(prompt, length, **options), left)
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .bundle.arrays import read_arrays
 from .bundle.manifest import Manifest
 from .engines import Runner, Tensors, run_block
-from .errors import NotFinite, StateError, UsageError
+from .errors import NotFinite, StateError, UsageError, check_whole, wrong_type
 from .pool import Pool
 from .spec import KINDS, TensorSpec
 
@@ -68,6 +68,8 @@ class State:
     @classmethod
     def from_bytes(cls, data: bytes) -> State:
         """The inverse of `to_bytes`; raises `StateError` on anything else."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise StateError(f"a state comes from bytes, not from {type(data).__name__}; read the file first")
         try:
             # Nothing in it is packed, so that it holds no more than its own size.
             tensors = read_arrays(io.BytesIO(data), lambda name, dtype, shape: None, len(data))
@@ -79,6 +81,13 @@ class State:
             raise StateError(
                 f"these {len(data)} bytes are not a state ({error}); expected State.to_bytes()"
             ) from None
+
+
+def check_state(state: object) -> None:
+    """Raise `UsageError` where it is no `State`, such as the bytes of one."""
+    if not isinstance(state, State):
+        way_out = ", which State.from_bytes makes of them" if isinstance(state, bytes) else ""
+        raise wrong_type("the state", state, f"State{way_out}")
 
 
 def first_bad(array: NDArray[np.generic]) -> float | None:
@@ -98,9 +107,11 @@ class Session:
         batch: int = 1,
         static: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        if batch < 1:
-            raise UsageError(f"batch is {batch}; expected at least 1")
+        check_whole("batch", batch, 1)
+        if static is not None and not isinstance(static, Mapping):
+            raise wrong_type("static", static, "a dict of inputs by name")
         if state is not None:
+            check_state(state)
             ranks = {t.name: len(t.shape) for t in model.manifest.step.states}
             rows = [len(a) for n, a in state.tensors.items() if a.ndim > ranks.get(n, 0)]
             batch = max(rows, default=batch)
@@ -137,6 +148,7 @@ class Session:
 
     @state.setter
     def state(self, state: State) -> None:
+        check_state(state)
         if state.model != self._model.manifest.model:
             raise StateError(
                 f"this state belongs to model {state.model[:12]}, not to {self._model.manifest.model[:12]}; "
@@ -234,7 +246,8 @@ class Session:
         given = frames if isinstance(frames, Mapping) else {spec.stepped[0].name: frames}
         lengths = {len(array) if (array := np.asarray(value)).ndim else -1 for value in given.values()}
         if len(lengths) != 1 or -1 in lengths:
-            raise UsageError("a block has an axis of time first, of one length in every input")
+            way_out = "".join(_way_out(t, given[t.name]) for t in spec.stepped if t.name in given)
+            raise UsageError(f"a block has an axis of time first, of one length in every input{way_out}")
         steps = lengths.pop()
         arrays = self._checked_inputs(given, spec.stepped, (steps,))
         finite = all(vdot(arrays[name], arrays[name]) < inf for name in self._float_inputs)
@@ -303,11 +316,14 @@ def _checked(spec: TensorSpec, value: ArrayLike, batch: int, steps: tuple[int, .
     if array.shape == shape != expected and batch == 1:
         array = np.expand_dims(array, len(steps))
     if array.shape != expected:
-        raise UsageError(f"input {name!r} has shape {array.shape}, expected {expected}")
+        raise UsageError(
+            f"input {name!r} has shape {array.shape}, expected {expected}{_way_out(spec, array)}"
+        )
     if array.dtype != (wanted := np.dtype(dtype)):
         kinds, words = KINDS[wanted.kind]
         if array.dtype.kind not in kinds:
-            raise UsageError(f"input {name!r} has dtype {array.dtype}, expected {words} ({dtype})")
+            got = f"input {name!r} has dtype {array.dtype}"
+            raise UsageError(f"{got}, expected {words} ({dtype}){_way_out(spec, array)}")
         if wanted.kind in "iu" and tokens is None:
             least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
             if not ((array >= least) & (array <= most)).all():
@@ -315,3 +331,9 @@ def _checked(spec: TensorSpec, value: ArrayLike, batch: int, steps: tuple[int, .
     if tokens is not None and not ((array >= 0) & (array < tokens)).all():
         raise UsageError(f"input {name!r} has a token outside 0..{tokens - 1}: {array.tolist()}")
     return array
+
+
+def _way_out(spec: TensorSpec, value: ArrayLike) -> str:
+    """What to do where an input of tokens is given as text."""
+    is_text = spec.tokens is not None and np.asarray(value).dtype.kind == "U"
+    return "; a text is made tokens by model.vocabulary.encode" if is_text else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,15 @@ def test_no_more_than_ten_unknown_characters_are_named() -> None:
         UnknownToken, match=r"'a' 'b' 'c' 'd' 'e' 'f' 'g' 'h' 'i' 'j' \.\.\. not among the 1 "
     ):
         Vocabulary.of("z").encode("abcdefghijkl")
+
+
+@pytest.mark.parametrize("indices", [[0, 300], [1.0], "ab", None, 5])
+@pytest.mark.parametrize("vocabulary", [Vocabulary.of("分开"), Vocabulary.of_bytes()])
+def test_a_token_that_is_none_is_refused(vocabulary: Vocabulary, indices: Any) -> None:
+    with pytest.raises(UsageError) as raised:
+        vocabulary.decode(indices)
+    assert str(raised.value).startswith("there is a token that is none (")
+    assert str(raised.value).endswith(f"); expected whole numbers from 0 to {len(vocabulary) - 1}")
 
 
 def test_another_way_with_unknown_characters_is_refused() -> None:

@@ -265,7 +265,7 @@ def test_another_process_and_what_is_no_store(
     written(server, "分", 1, session="new")
     done = steprnn("serve", tiny, "--port", 0, "--sessions", used)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "is open in another process" in done.stderr
+    assert "is open already, here or in another process" in done.stderr
     with reference.streams(store=tmp_path / "streams") as streams:
         streams.step(["a"], [1])
         streams.save()

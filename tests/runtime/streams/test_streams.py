@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 import subprocess
@@ -232,6 +233,23 @@ def test_what_cannot_be_meant(model: Model, keys: list[Any], x: list[int], words
     assert repr(many).endswith(": 0 of at most 100,000 in memory>")
     with pytest.raises(UsageError, match="most is 0; expected at least 1"):
         model.streams(0)
+    with pytest.raises(UsageError, match=r"most is 5\.0; expected a whole number, at least 1"):
+        model.streams(5.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keys", ["cellar", b"cellar", 5, None])
+def test_one_key_that_is_no_list_is_refused(model: Model, keys: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^keys is of type {type(keys).__name__}; expected a list of them"):
+        model.streams().step(keys, [1])
+
+
+def test_keys_are_looked_up_and_not_listed(model: Model) -> None:
+    many = model.streams()
+    many.step(["a", 0, 1], [1, 2, 3])
+    with pytest.raises(UsageError, match=r"do not list their keys, .*; look one up with streams\[key\]"):
+        list(many)
+    assert "a" in many
+    assert many, "no len() that could be 0"
 
 
 def test_a_store_that_is_none_or_open_elsewhere_or_damaged(model: Model, tmp_path: Path) -> None:
@@ -240,10 +258,18 @@ def test_a_store_that_is_none_or_open_elsewhere_or_damaged(model: Model, tmp_pat
     with pytest.raises(StateError, match=r"streams\.db is not a store of streams \(file is not a database\)"):
         model.streams(store=path)
     path.unlink()
+    for wrong in (tmp_path / "none" / "streams.db", tmp_path):
+        told = (
+            r" cannot be opened \(unable to open database file\); expected a file, in a folder that there is"
+        )
+        with pytest.raises(StateError, match=re.escape(str(wrong)) + told):
+            model.streams(store=wrong)
+    with pytest.raises(UsageError, match="store is of type int; expected a path or a Store"):
+        model.streams(store=5)  # type: ignore[arg-type]
     with model.streams(store=path) as many:
         many.step(["a", "b"], [1, 2])
         many.save()
-        with pytest.raises(StateError, match="is open in another process; close it there"):
+        with pytest.raises(StateError, match="is open already, here or in another process; close it there"):
             model.streams(store=path)
     database = sqlite3.connect(path)
     (row,) = database.execute("SELECT state FROM streams WHERE key = 'a'").fetchone()

@@ -23,6 +23,11 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+def test_a_cancel_of_an_event_loop_is_looked_at_when_it_is_given(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"^cancel is of type bool; expected a threading\.Event"):
+        model.astream("分开", cancel=True)  # type: ignore[typeddict-item]
+
+
 # logits_processor
 
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_a_text_that_is_refused_is_named_by_its_place(model: Model) -> None:
         assert raised.value.characters == ("爱",)
         with pytest.raises(UsageError, match=r"texts\[1\]: the (text|prompt) is empty"):
             call(["分开", ""])
-        with pytest.raises(UsageError, match=r"texts\[0\]: the text is of type int; expected str"):
+        with pytest.raises(UsageError, match=r"texts\[0\]: the text is of type int; expected str$"):
             call([3])
     with pytest.raises(UsageError, match=r"texts\[2\]: the text has one token; a score needs at least 2"):
         model.score(["分开", "雨后", "云"])
@@ -161,6 +162,21 @@ def test_a_text_that_is_refused_is_named_by_its_place(model: Model) -> None:
         model.generate("分爱", 3, n=2)
     with pytest.raises(UnknownToken, match=r"texts\[1\]: '爱' not among"):
         model.generate(["分", "爱"], 3, n=2)
+
+
+@pytest.mark.parametrize("text", [None, 5, "分开".encode()])
+def test_what_is_no_text_is_told_by_its_type(model: Model, text: Any) -> None:
+    for call in (model.score, model.embed, model.generate, partial(model.generate, n=2)):
+        with pytest.raises(UsageError) as raised:
+            call(text)
+        named = f"the text is of type {type(text).__name__}; expected str"
+        assert str(raised.value) == f"{named}, or several in a list or an iterator"
+    for one in (model.stream, model.astream, model.vocabulary.encode):  # type: ignore[union-attr]
+        for wrong in (text, ["分开"]):
+            with pytest.raises(
+                UsageError, match=rf"^the text is of type {type(wrong).__name__}; expected str$"
+            ):
+                one(wrong)
 
 
 def test_the_results_before_a_refused_text_come(model: Model) -> None:

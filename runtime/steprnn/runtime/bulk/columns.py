@@ -18,7 +18,7 @@ from ..loading import load
 from ..sampling.sampler import check_seed
 from ..texts import reading, tasks
 from ..texts.batches import Task, each
-from ..texts.options import Filters
+from ..texts.options import Filters, check_names
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -148,6 +148,8 @@ class Generate(Columnar):
         threads: int = 1,
         **filters: Unpack[Filters],
     ) -> None:
+        own = Generate.__init__.__kwdefaults__ or ()
+        check_names("Generate", filters, Filters.__optional_keys__, *own)
         super().__init__(bundle, column, unknown, engine, variant, threads)
         check_seed(seed)
         self._length, self._seed, self._seeds = length, seed, seeds

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, UnknownToken, UsageError
+from ..errors import BundleError, UnknownToken, UsageError, wrong_type
 from ..files import VOCABULARY_FORMAT, read_record, write_record
 from .packed import Place
 
@@ -60,6 +60,8 @@ class Vocabulary:
         """
         if unknown not in ("error", "skip"):
             raise UsageError(f"unknown is {unknown!r}; expected 'error' or 'skip'")
+        if not isinstance(text, str):
+            raise wrong_type("the text", text, "str")
         indices = self._indices
         if self.unit == "byte":
             strangers = [c for c in dict.fromkeys(text) if "\ud800" <= c <= "\udfff"]
@@ -76,7 +78,13 @@ class Vocabulary:
 
     def decode(self, indices: Iterable[int]) -> str:
         """The text of token indices; bytes that are no character become U+FFFD."""
-        return "".join(self.pieces(indices))
+        try:
+            return "".join(self.pieces(indices))
+        except (IndexError, TypeError, ValueError) as error:  # not looked for before: texts come by here
+            words = (
+                f"there is a token that is none ({error}); expected whole numbers from 0 to {len(self) - 1}"
+            )
+            raise UsageError(words) from error
 
     def pieces(self, indices: Iterable[int]) -> Iterator[str]:
         """The text of token indices as they come, a character as soon as its last byte is there."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.packed import Place
-from ..errors import MissingExtra, UsageError
+from ..errors import MissingExtra, UsageError, check_whole
 from ..pairing import Declared
 from ..spec import StepSpec
 
@@ -173,6 +173,5 @@ def _module(name: str, threads: int) -> ModuleType:
         raise UsageError(f"engine {name!r} is unknown; expected one of: {', '.join(ENGINES)}")
     if name in MODULES and name not in installed():
         raise MissingExtra(f"the engine {name!r}", name)
-    if threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1")
+    check_whole("threads", threads, 1)
     return importlib.import_module(f".{name}", __package__)

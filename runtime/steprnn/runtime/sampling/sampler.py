@@ -288,8 +288,8 @@ def check_seed(seed: int) -> None:
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether a value is of a kind of number, of Python or NumPy."""
-    return isinstance(value, kind)
+    """Whether a value is of a kind of number, of Python or NumPy; a truth value is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def not_finite(top: float) -> NotFinite:

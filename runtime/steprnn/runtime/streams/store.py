@@ -42,14 +42,18 @@ class Store(Protocol):
 class SQLite:
     """A file of SQLite, which is always as it was at the last `save`; without a path, one for this process.
 
-    Raises `StateError` where the file is no store, or another process has it open.
+    Raises `StateError` where the file is no store, cannot be opened, or is open already.
     """
 
     def __init__(self, path: str | Path = "") -> None:
         self.path = path
-        self._database = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=1, cached_statements=STATEMENTS
-        )
+        try:
+            self._database = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=1, cached_statements=STATEMENTS
+            )
+        except sqlite3.Error as error:
+            words = f"{path} cannot be opened ({error}); expected a file, in a folder that there is"
+            raise StateError(words) from None
         weakref.finalize(self, self._database.close)  # else Python warns of a store that is just dropped
         try:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -62,7 +66,9 @@ class SQLite:
         except sqlite3.DatabaseError as error:
             self._database.close()
             if "locked" in str(error):
-                words = f"{path} is open in another process; close it there, or choose another"
+                words = (
+                    f"{path} is open already, here or in another process; close it there, or choose another"
+                )
                 raise StateError(words) from None
             raise StateError(f"{path} is not a store of streams ({error}); choose another file") from None
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import NotFinite, StateError, UsageError
-from ..session import Session, State, Steppable, checked_inputs, vdot
+from ..errors import NotFinite, StateError, UsageError, check_whole, wrong_type
+from ..session import Session, State, Steppable, check_state, checked_inputs, vdot
 from .memory import Memory, checked
 from .store import Key, SQLite, Store
 
@@ -39,8 +39,9 @@ class Streams:
             raise UsageError("a graph file has no streams, as its batch is fixed; export a bundle")
         if not step.states:
             raise UsageError("the model has no state, so that it has no streams; step a session")
-        if most < 1:
-            raise UsageError(f"most is {most}; expected at least 1")
+        check_whole("most", most, 1)
+        if store is not None and not isinstance(store, str | Path) and not hasattr(store, "read"):
+            raise wrong_type("store", store, "a path or a Store")
         begin = np.concatenate([array.ravel() for array in model.begin({}).values()])
         kept = SQLite(store or "") if store is None or isinstance(store, str | Path) else store
         self._model = model
@@ -71,6 +72,8 @@ class Streams:
         key that stands twice takes two steps, in that order. Raises what `Session.step` raises, and
         `StateError` where the store has no state of this model under a key; no stream has taken a step then.
         """
+        if isinstance(keys, str | bytes) or not hasattr(keys, "__len__"):
+            raise wrong_type("keys", keys, "a list of them, with a row of x for each")
         if isinstance(keys, np.ndarray) and keys.dtype.kind not in "iu":
             keys = keys.tolist()
         spec, count = self._model.manifest.step, len(keys)
@@ -100,6 +103,11 @@ class Streams:
     def __contains__(self, key: Key) -> bool:
         return self._memory.has(key)
 
+    def __iter__(self) -> NoReturn:  # else Python would ask for the keys 0, 1, ...
+        raise UsageError(
+            "streams do not list their keys, which a store may not know; look one up with streams[key]"
+        )
+
     def __getitem__(self, key: Key) -> State:
         """The state of a stream, a copy, which a session takes up; raises `KeyError` where there is none."""
         if key not in self:
@@ -109,6 +117,7 @@ class Streams:
 
     def __setitem__(self, key: Key, state: State) -> None:
         """Go on from a state; raises `StateError` where it belongs to another model or has several rows."""
+        check_state(state)
         tensors = Session(self._model, state).state.tensors
         if any(len(array) != 1 for array in tensors.values()):
             raise StateError("this state has several rows; expected that of one stream")

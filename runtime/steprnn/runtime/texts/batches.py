@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..errors import NotFinite, SteprnnError, UnknownToken, UsageError
+from ..errors import NotFinite, SteprnnError, UnknownToken, UsageError, wrong_type
 
 T = TypeVar("T")
 Made = TypeVar("Made", covariant=True)
@@ -45,7 +45,14 @@ def in_order(texts: Iterable[str], task: Task[T], only: bool = False) -> Iterato
     A text that is the `only` one has none. Texts are read ahead by at most `TEXTS` and about `CHARACTERS`,
     and sorted among those.
     """
-    for place, result in enumerate(each(texts, task)):
+    several = "str, or several in a list or an iterator"
+    if isinstance(texts, bytes):  # whose numbers would be told as texts
+        raise wrong_type("the text", texts, several)
+    try:
+        given = iter(texts)
+    except TypeError:
+        raise wrong_type("the text", texts, several) from None
+    for place, result in enumerate(each(given, task)):
         if isinstance(result, SteprnnError):
             raise result if only else named(result, f"texts[{place // task.copies}]")
         yield result
@@ -114,8 +121,6 @@ def _read(text: str | SteprnnError, task: Task[T]) -> tuple[str, list[int]] | St
     """The text with its tokens, or why it is refused."""
     if isinstance(text, SteprnnError):
         return text
-    if not isinstance(text, str):
-        return UsageError(f"the text is of type {type(text).__name__}; expected str")
     try:
         return text, task.encode(text)
     except UsageError as error:

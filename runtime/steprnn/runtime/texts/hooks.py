@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import UsageError, wrong_type
 from ..sampling.sampler import Sampler, not_finite
 
 T = TypeVar("T")
@@ -33,6 +33,14 @@ class Cancel(Protocol):
 
     def is_set(self) -> bool:
         """Whether to stop."""
+
+
+def check_hooks(processor: object, cancel: object) -> None:
+    """Raise `UsageError` where one of both is given and cannot be asked."""
+    if processor is not None and not callable(processor):
+        raise wrong_type("logits_processor", processor, "a function of the logits and the tokens")
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise wrong_type("cancel", cancel, "a threading.Event, which another thread sets")
 
 
 class Chooser(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from .hooks import Cancel, LogitsProcessor
@@ -32,3 +32,10 @@ class Options(Unseeded, total=False):
     """All of them."""
 
     seed: int | None
+
+
+def check_names(call: str, given: Mapping[str, object], options: Iterable[str], *others: str) -> None:
+    """Raise Python's own error where one is no option, but with those there are, and the call's `others`."""
+    if strange := given.keys() - options:
+        there = ", ".join((*others, *sorted(options)))
+        raise TypeError(f"{call}() got an unexpected keyword argument {min(strange)!r}; expected {there}")

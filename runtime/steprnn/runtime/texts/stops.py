@@ -57,8 +57,10 @@ def before_stop(text: str, stop: Sequence[str]) -> str:
 
 
 def checked_stops(stop: str | Sequence[str]) -> list[str]:
-    """One stop string or several as a list; raises `UsageError` where one is empty."""
-    stops = [stop] if isinstance(stop, str) else list(stop)
+    """One stop string or several as a list; raises `UsageError` where one is empty or no text."""
+    stops = [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
+    if not all(isinstance(one, str) for one in stops):
+        raise UsageError(f"stop is {stop!r}; expected a str, or several in a list")
     if not all(stops):
         raise UsageError("a stop string is empty; expected at least one character")
     return stops

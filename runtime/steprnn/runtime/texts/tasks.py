@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.vocabulary import Vocabulary
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..sampling.batch import rows_for
 from ..sampling.sampler import Sampling
 from ..session import Steppable
 from . import reading, rows
 from .batches import Encoded, Task
-from .hooks import Cancel, HookedRows, LogitsProcessor
+from .hooks import Cancel, HookedRows, LogitsProcessor, check_hooks
 from .options import Filters
 from .reading import Score
 from .stops import checked_stops
@@ -62,7 +62,8 @@ def generation(
 ) -> Task[str]:
     """Of each prompt n texts that begin with it; `seed_of` tells the seed by the place of a result."""
     sampling, stops = Sampling(**filters), checked_stops(stop)
-    check_length(length)
+    check_whole("length", length, 0)
+    check_hooks(logits_processor, cancel)
     vocabulary = vocabulary_of(model)
 
     def write(batch: Sequence[Encoded]) -> list[str]:
@@ -98,9 +99,3 @@ def encoded(
         one = "has one token" + (" of the vocabulary" if len(text) > 1 else "")
         raise UsageError(f"the text {one}; a score needs at least 2, as the first has no prediction")
     return tokens
-
-
-def check_length(length: int) -> None:
-    """Raise `UsageError` where so many characters cannot be written."""
-    if length < 0:
-        raise UsageError(f"length is {length}; expected at least 0")

@@ -441,6 +441,61 @@ def test_a_full_disk_behind_stdout(steprnn: Run, tiny: Path, argv: list[str]) ->
     assert re.fullmatch(r"the disk is full \(.*\); free some space and run again", told(result.stderr))
 
 
+def places(tmp_path: Path, small_disk: Path) -> dict[str, tuple[Path, str]]:
+    """Folders in which nothing can be written, with what is said of them."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    (tmp_path / "file").write_bytes(b"")
+    read_only = f"cannot write in {small_disk} (Read-only file system); choose another "
+    file = f"{tmp_path / 'file'} is a file, expected a folder; choose another path"
+    return {"read-only": (small_disk, read_only), "a file": (tmp_path / "file", file)}
+
+
+@pytest.mark.parametrize("place", ["read-only", "a file"])
+@pytest.mark.parametrize(
+    ("argv", "flag", "name"),
+    [
+        (["package", "--as", "zip"], "--out", "x.zip"),
+        (["package", "--as", "hub", "--name", "me/x"], "--out", "x"),
+        (["embed", "TEXTS"], "--out", "x.npy"),
+        (["check"], "--report", "x"),
+    ],
+)
+def test_a_place_that_cannot_be_written_in(
+    tiny: Path,
+    tmp_path: Path,
+    small_disk: Path,
+    capfd: Capture,
+    argv: list[str],
+    flag: str,
+    name: str,
+    place: str,
+) -> None:
+    folder, words = places(tmp_path, small_disk)[place]
+    (tmp_path / "texts.txt").write_text("分开\n", encoding="utf-8")
+    argv = [argv[0], str(tiny), *argv[1:], flag, str(folder / name)]
+    argv = [str(tmp_path / "texts.txt") if a == "TEXTS" else a for a in argv]
+    assert cli.main(argv) == 1
+    assert told(capfd.readouterr().err) == words + (flag if place == "read-only" else "")
+
+
+def test_a_folder_that_is_to_hold_a_file_and_does_not_exist(
+    refusal: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("分开\n", encoding="utf-8")
+    line = refusal(1, "embed", tiny, tmp_path / "texts.txt", "--out", tmp_path / "none" / "x.npy")
+    assert line == f"the folder {tmp_path / 'none'} does not exist; make it, or choose another --out"
+
+
+def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root may write everywhere, the system's answers are made up; a file to be read is none of it."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused = PermissionError(13, "Permission denied", str(tmp_path / ".x.zip.abcdefgh.7.new"))
+    words = f"cannot write in {tmp_path} (Permission denied); choose another --out"
+    assert cli._not_written(refused, ["export"]) == words
+    (tmp_path / "there").write_bytes(b"")
+    assert cli._not_written(PermissionError(13, "", str(tmp_path / "there")), ["export"]) is None
+
+
 def test_an_output_that_has_no_such_characters(steprnn: Run, tiny: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     result = steprnn("generate", tiny, "-p", "分开", environment=environment)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol
 
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         _drop_output()
         if error.errno == errno.ENOSPC:
             return _fail(f"the disk is full ({error.filename or error}); free some space and run again", 1)
-        return _fail(str(error), 1)
+        return _fail(_not_written(error, argv) or str(error), 1)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -147,6 +148,30 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, [], False) else super()._get_help_string(action)
+
+
+def _not_written(error: OSError, argv: list[str]) -> str | None:
+    """The words for a place that nothing can be written in; None where the error is another.
+
+    The file that it names may be a temporary one of ours, of which nobody knows: its folder is told.
+    """
+    from .claims import NEW  # as slow as the rest, and only an error needs it
+
+    if not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    folder, way = path.parent, f"choose another {'--report' if argv[0] == 'check' else '--out'}"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        taken = next((p for p in (path, *path.parents) if p.is_file()), None)
+        return f"{taken} is a file, expected a folder; choose another path" if taken else None
+    if error.errno == errno.ENOENT and NEW.search(path.name):
+        return f"the folder {folder} does not exist; make it, or {way}"
+    refused = (
+        error.errno in (errno.EACCES, errno.EPERM) and folder.is_dir() and not os.access(folder, os.W_OK)
+    )
+    if error.errno == errno.EROFS or (refused and not path.exists()):  # else it was to be read
+        return f"cannot write in {folder} ({error.strerror}); {way}"
+    return None
 
 
 def _drop_output() -> None:

@@ -269,13 +269,13 @@ def test_nobody_is_waited_for_at_a_keyboard(steprnn: Run, tiny: Path) -> None:
     assert told(result.stderr) == "the prompt is missing; give it with -p TEXT, -f FILE or on stdin"
 
 
-@pytest.mark.parametrize("name", ["model.keras", "old.h5"])
+@pytest.mark.parametrize("name", ["model.keras", "old.h5", "春 天.keras"])
 def test_a_keras_file_is_told_the_way_to_a_bundle(
     refusal: Callable[..., str], tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"")
     stem = name.partition(".")[0]
-    way = f"steprnn export {tmp_path / name} --out {tmp_path / stem}.bundle"
+    way = shlex.join(["steprnn", "export", str(tmp_path / name), "--out", f"{tmp_path / stem}.bundle"])
     assert (
         refusal(1, "generate", tmp_path / name, "-p", "分")
         == f"{tmp_path / name} is a Keras model; run: {way}"
@@ -559,7 +559,7 @@ def flip(data: bytes) -> bytes:
         ),
         (
             shutil.rmtree,
-            "FOLDER is not a folder; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE`",
+            "FOLDER does not exist; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE`",
         ),
     ],
 )
@@ -570,6 +570,36 @@ def test_a_damaged_bundle(
     words = words.replace("FOLDER", str(tiny_copy))
     assert refusal(1, "generate", tiny_copy, "-p", "分开").startswith(words)
     assert refusal(1, "check", tiny_copy).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "the bundle has an empty name; expected a folder, a .zip or an installed model"),
+        ("missing.zip", "missing.zip does not exist; expected a bundle as `steprnn export CHECKPOINT"),
+        (
+            "https://x.org/y.zip",
+            "https://x.org/y.zip is an address; download it and give the file, or take hf://OWNER/NAME",
+        ),
+        (
+            "我的 模型-1.0-py3-none-any.whl",
+            "GIVEN is a wheel; run: pip install 'GIVEN', then give its name, 我的 模型",
+        ),
+        ("text.txt", "text.txt is not a folder; expected a bundle as `steprnn export CHECKPOINT"),
+        ("bundle/step.onnx", "bundle/step.onnx is a graph of the bundle bundle; give that folder"),
+        ("bundle/golden.npz", "bundle/golden.npz is a file of the bundle bundle; give that folder"),
+    ],
+)
+def test_what_is_no_bundle(
+    tiny_copy: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, given: str, words: str
+) -> None:
+    monkeypatch.chdir(tiny_copy.parent)
+    if given.endswith((".whl", ".txt")):
+        Path(given).write_bytes(b"")
+    words = words.replace("GIVEN", given).replace("bundle bundle", f"bundle {tiny_copy.name}")
+    given, words = (text.replace("bundle/", f"{tiny_copy.name}/") for text in (given, words))
+    line = refusal(2 if "is a graph" in words else 1, "generate", given, "-p", "分")
+    assert line.startswith(words)
 
 
 # check

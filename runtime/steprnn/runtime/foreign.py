@@ -16,6 +16,7 @@ from .bundle.checked import MOST_NUMBERS
 from .bundle.manifest import Artefact, FileRecord, Manifest
 from .engines import Engine, Graph, Runner
 from .errors import UsageError
+from .files import MANIFEST
 from .pairing import Declared, agree, pairs_by_name, shape_text
 from .spec import KINDS, StepSpec, TensorSpec
 
@@ -125,6 +126,8 @@ def _checked_names(
     shapes: Mapping[str, Sequence[int]],
 ) -> tuple[Mapping[str, str], Mapping[str, ArrayLike], Mapping[str, Sequence[int]]]:
     holds = f"it takes {_listed(graph.inputs)} and gives {_listed(graph.outputs)}"
+    if states is None and (path.parent / MANIFEST).is_file():
+        raise UsageError(f"{path} is a graph of the bundle {path.parent}; give that folder")
     if states is None:
         raise UsageError(f"{path} does not say which outputs are its states: {holds}; {_advice(graph)}")
     inputs, outputs = ({t.name for t in part} for part in (graph.inputs, graph.outputs))

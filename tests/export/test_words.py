@@ -16,6 +16,7 @@ from keras import layers
 
 from steprnn.export import export
 from steprnn.export.formats.frozen import freeze
+from steprnn.export.paths import refuse_strangers
 from steprnn.export.step.derive import derive
 from steprnn.runtime import BundleError, CheckpointError, ExportError, cli, load
 
@@ -104,6 +105,16 @@ def test_paths_are_told_for_what_they_are(
         assert words in str(raised.value)
     assert cli.main(["export", str(tiny), "--out", str(tmp_path / "b")]) == 1
     assert f"{tiny} is a bundle already; run: steprnn check {tiny}" in capsys.readouterr().err
+
+
+def test_a_path_with_a_space_is_quoted_in_what_is_to_be_run(tmp_path: Path) -> None:
+    folder = tmp_path / "春 天"
+    folder.mkdir()
+    for name in ("manifest.json", "saved_model.pb"):
+        (folder / name).write_bytes(b"")
+        with pytest.raises(CheckpointError) as raised:
+            refuse_strangers(folder)
+        assert f"steprnn check '{folder}'" in str(raised.value)
 
 
 def test_a_checkpoint_is_no_bundle_yet(tmp_path: Path) -> None:

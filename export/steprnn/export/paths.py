@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from steprnn.runtime.errors import CheckpointError
 from steprnn.runtime.files import MANIFEST, TRAINING
@@ -17,10 +18,10 @@ def refuse_strangers(path: Path) -> None:
     if (path / "saved_model.pb").is_file():
         raise CheckpointError(
             f"{path} is a SavedModel, whose layers are gone; export the Keras model it was made from, or "
-            f"hold it against that: steprnn check {path} --reference MODEL.keras"
+            f"hold it against that: steprnn check {quote(str(path))} --reference MODEL.keras"
         )
     if (path / MANIFEST).is_file():
-        raise CheckpointError(f"{path} is a bundle already; run: steprnn check {path}")
+        raise CheckpointError(f"{path} is a bundle already; run: steprnn check {quote(str(path))}")
     raise CheckpointError(
         f"{path} is not a checkpoint: it has no {TRAINING}; "
         "expected a folder that `steprnn train --out` wrote"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -283,5 +284,5 @@ def _check_private(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UsageError(
-            f"{folder} can be written by others; run: chmod go-w {folder}, or set XDG_CACHE_HOME"
+            f"{folder} can be written by others; run: chmod go-w {quote(str(folder))}, or set XDG_CACHE_HOME"
         )

@@ -125,7 +125,11 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(
         ),
         (["generate", "b", "-p", "分", "-n", "ten"], "argument -n/--n-predict: invalid int value: 'ten'"),
         (["generate", "b", "-p", "分", "--variant", "int4"], "argument --variant: invalid choice: 'int4'"),
-        (["check", "b", "--loud"], "unrecognized arguments: --loud"),
+        (
+            ["check", "b", "--loud"],
+            "unrecognized arguments: --loud; `steprnn check --help` tells the flags",
+        ),
+        (["generate", "b", "--prmpt", "分"], "unrecognized arguments: --prmpt 分; `steprnn generate --help`"),
     ],
 )
 def test_usage_is_told_in_one_line(refusal: Callable[..., str], argv: list[str], words: str) -> None:
@@ -137,6 +141,18 @@ def test_what_is_no_command_is_told_with_those_that_are(refusal: Callable[..., s
     line = refusal(2, name)
     assert line.startswith(f"argument COMMAND: invalid choice: {name!r} (choose from ")
     assert re.findall(r"\w+", line.partition("choose from")[2].partition(")")[0]) == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("trian", "did you mean train?"),
+        ("generat", "did you mean generate?"),
+        ("zzz", "`steprnn --help` tells"),
+    ],
+)
+def test_a_mistyped_command_is_told_the_nearest(refusal: Callable[..., str], name: str, way: str) -> None:
+    assert refusal(2, name, "--out", "x").partition("); ")[2].startswith(way)
 
 
 def test_every_module_of_commands_is_one() -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
@@ -112,6 +112,13 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, needs=module.NEEDS)
+    if argv[0] in found:  # of which the whole's parser tells what is unknown, too
+        whole.way = command.way
+    elif not argv[0].startswith("-"):
+        from difflib import get_close_matches
+
+        near = get_close_matches(argv[0], names, 1)
+        whole.way = f"did you mean {near[0]}?" if near else whole.way
     return whole
 
 
@@ -130,8 +137,12 @@ def _commands(asked: str) -> dict[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.way = f"`{self.prog} --help` tells the flags"
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` tells the flags")
+        raise UsageError(f"{message}; {self.way}")
 
 
 class _Version(argparse.Action):

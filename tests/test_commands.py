@@ -539,6 +539,21 @@ def test_ctrl_c_in_generate_and_text_that_streams(tiny: Path) -> None:
     assert (code, err) == (130, b"steprnn: interrupted; nothing half-written was left behind\n")
 
 
+def test_ctrl_c_ends_the_line_on_a_terminal(tiny: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, terminal = pty.openpty()
+    command = [str(Path(sys.executable).with_name("steprnn")), "generate", str(tiny), "-p", "分开"]
+    with subprocess.Popen([*command, "-n", "1000000000"], stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = os.read(ours, 100)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # Linux's word for the end of it
+            while data := os.read(ours, 1000):
+                shown += data
+    os.close(ours)
+    assert shown.decode().endswith("\r\nsteprnn: interrupted; nothing half-written was left behind\r\n")
+
+
 # Damaged bundles, in generate and in check
 
 

@@ -96,11 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         pieces = model.stream(prompt, arguments.n_predict, **options)
         sys.stdout.write(prompt)
-        for piece in pieces:
-            length += len(piece)
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+        try:
+            for piece in pieces:
+                length += len(piece)
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        finally:  # what is told of an error, or of Ctrl-C, begins a line
+            sys.stdout.write("\n")
     sys.stdout.flush()
     seconds = time.perf_counter() - started
     drawn = f"seed {seed}, " if arguments.temperature > 0 else "greedy, "

@@ -95,9 +95,11 @@ def test_paths_are_told_for_what_they_are(
     model = sequence(lstm())
     model.export(str(tmp_path / "saved"), verbose=False)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no model", encoding="utf-8")
     for name, words in (
         ("none.keras", "none.keras does not exist; expected a checkpoint folder, a .keras or an .h5 file"),
         ("saved", "saved is a SavedModel, whose layers are gone; export the Keras model it was made from"),
+        ("text.txt", "text.txt is no model; expected a checkpoint folder, a .keras or an .h5 file"),
         ("empty", "empty is not a checkpoint: it has no training.json; expected a folder that"),
     ):
         with pytest.raises(CheckpointError) as raised:

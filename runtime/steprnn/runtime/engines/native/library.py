@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
+from ...errors import UsageError, brief
 
 HERE = Path(__file__).parent
 SOURCE = "steprnn.c"
@@ -271,7 +271,7 @@ def _build() -> Path:
         command = [*found, *FLAGS, "-o", str(made), str(HERE / SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            told = " ".join(done.stderr.split())[:300]
+            told = brief(done.stderr)
             raise UsageError(f"{found[0]} does not compile the engine 'native' ({told}); set CC to another")
         made.replace(path)
     return path

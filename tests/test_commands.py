@@ -512,11 +512,20 @@ def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert cli._not_written(PermissionError(13, "", str(tmp_path / "there")), ["export"]) is None
 
 
-def test_an_output_that_has_no_such_characters(steprnn: Run, tiny: Path) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
-    result = steprnn("generate", tiny, "-p", "分开", environment=environment)
+@pytest.mark.parametrize(
+    ("variables", "encoding", "way"),
+    [
+        ({"PYTHONIOENCODING": "latin-1"}, "latin-1", "PYTHONIOENCODING=utf-8"),
+        ({"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}, "ascii", "PYTHONUTF8=1"),
+    ],
+)
+def test_an_output_that_has_no_such_characters(
+    steprnn: Run, tiny: Path, tmp_path: Path, variables: dict[str, str], encoding: str, way: str
+) -> None:
+    (tmp_path / "prompt.txt").write_text("分开", encoding="utf-8")
+    result = steprnn("generate", tiny, "-f", tmp_path / "prompt.txt", environment=os.environ | variables)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == ("steprnn: the output's encoding, latin-1, has no '\\u5206'; set PYTHONUTF8=1\n")
+    assert told(result.stderr) == f"the output's encoding, {encoding}, has no '\\u5206'; set {way}"
 
 
 def interrupted(argv: list[str], ready: Callable[[subprocess.Popen[bytes]], object]) -> tuple[int, bytes]:

@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except UnicodeEncodeError as error:
         character = error.object[error.start]
-        return _fail(f"the output's encoding, {error.encoding}, has no {character!a}; set PYTHONUTF8=1", 1)
+        way = "set PYTHONUTF8=1"
+        if "PYTHONIOENCODING" in os.environ:  # which comes before it
+            way = "set PYTHONIOENCODING=utf-8"
+        return _fail(f"the output's encoding, {error.encoding}, has no {character!a}; {way}", 1)
     except OSError as error:
         _drop_output()
         if error.errno == errno.ENOSPC:

@@ -163,7 +163,8 @@ def test_every_module_of_commands_is_one() -> None:
     assert {f"steprnn.runtime.commands.{name}" for name in files} <= listed
 
 
-def test_no_command_at_all_prints_the_help(capfd: Capture) -> None:
+def test_no_command_at_all_prints_the_help(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(cli.WIDTH + 2))
     assert help_of("steprnn").startswith("usage: steprnn [-h] [--version] COMMAND ...")
     with pytest.raises(SystemExit) as ended:
         cli.main([])
@@ -856,12 +857,25 @@ def test_the_table_of_demo_reads_the_record_of_parity(tiny_copy: Path) -> None:
 # docs/commands.md
 
 
-def help_of(command: str) -> str:
+def help_of(command: str, columns: int = cli.WIDTH + 2) -> str:
     """What `steprnn COMMAND --help` prints; the whole command's own for "steprnn"."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.suppress(SystemExit),
+    ):
+        patch.setenv("COLUMNS", str(columns))
         cli.main(["--help"] if command == "steprnn" else [command, "--help"])
     return out.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_as_wide_as_the_terminal(command: str, columns: int) -> None:
+    told = help_of(command, columns).partition("\nexample:\n")[0]  # an example is to be pasted
+    lines = [line for line in told.splitlines() if "{" not in line]  # a list of choices is one word
+    assert max(map(len, lines)) <= columns - 2
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse lays its help out otherwise from 3.13 on")

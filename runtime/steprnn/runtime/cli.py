@@ -7,8 +7,10 @@ import errno
 import importlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,8 @@ from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
 GROUP = "steprnn.commands"
 ORDER = tuple("train export check inspect generate score embed map bench models package serve demo".split())
+
+WIDTH = 100  # of --help, where it goes to no terminal that is narrower
 
 
 class Command(Protocol):
@@ -158,7 +162,14 @@ class _Version(argparse.Action):
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=100, max_help_position=30)  # the same text on every terminal
+        columns = shutil.get_terminal_size((WIDTH + 2, 24)).columns - 2
+        super().__init__(prog, width=max(min(columns, WIDTH), 20), max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap a description; an example stays in its lines, to be pasted."""
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, [], False) else super()._get_help_string(action)

@@ -258,7 +258,8 @@ def test_a_prompt_from_a_file_or_a_pipe(
     [
         (None, "FILE does not exist; expected a UTF-8 file with the prompt"),
         (b"", "FILE is empty; expected a prompt: -p TEXT, -f FILE or text on stdin"),
-        ("分开".encode("gbk"), "FILE is not UTF-8 ("),
+        ("分开".encode("gbk"), "FILE is not UTF-8, first at byte 0; run: iconv -f ENCODING -t UTF-8 "),
+        ("分开".encode("utf-16"), "FILE is UTF-16, expected UTF-8; run: iconv -f UTF-16 -t UTF-8 "),
     ],
 )
 def test_a_prompt_that_cannot_be_read(
@@ -268,6 +269,14 @@ def test_a_prompt_that_cannot_be_read(
     if content is not None:
         path.write_bytes(content)
     assert refusal(2, "generate", tiny, "-f", path).startswith(words.replace("FILE", str(path), 1))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_texts_in_utf_16(refusal: Callable[..., str], tiny: Path, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "春 天.txt"
+    path.write_bytes("\ufeff分开\n".encode(encoding))
+    way = f"run: iconv -f UTF-16 -t UTF-8 '{path}' > OTHER"
+    assert refusal(2, "score", tiny, path) == f"{path} is UTF-16, expected UTF-8; {way}"
 
 
 def test_nothing_on_stdin_is_told(steprnn: Run, tiny: Path) -> None:

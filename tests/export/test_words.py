@@ -18,7 +18,8 @@ from steprnn.export import export
 from steprnn.export.formats.frozen import freeze
 from steprnn.export.paths import refuse_strangers
 from steprnn.export.step.derive import derive
-from steprnn.runtime import BundleError, CheckpointError, ExportError, cli, load
+from steprnn.export.text import read_text
+from steprnn.runtime import BundleError, CheckpointError, CorpusError, ExportError, cli, load
 
 from .models import sequence
 
@@ -117,6 +118,20 @@ def test_a_path_with_a_space_is_quoted_in_what_is_to_be_run(tmp_path: Path) -> N
         with pytest.raises(CheckpointError) as raised:
             refuse_strangers(folder)
         assert f"steprnn check '{folder}'" in str(raised.value)
+
+
+def test_a_text_in_another_encoding_is_told_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    for data, words in (
+        ("分开".encode("utf-16"), f"is UTF-16, expected UTF-8; run: iconv -f UTF-16 -t UTF-8 {path} > OTHER"),
+        (b"ab\xff", "is not UTF-8, first at byte 2; run: iconv -f ENCODING -t UTF-8 "),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(CorpusError) as raised:
+            read_text(path)
+        assert words in str(raised.value)
+    path.write_bytes("分\r\n开".encode())
+    assert read_text(path) == "分\n开"
 
 
 def test_a_checkpoint_is_no_bundle_yet(tmp_path: Path) -> None:

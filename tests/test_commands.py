@@ -24,6 +24,8 @@ import pytest
 from steprnn.runtime import BundleError, Model, cli
 from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.commands import demo
+from steprnn.runtime.engines.native import library
+from steprnn.runtime.errors import UsageError
 from steprnn.runtime.origin import install, upgrade
 
 COMMANDS = tuple(
@@ -510,6 +512,19 @@ def test_a_folder_that_is_to_hold_a_file_and_does_not_exist(
     (tmp_path / "texts.txt").write_text("分开\n", encoding="utf-8")
     line = refusal(1, "embed", tiny, tmp_path / "texts.txt", "--out", tmp_path / "none" / "x.npy")
     assert line == f"the folder {tmp_path / 'none'} does not exist; make it, or choose another --out"
+
+
+def test_a_cache_that_cannot_be_written_in(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    words = rf"has no place in {small_disk}/steprnn \(Read-only file system\); set XDG_CACHE_HOME to another"
+    with pytest.raises(UsageError, match=words):
+        library._build()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    (small_disk / "steprnn").mkdir(mode=0o700)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UsageError, match=r"\(it cannot be written in\); set XDG_CACHE_HOME"):
+        library._build()
 
 
 def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,10 +256,15 @@ def _build() -> Path:
     import tempfile
 
     path = _cached()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(_no_place(path.parent, error.strerror)) from None
     _check_private(path.parent)
     if path.is_file():
         return path
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(_no_place(path.parent, "it cannot be written in"))
     found = compiler()
     if found is None:
         raise UsageError(
@@ -275,6 +280,10 @@ def _build() -> Path:
             raise UsageError(f"{found[0]} does not compile the engine 'native' ({told}); set CC to another")
         made.replace(path)
     return path
+
+
+def _no_place(folder: Path, reason: str | None) -> str:
+    return f"the engine 'native' has no place in {folder} ({reason}); set XDG_CACHE_HOME to another folder"
 
 
 def _check_private(folder: Path) -> None:

@@ -24,6 +24,8 @@ import pytest
 from steprnn.runtime import BundleError, Model, cli
 from steprnn.runtime.bundle.manifest import FileRecord
 from steprnn.runtime.commands import demo
+from steprnn.runtime.engines.native import library
+from steprnn.runtime.errors import UsageError
 from steprnn.runtime.origin import install, upgrade
 
 COMMANDS = tuple(
@@ -125,7 +127,11 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(
         ),
         (["generate", "b", "-p", "分", "-n", "ten"], "argument -n/--n-predict: invalid int value: 'ten'"),
         (["generate", "b", "-p", "分", "--variant", "int4"], "argument --variant: invalid choice: 'int4'"),
-        (["check", "b", "--loud"], "unrecognized arguments: --loud"),
+        (
+            ["check", "b", "--loud"],
+            "unrecognized arguments: --loud; `steprnn check --help` tells the flags",
+        ),
+        (["generate", "b", "--prmpt", "分"], "unrecognized arguments: --prmpt 分; `steprnn generate --help`"),
     ],
 )
 def test_usage_is_told_in_one_line(refusal: Callable[..., str], argv: list[str], words: str) -> None:
@@ -139,6 +145,18 @@ def test_what_is_no_command_is_told_with_those_that_are(refusal: Callable[..., s
     assert re.findall(r"\w+", line.partition("choose from")[2].partition(")")[0]) == list(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("trian", "did you mean train?"),
+        ("generat", "did you mean generate?"),
+        ("zzz", "`steprnn --help` tells"),
+    ],
+)
+def test_a_mistyped_command_is_told_the_nearest(refusal: Callable[..., str], name: str, way: str) -> None:
+    assert refusal(2, name, "--out", "x").partition("); ")[2].startswith(way)
+
+
 def test_every_module_of_commands_is_one() -> None:
     """So that no other is taken for one: they are found by their names."""
     folder = Path(cli.__file__).parent / "commands"
@@ -147,7 +165,8 @@ def test_every_module_of_commands_is_one() -> None:
     assert {f"steprnn.runtime.commands.{name}" for name in files} <= listed
 
 
-def test_no_command_at_all_prints_the_help(capfd: Capture) -> None:
+def test_no_command_at_all_prints_the_help(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(cli.WIDTH + 2))
     assert help_of("steprnn").startswith("usage: steprnn [-h] [--version] COMMAND ...")
     with pytest.raises(SystemExit) as ended:
         cli.main([])
@@ -241,7 +260,8 @@ def test_a_prompt_from_a_file_or_a_pipe(
     [
         (None, "FILE does not exist; expected a UTF-8 file with the prompt"),
         (b"", "FILE is empty; expected a prompt: -p TEXT, -f FILE or text on stdin"),
-        ("分开".encode("gbk"), "FILE is not UTF-8 ("),
+        ("分开".encode("gbk"), "FILE is not UTF-8, first at byte 0; run: iconv -f ENCODING -t UTF-8 "),
+        ("分开".encode("utf-16"), "FILE is UTF-16, expected UTF-8; run: iconv -f UTF-16 -t UTF-8 "),
     ],
 )
 def test_a_prompt_that_cannot_be_read(
@@ -251,6 +271,14 @@ def test_a_prompt_that_cannot_be_read(
     if content is not None:
         path.write_bytes(content)
     assert refusal(2, "generate", tiny, "-f", path).startswith(words.replace("FILE", str(path), 1))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_texts_in_utf_16(refusal: Callable[..., str], tiny: Path, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "春 天.txt"
+    path.write_bytes("\ufeff分开\n".encode(encoding))
+    way = f"run: iconv -f UTF-16 -t UTF-8 '{path}' > OTHER"
+    assert refusal(2, "score", tiny, path) == f"{path} is UTF-16, expected UTF-8; {way}"
 
 
 def test_nothing_on_stdin_is_told(steprnn: Run, tiny: Path) -> None:
@@ -269,13 +297,13 @@ def test_nobody_is_waited_for_at_a_keyboard(steprnn: Run, tiny: Path) -> None:
     assert told(result.stderr) == "the prompt is missing; give it with -p TEXT, -f FILE or on stdin"
 
 
-@pytest.mark.parametrize("name", ["model.keras", "old.h5"])
+@pytest.mark.parametrize("name", ["model.keras", "old.h5", "春 天.keras"])
 def test_a_keras_file_is_told_the_way_to_a_bundle(
     refusal: Callable[..., str], tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"")
     stem = name.partition(".")[0]
-    way = f"steprnn export {tmp_path / name} --out {tmp_path / stem}.bundle"
+    way = shlex.join(["steprnn", "export", str(tmp_path / name), "--out", f"{tmp_path / stem}.bundle"])
     assert (
         refusal(1, "generate", tmp_path / name, "-p", "分")
         == f"{tmp_path / name} is a Keras model; run: {way}"
@@ -441,11 +469,88 @@ def test_a_full_disk_behind_stdout(steprnn: Run, tiny: Path, argv: list[str]) ->
     assert re.fullmatch(r"the disk is full \(.*\); free some space and run again", told(result.stderr))
 
 
-def test_an_output_that_has_no_such_characters(steprnn: Run, tiny: Path) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
-    result = steprnn("generate", tiny, "-p", "分开", environment=environment)
+def places(tmp_path: Path, small_disk: Path) -> dict[str, tuple[Path, str]]:
+    """Folders in which nothing can be written, with what is said of them."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    (tmp_path / "file").write_bytes(b"")
+    read_only = f"cannot write in {small_disk} (Read-only file system); choose another "
+    file = f"{tmp_path / 'file'} is a file, expected a folder; choose another path"
+    return {"read-only": (small_disk, read_only), "a file": (tmp_path / "file", file)}
+
+
+@pytest.mark.parametrize("place", ["read-only", "a file"])
+@pytest.mark.parametrize(
+    ("argv", "flag", "name"),
+    [
+        (["package", "--as", "zip"], "--out", "x.zip"),
+        (["package", "--as", "hub", "--name", "me/x"], "--out", "x"),
+        (["embed", "TEXTS"], "--out", "x.npy"),
+        (["check"], "--report", "x"),
+    ],
+)
+def test_a_place_that_cannot_be_written_in(
+    tiny: Path,
+    tmp_path: Path,
+    small_disk: Path,
+    capfd: Capture,
+    argv: list[str],
+    flag: str,
+    name: str,
+    place: str,
+) -> None:
+    folder, words = places(tmp_path, small_disk)[place]
+    (tmp_path / "texts.txt").write_text("分开\n", encoding="utf-8")
+    argv = [argv[0], str(tiny), *argv[1:], flag, str(folder / name)]
+    argv = [str(tmp_path / "texts.txt") if a == "TEXTS" else a for a in argv]
+    assert cli.main(argv) == 1
+    assert told(capfd.readouterr().err) == words + (flag if place == "read-only" else "")
+
+
+def test_a_folder_that_is_to_hold_a_file_and_does_not_exist(
+    refusal: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("分开\n", encoding="utf-8")
+    line = refusal(1, "embed", tiny, tmp_path / "texts.txt", "--out", tmp_path / "none" / "x.npy")
+    assert line == f"the folder {tmp_path / 'none'} does not exist; make it, or choose another --out"
+
+
+def test_a_cache_that_cannot_be_written_in(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    words = rf"has no place in {small_disk}/steprnn \(Read-only file system\); set XDG_CACHE_HOME to another"
+    with pytest.raises(UsageError, match=words):
+        library._build()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    (small_disk / "steprnn").mkdir(mode=0o700)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UsageError, match=r"\(it cannot be written in\); set XDG_CACHE_HOME"):
+        library._build()
+
+
+def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root may write everywhere, the system's answers are made up; a file to be read is none of it."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused = PermissionError(13, "Permission denied", str(tmp_path / ".x.zip.abcdefgh.7.new"))
+    words = f"cannot write in {tmp_path} (Permission denied); choose another --out"
+    assert cli._not_written(refused, ["export"]) == words
+    (tmp_path / "there").write_bytes(b"")
+    assert cli._not_written(PermissionError(13, "", str(tmp_path / "there")), ["export"]) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "encoding", "way"),
+    [
+        ({"PYTHONIOENCODING": "latin-1"}, "latin-1", "PYTHONIOENCODING=utf-8"),
+        ({"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}, "ascii", "PYTHONUTF8=1"),
+    ],
+)
+def test_an_output_that_has_no_such_characters(
+    steprnn: Run, tiny: Path, tmp_path: Path, variables: dict[str, str], encoding: str, way: str
+) -> None:
+    (tmp_path / "prompt.txt").write_text("分开", encoding="utf-8")
+    result = steprnn("generate", tiny, "-f", tmp_path / "prompt.txt", environment=os.environ | variables)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == ("steprnn: the output's encoding, latin-1, has no '\\u5206'; set PYTHONUTF8=1\n")
+    assert told(result.stderr) == f"the output's encoding, {encoding}, has no '\\u5206'; set {way}"
 
 
 def interrupted(argv: list[str], ready: Callable[[subprocess.Popen[bytes]], object]) -> tuple[int, bytes]:
@@ -466,6 +571,21 @@ def test_ctrl_c_in_generate_and_text_that_streams(tiny: Path) -> None:
 
     code, err = interrupted(["generate", str(tiny), "-p", "分开", "-n", "1000000000"], ready)
     assert (code, err) == (130, b"steprnn: interrupted; nothing half-written was left behind\n")
+
+
+def test_ctrl_c_ends_the_line_on_a_terminal(tiny: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, terminal = pty.openpty()
+    command = [str(Path(sys.executable).with_name("steprnn")), "generate", str(tiny), "-p", "分开"]
+    with subprocess.Popen([*command, "-n", "1000000000"], stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = os.read(ours, 100)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # Linux's word for the end of it
+            while data := os.read(ours, 1000):
+                shown += data
+    os.close(ours)
+    assert shown.decode().endswith("\r\nsteprnn: interrupted; nothing half-written was left behind\r\n")
 
 
 # Damaged bundles, in generate and in check
@@ -504,7 +624,7 @@ def flip(data: bytes) -> bytes:
         ),
         (
             shutil.rmtree,
-            "FOLDER is not a folder; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE`",
+            "FOLDER does not exist; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE`",
         ),
     ],
 )
@@ -515,6 +635,36 @@ def test_a_damaged_bundle(
     words = words.replace("FOLDER", str(tiny_copy))
     assert refusal(1, "generate", tiny_copy, "-p", "分开").startswith(words)
     assert refusal(1, "check", tiny_copy).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "the bundle has an empty name; expected a folder, a .zip or an installed model"),
+        ("missing.zip", "missing.zip does not exist; expected a bundle as `steprnn export CHECKPOINT"),
+        (
+            "https://x.org/y.zip",
+            "https://x.org/y.zip is an address; download it and give the file, or take hf://OWNER/NAME",
+        ),
+        (
+            "我的 模型-1.0-py3-none-any.whl",
+            "GIVEN is a wheel; run: pip install 'GIVEN', then give its name, 我的 模型",
+        ),
+        ("text.txt", "text.txt is not a folder; expected a bundle as `steprnn export CHECKPOINT"),
+        ("bundle/step.onnx", "bundle/step.onnx is a graph of the bundle bundle; give that folder"),
+        ("bundle/golden.npz", "bundle/golden.npz is a file of the bundle bundle; give that folder"),
+    ],
+)
+def test_what_is_no_bundle(
+    tiny_copy: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, given: str, words: str
+) -> None:
+    monkeypatch.chdir(tiny_copy.parent)
+    if given.endswith((".whl", ".txt")):
+        Path(given).write_bytes(b"")
+    words = words.replace("GIVEN", given).replace("bundle bundle", f"bundle {tiny_copy.name}")
+    given, words = (text.replace("bundle/", f"{tiny_copy.name}/") for text in (given, words))
+    line = refusal(2 if "is a graph" in words else 1, "generate", given, "-p", "分")
+    assert line.startswith(words)
 
 
 # check
@@ -731,12 +881,25 @@ def test_the_table_of_demo_reads_the_record_of_parity(tiny_copy: Path) -> None:
 # docs/commands.md
 
 
-def help_of(command: str) -> str:
+def help_of(command: str, columns: int = cli.WIDTH + 2) -> str:
     """What `steprnn COMMAND --help` prints; the whole command's own for "steprnn"."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.suppress(SystemExit),
+    ):
+        patch.setenv("COLUMNS", str(columns))
         cli.main(["--help"] if command == "steprnn" else [command, "--help"])
     return out.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_as_wide_as_the_terminal(command: str, columns: int) -> None:
+    told = help_of(command, columns).partition("\nexample:\n")[0]  # an example is to be pasted
+    lines = [line for line in told.splitlines() if "{" not in line]  # a list of choices is one word
+    assert max(map(len, lines)) <= columns - 2
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse lays its help out otherwise from 3.13 on")

@@ -303,7 +303,7 @@ def test_an_installed_model_is_loaded_by_its_name(
         BundleError, match=r"^lyrics is neither a path nor an installed model; installed: tiny_verse$"
     ):
         load("lyrics")
-    with pytest.raises(BundleError, match="is not a folder; expected a bundle as"):
+    with pytest.raises(BundleError, match="does not exist; expected a bundle as"):
         load("./tiny_verse")
 
 
@@ -335,7 +335,7 @@ def test_without_installed_models(capfd: Capture) -> None:
     assert cli.main(["models"]) == 0
     words = "no model is installed; make one with: steprnn package BUNDLE --as wheel\n"
     assert capfd.readouterr() == ("", words)
-    with pytest.raises(BundleError, match="lyrics is not a folder; expected a bundle as"):
+    with pytest.raises(BundleError, match="lyrics does not exist; expected a bundle as"):
         load("lyrics")
 
 

@@ -16,8 +16,10 @@ from keras import layers
 
 from steprnn.export import export
 from steprnn.export.formats.frozen import freeze
+from steprnn.export.paths import refuse_strangers
 from steprnn.export.step.derive import derive
-from steprnn.runtime import BundleError, CheckpointError, ExportError, cli, load
+from steprnn.export.text import read_text
+from steprnn.runtime import BundleError, CheckpointError, CorpusError, ExportError, cli, load
 
 from .models import sequence
 
@@ -94,9 +96,11 @@ def test_paths_are_told_for_what_they_are(
     model = sequence(lstm())
     model.export(str(tmp_path / "saved"), verbose=False)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no model", encoding="utf-8")
     for name, words in (
         ("none.keras", "none.keras does not exist; expected a checkpoint folder, a .keras or an .h5 file"),
         ("saved", "saved is a SavedModel, whose layers are gone; export the Keras model it was made from"),
+        ("text.txt", "text.txt is no model; expected a checkpoint folder, a .keras or an .h5 file"),
         ("empty", "empty is not a checkpoint: it has no training.json; expected a folder that"),
     ):
         with pytest.raises(CheckpointError) as raised:
@@ -117,6 +121,30 @@ def test_a_checkpoint_s_file_alone_is_told_to_be_without_its_vocabulary(tmp_path
         words = f"without {model.parent / 'vocabulary.json'}, so that it writes no text: give the folder to "
         assert any(line.startswith(words) for line in said) == there
         (model.parent / "vocabulary.json").write_text("{}")
+
+
+def test_a_path_with_a_space_is_quoted_in_what_is_to_be_run(tmp_path: Path) -> None:
+    folder = tmp_path / "春 天"
+    folder.mkdir()
+    for name in ("manifest.json", "saved_model.pb"):
+        (folder / name).write_bytes(b"")
+        with pytest.raises(CheckpointError) as raised:
+            refuse_strangers(folder)
+        assert f"steprnn check '{folder}'" in str(raised.value)
+
+
+def test_a_text_in_another_encoding_is_told_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    for data, words in (
+        ("分开".encode("utf-16"), f"is UTF-16, expected UTF-8; run: iconv -f UTF-16 -t UTF-8 {path} > OTHER"),
+        (b"ab\xff", "is not UTF-8, first at byte 2; run: iconv -f ENCODING -t UTF-8 "),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(CorpusError) as raised:
+            read_text(path)
+        assert words in str(raised.value)
+    path.write_bytes("分\r\n开".encode())
+    assert read_text(path) == "分\n开"
 
 
 def test_a_checkpoint_is_no_bundle_yet(tmp_path: Path) -> None:

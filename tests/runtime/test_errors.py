@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from steprnn.runtime import UnknownToken, Vocabulary
+from steprnn.runtime.errors import brief
 
 
 def test_unknown_characters_can_be_asked_for() -> None:
@@ -16,3 +17,9 @@ def test_unknown_characters_can_be_asked_for() -> None:
     assert (error.characters, error.size) == (("爱", "!"), 2)
     assert error.problem == "'爱' '!' not among the 2 characters of the vocabulary"
     assert str(error) == f"{error.problem}; choose others, or skip them with unknown='skip'"
+
+
+def test_what_another_program_said_is_cut_at_a_word() -> None:
+    assert brief("one\n two") == "one two"
+    assert brief("one two three", 9) == "one two ..."
+    assert brief("x" * 10, 9) == "x" * 9 + " ..."

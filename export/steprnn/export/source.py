@@ -12,7 +12,7 @@ import h5py
 import keras
 
 from steprnn.runtime.bundle.vocabulary import Vocabulary
-from steprnn.runtime.errors import BundleError, CheckpointError, ExportError, SteprnnError
+from steprnn.runtime.errors import BundleError, CheckpointError, ExportError, SteprnnError, brief
 from steprnn.runtime.files import CHECKPOINT_FORMAT, MODEL, TRAINING, VOCABULARY, read_record
 
 from .keras2 import files as keras2
@@ -109,7 +109,7 @@ def _load(path: Path, trust: bool) -> tuple[keras.Model, dict[str, Any]]:
                 f"{path} needs the class {unknown[1]!r}, which this program does not have; "
                 "build the model in Python and call steprnn.export.export(model, out)"
             ) from None
-        raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {message[:300]}") from None
+        raise CheckpointError(f"Keras {keras.__version__} cannot open {path}: {brief(message)}") from None
 
 
 def _refuse_weights_alone(path: Path) -> None:

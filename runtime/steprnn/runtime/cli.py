@@ -7,17 +7,22 @@ import errno
 import importlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .errors import MissingExtra, SteprnnError, UnknownToken, UsageError
 
 GROUP = "steprnn.commands"
 ORDER = tuple("train export check inspect generate score embed map bench models package serve demo".split())
+
+WIDTH = 100  # of --help, where it goes to no terminal that is narrower
 
 
 class Command(Protocol):
@@ -62,12 +67,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except UnicodeEncodeError as error:
         character = error.object[error.start]
-        return _fail(f"the output's encoding, {error.encoding}, has no {character!a}; set PYTHONUTF8=1", 1)
+        way = "set PYTHONUTF8=1"
+        if "PYTHONIOENCODING" in os.environ:  # which comes before it
+            way = "set PYTHONIOENCODING=utf-8"
+        return _fail(f"the output's encoding, {error.encoding}, has no {character!a}; {way}", 1)
     except OSError as error:
         _drop_output()
         if error.errno == errno.ENOSPC:
             return _fail(f"the disk is full ({error.filename or error}); free some space and run again", 1)
-        return _fail(str(error), 1)
+        return _fail(_not_written(error, argv) or str(error), 1)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -111,6 +119,13 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, needs=module.NEEDS)
+    if argv[0] in found:  # of which the whole's parser tells what is unknown, too
+        whole.way = command.way
+    elif not argv[0].startswith("-"):
+        from difflib import get_close_matches
+
+        near = get_close_matches(argv[0], names, 1)
+        whole.way = f"did you mean {near[0]}?" if near else whole.way
     return whole
 
 
@@ -129,8 +144,12 @@ def _commands(asked: str) -> dict[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.way = f"`{self.prog} --help` tells the flags"
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` tells the flags")
+        raise UsageError(f"{message}; {self.way}")
 
 
 class _Version(argparse.Action):
@@ -143,10 +162,41 @@ class _Version(argparse.Action):
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=100, max_help_position=30)  # the same text on every terminal
+        columns = shutil.get_terminal_size((WIDTH + 2, 24)).columns - 2
+        super().__init__(prog, width=max(min(columns, WIDTH), 20), max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap a description; an example stays in its lines, to be pasted."""
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, [], False) else super()._get_help_string(action)
+
+
+def _not_written(error: OSError, argv: list[str]) -> str | None:
+    """The words for a place that nothing can be written in; None where the error is another.
+
+    The file that it names may be a temporary one of ours, of which nobody knows: its folder is told.
+    """
+    from .claims import NEW  # as slow as the rest, and only an error needs it
+
+    if not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    folder, way = path.parent, f"choose another {'--report' if argv[0] == 'check' else '--out'}"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        taken = next((p for p in (path, *path.parents) if p.is_file()), None)
+        return f"{taken} is a file, expected a folder; choose another path" if taken else None
+    if error.errno == errno.ENOENT and NEW.search(path.name):
+        return f"the folder {folder} does not exist; make it, or {way}"
+    refused = (
+        error.errno in (errno.EACCES, errno.EPERM) and folder.is_dir() and not os.access(folder, os.W_OK)
+    )
+    if error.errno == errno.EROFS or (refused and not path.exists()):  # else it was to be read
+        return f"cannot write in {folder} ({error.strerror}); {way}"
+    return None
 
 
 def _drop_output() -> None:

@@ -21,6 +21,12 @@ from collections.abc import Sequence
 from numbers import Integral
 
 
+def brief(words: object, most: int = 300) -> str:
+    """What another program said, in one line; where it is long it ends at a word, and in dots."""
+    line = " ".join(str(words).split())
+    return line if len(line) <= most else f"{line[:most].rpartition(' ')[0] or line[:most]} ..."
+
+
 class SteprnnError(Exception):
     """What the command line prints as one line, without a traceback."""
 

@@ -15,7 +15,8 @@ from . import engines
 from .bundle.checked import MOST_NUMBERS
 from .bundle.manifest import Artefact, FileRecord, Manifest
 from .engines import Engine, Graph, Runner
-from .errors import UsageError
+from .errors import UsageError, brief
+from .files import MANIFEST
 from .pairing import Declared, agree, pairs_by_name, shape_text
 from .spec import KINDS, StepSpec, TensorSpec
 
@@ -100,8 +101,7 @@ def load_graph(
     except Exception as error:  # each engine raises its own
         given = ", ".join(f"{n} {list(a.shape)}" for n, a in arrays.items())
         raise UsageError(
-            f"{path} does not run on {given} ({' '.join(str(error).split())[:300]}); "
-            "other shapes are given as shapes={...}"
+            f"{path} does not run on {given} ({brief(error)}); other shapes are given as shapes={{...}}"
         ) from error
     for state, following in states.items():
         _check_pair(declared[state], arrays[state], next(t for t in graph.outputs if t.name == following))
@@ -125,6 +125,8 @@ def _checked_names(
     shapes: Mapping[str, Sequence[int]],
 ) -> tuple[Mapping[str, str], Mapping[str, ArrayLike], Mapping[str, Sequence[int]]]:
     holds = f"it takes {_listed(graph.inputs)} and gives {_listed(graph.outputs)}"
+    if states is None and (path.parent / MANIFEST).is_file():
+        raise UsageError(f"{path} is a graph of the bundle {path.parent}; give that folder")
     if states is None:
         raise UsageError(f"{path} does not say which outputs are its states: {holds}; {_advice(graph)}")
     inputs, outputs = ({t.name for t in part} for part in (graph.inputs, graph.outputs))

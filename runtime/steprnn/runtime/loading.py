@@ -17,7 +17,7 @@ from .bundle.packed import Place
 from .bundle.vocabulary import Vocabulary
 from .engines import Runner
 from .engines.scaled import ScaledRunner
-from .errors import BundleError, MissingExtra, UsageError, wrong_type
+from .errors import BundleError, MissingExtra, UsageError, brief, wrong_type
 from .files import INITIAL, VOCABULARY
 from .log import logger
 from .model import Model
@@ -120,9 +120,8 @@ def _loaded(
             runner.set_state(model.initial_state)
             runner.run()
     except Exception as error:  # each engine raises its own
-        told = " ".join(str(error).split())[:300]
         raise BundleError(
-            f"{folder / artefact.path} takes no step in {name} ({told}); export again"
+            f"{folder / artefact.path} takes no step in {name} ({brief(error)}); export again"
         ) from error
     with model.runner() as runner:
         _check_scales(runner, folder / artefact.path, manifest.scales.get(artefact.name, {}))

@@ -151,6 +151,8 @@ def test_a_bundle_of_another_model_fails_with_the_first_breach_in_words(
     code, out, err = check(tiny, "--reference", checkpoint, *QUICK)
     assert code == 1
     assert "the bundle fails at the level 'structure': its states are " in err
+    assert re.search(r"its states are \w+ float32 \[\d+\].*, expected \w+ float32 .*: another model", err)
+    assert "{" not in err
     assert "the bundle, structure: 7 files as listed FAILED" in out
 
 
@@ -560,3 +562,11 @@ def test_one_graph_needs_a_reference(tiny: Path, check: Callable[..., tuple[int,
     code, _, err = check(tiny / "step.onnx")
     assert code == 2
     assert f"{tiny / 'step.onnx'} is one graph; give the model it came from with --reference" in err
+
+
+def test_a_text_is_no_graph(tmp_path: Path, check: Callable[..., tuple[int, str, str]]) -> None:
+    path = tmp_path / "zh.txt"
+    path.write_text("分开", encoding="utf-8")
+    code, _, err = check(path)
+    assert code == 2
+    assert f"{path} is no bundle and no graph; expected a folder, .zip, .onnx or .tflite" in err

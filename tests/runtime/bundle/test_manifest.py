@@ -205,7 +205,7 @@ def test_an_artefact_whose_hash_is_not_recorded(tiny_copy: Path, edit_manifest: 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     expected = "expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
-    assert refusal(tmp_path / "absent") == f"{tmp_path / 'absent'} is not a folder; {expected}"
+    assert refusal(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist; {expected}"
     assert refusal(tmp_path) == f"{tmp_path} holds no manifest.json; {expected}"
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")

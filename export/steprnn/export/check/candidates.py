@@ -51,13 +51,22 @@ def same_contract(manifest: Manifest, step: Step) -> Finding:
         start, own = manifest.start.spec if manifest.start else none, step.start.spec if step.start else none
         pairs.append(("its start's ", start, own))
     differences = [
-        f"{whose}{part} are {got}, expected {expected}"
+        f"{whose}{part} are {_in_words(got)}, expected {_in_words(expected)}: another model"
         for whose, spec, own_spec in pairs
         for part, expected in own_spec.to_record().items()
         if (got := spec.to_record()[part]) != expected
     ]
     summary = f"{len(manifest.files)} files as listed"
     return Finding(Level.STRUCTURE, BUNDLE, not differences, summary, "; ".join(differences))
+
+
+def _in_words(part: Any) -> str:
+    """The tensors of a step's record."""
+    if not isinstance(part, list):
+        return str(part)
+    tokens = [f" of {t['tokens']} tokens" if "tokens" in t else "" for t in part]
+    told = [f"{t['name']} {t['dtype']} {t['shape']}{n}" for t, n in zip(part, tokens, strict=True)]
+    return ", ".join(told) or "none"
 
 
 def artefact_candidate(

@@ -129,6 +129,8 @@ class Judged:
 
 def _golden(arguments: argparse.Namespace, folder: Place, say: Say) -> Judged:
     """Every file's hash, and the recorded run on each engine that is installed here."""
+    if folder.is_file() and folder.suffix.lower()[1:] not in engines.ENGINE_OF:
+        raise UsageError(f"{folder} is no bundle and no graph; expected a folder, .zip, .onnx or .tflite")
     if folder.is_file():
         raise UsageError(f"{folder} is one graph; give the model it came from with --reference")
     given = [f"--{name}" for name in ("text", "inputs", "long", "map", "trust") if getattr(arguments, name)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steprnn.runtime.errors import ExportError, SteprnnError
+from steprnn.runtime.errors import ExportError, SteprnnError, brief
 from steprnn.runtime.parity.profiles import PROFILES
 from steprnn.runtime.parity.reference import Arrays, chain, errors_of, units_of
 
@@ -50,7 +50,7 @@ def prove(step: Step) -> Proofs | None:
     except SteprnnError:
         raise
     except Exception as error:  # Keras and TensorFlow each have their own complaint
-        words = " ".join(str(error).split())[:300]
+        words = brief(error)
         raise ExportError(
             f"the model, or its step, does not run on sequences of {_steps(step)} time steps: {words}"
         ) from error
@@ -153,7 +153,7 @@ class Trial:
             length = len(next(iter(inputs.values())))
             raise ExportError(
                 f"the model does not run on a sequence of {length} time step{'s' * (length > 1)} "
-                f"({' '.join(str(error).split())[:200]}), and its step is one; let it take any number of them"
+                f"({brief(error, 200)}), and its step is one; let it take any number of them"
             ) from error
 
     def _moved(self, name: str) -> float:

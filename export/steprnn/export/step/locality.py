@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from steprnn.runtime.errors import ExportError
+from steprnn.runtime.errors import ExportError, brief
 
 from . import moves, sums  # noqa: F401 (their rules)
 from .graph import Call, mask_of
@@ -199,7 +199,7 @@ def _readable_trace(call: Call, outputs: int, masked: bool) -> Trace:
     except Exception as error:  # each layer has its own complaint
         if masked:
             return _readable_trace(call, outputs, False)
-        raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise Unreadable(brief(error, 200) or type(error).__name__) from error
 
 
 def _trace(call: Call, outputs: int, masked: bool) -> Trace:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers, ops, tree
 from numpy.typing import NDArray
 
-from steprnn.runtime.errors import SteprnnError
+from steprnn.runtime.errors import SteprnnError, brief
 from steprnn.runtime.spec import TensorSpec
 
 from .graph import Call, mask_of
@@ -63,7 +63,7 @@ class Part:
         except SteprnnError:
             raise
         except Exception as error:
-            words = " ".join(str(error).split())[:200]
+            words = brief(error, 200)
             instead = "it must act on each time step alone"
             raise refusal(call.op, f"does not run on a single time step ({words})", instead) from error
         if any(made.type.startswith("Assign") for made in graph.get_operations()[before:]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import BundleError, MissingExtra
+from ..errors import BundleError, MissingExtra, brief
 
 # A Path of it has one slash.
 ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -27,8 +27,7 @@ def fetched(bundle: str | Path) -> Path:
     try:
         folder = snapshot_download(repository, revision=revision, ignore_patterns=["saved_model/*"])
     except Exception as error:  # of the Hub, of the network, of the disk: it has a dozen kinds
-        told = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"{bundle} could not be fetched ({told}); check the name and the network"
+            f"{bundle} could not be fetched ({brief(error, 200)}); check the name and the network"
         ) from error
     return Path(folder)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -159,17 +160,7 @@ class Manifest:
         """Read manifest.json; raises `BundleError` where it is missing, damaged or of a newer version."""
         path = folder / MANIFEST
         if not path.is_file():
-            keras = str(folder).endswith((".keras", ".h5")) and folder.is_file()
-            if keras or (folder / TRAINING).is_file():
-                out = str(folder)
-                for ending in (".checkpoint", ".keras", ".h5"):
-                    out = out.removesuffix(ending)
-                what = "Keras model" if keras else "checkpoint"
-                raise BundleError(f"{folder} is a {what}; run: steprnn export {folder} --out {out}.bundle")
-            what = "is not a folder" if not folder.is_dir() else f"holds no {MANIFEST}"
-            raise BundleError(
-                f"{folder} {what}; expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
-            )
+            raise _no_bundle(Path(str(folder)))
         record = read_record(path, BUNDLE_FORMAT, BundleError, "copy the bundle again")
         for name in record["files"] if isinstance(record.get("files"), dict) else ():
             if not is_inside(name):
@@ -213,6 +204,27 @@ class Manifest:
                 raise BundleError(
                     f"{path} was altered: its sha256 is not the manifest's; copy the bundle again"
                 )
+
+
+def _no_bundle(path: Path) -> BundleError:
+    """What it is instead, and the way from there."""
+    keras = path.suffix in (".keras", ".h5") and path.is_file()
+    if keras or (path / TRAINING).is_file():
+        out = str(path)
+        for ending in (".checkpoint", ".keras", ".h5"):
+            out = out.removesuffix(ending)
+        what = "Keras model" if keras else "checkpoint"
+        way = f"steprnn export {quote(str(path))} --out {quote(f'{out}.bundle')}"
+        return BundleError(f"{path} is a {what}; run: {way}")
+    if path.suffix == ".whl" and path.is_file():
+        way = f"pip install {quote(str(path))}, then give its name, {path.name.partition('-')[0]}"
+        return BundleError(f"{path} is a wheel; run: {way}")
+    if path.is_file() and (path.parent / MANIFEST).is_file():
+        return BundleError(f"{path} is a file of the bundle {path.parent}; give that folder")
+    what = "is not a folder" if path.exists() else "does not exist"
+    what = f"holds no {MANIFEST}" if path.is_dir() else what
+    way = "expected a bundle as `steprnn export CHECKPOINT --out BUNDLE` writes it"
+    return BundleError(f"{path} {what}; {way}")
 
 
 def _artefacts(record: dict[str, Any]) -> tuple[Artefact, ...]:

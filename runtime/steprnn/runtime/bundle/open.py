@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from ..errors import BundleError
 if TYPE_CHECKING:
     from .archive import Choice
     from .packed import Place
+
+ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/+")  # a Path of one has one slash; C:/ is none
 
 
 @contextmanager
@@ -58,6 +61,11 @@ def _found(bundle: str | Path) -> Path:
         from .hub import fetched
 
         return fetched(bundle)
+    if not str(bundle):
+        raise BundleError("the bundle has an empty name; expected a folder, a .zip or an installed model")
+    if ADDRESS.match(str(bundle)) and not path.exists():
+        address = ADDRESS.sub(r"\1://", str(bundle))
+        raise BundleError(f"{address} is an address; download it and give the file, or take hf://OWNER/NAME")
     if path.name == str(bundle) and not path.suffix and not path.exists():
         return _installed(path)
     return path

@@ -16,6 +16,7 @@ from ..errors import SteprnnError, UsageError
 from ..model import Model
 from ..progress import Progress
 from ..texts.batches import Task, each, named
+from ..texts.encoding import UTF_16, not_utf8
 from . import _engine_flags
 
 T = TypeVar("T")
@@ -51,6 +52,9 @@ def records(arguments: argparse.Namespace) -> Iterator[tuple[str, Iterator[Recor
         what = "is no file" if path.exists() else "does not exist"
         raise UsageError(f"{path} {what}; expected a UTF-8 file with texts")
     with path.open("rb") as file:
+        if (head := file.read(2)).startswith(UTF_16):
+            raise UsageError(not_utf8(arguments.file, head, 0))
+        file.seek(0)
         yield arguments.file, read(file, arguments.column)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 import time
@@ -46,11 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
         ["export", str(checkpoint), "--out", str(bundle)],
         ["check", str(bundle)],
     ):
-        sys.stderr.write(f"\n$ steprnn {' '.join(argv)}\n")
+        sys.stderr.write(f"\n$ steprnn {shlex.join(argv)}\n")
         if code := cli.main(argv):
             return code
     sys.stdout.write("\n" + "\n".join(summary(bundle)) + "\n")
-    sys.stderr.write(f"\nnext: steprnn generate {bundle} -p {PROMPT} --temp 0.8\n")
+    sys.stderr.write(f"\nnext: steprnn generate {shlex.quote(str(bundle))} -p {PROMPT} --temp 0.8\n")
     return 0
 
 

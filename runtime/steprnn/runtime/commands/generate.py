@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..sampling.sampler import new_seed
+from ..texts.encoding import not_utf8
 from ..texts.options import Options
 from . import _engine_flags, _sampling_flags
 from ._aliases import alias
@@ -66,7 +67,7 @@ def read_prompt(arguments: argparse.Namespace) -> str:
         data = sys.stdin.buffer.read() if stdin else Path(arguments.file).read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 ({error}); save it as UTF-8") from None
+        raise UsageError(not_utf8(name, data, error.start)) from None
     except FileNotFoundError:
         raise UsageError(f"{name} does not exist; expected a UTF-8 file with the prompt") from None
     except IsADirectoryError:
@@ -96,11 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         pieces = model.stream(prompt, arguments.n_predict, **options)
         sys.stdout.write(prompt)
-        for piece in pieces:
-            length += len(piece)
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+        try:
+            for piece in pieces:
+                length += len(piece)
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        finally:  # what is told of an error, or of Ctrl-C, begins a line
+            sys.stdout.write("\n")
     sys.stdout.flush()
     seconds = time.perf_counter() - started
     drawn = f"seed {seed}, " if arguments.temperature > 0 else "greedy, "

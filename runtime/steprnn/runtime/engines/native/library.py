@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
+from ...errors import UsageError, brief
 
 HERE = Path(__file__).parent
 SOURCE = "steprnn.c"
@@ -255,10 +256,15 @@ def _build() -> Path:
     import tempfile
 
     path = _cached()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(_no_place(path.parent, error.strerror)) from None
     _check_private(path.parent)
     if path.is_file():
         return path
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(_no_place(path.parent, "it cannot be written in"))
     found = compiler()
     if found is None:
         raise UsageError(
@@ -270,10 +276,14 @@ def _build() -> Path:
         command = [*found, *FLAGS, "-o", str(made), str(HERE / SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            told = " ".join(done.stderr.split())[:300]
+            told = brief(done.stderr)
             raise UsageError(f"{found[0]} does not compile the engine 'native' ({told}); set CC to another")
         made.replace(path)
     return path
+
+
+def _no_place(folder: Path, reason: str | None) -> str:
+    return f"the engine 'native' has no place in {folder} ({reason}); set XDG_CACHE_HOME to another folder"
 
 
 def _check_private(folder: Path) -> None:
@@ -283,5 +293,5 @@ def _check_private(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UsageError(
-            f"{folder} can be written by others; run: chmod go-w {folder}, or set XDG_CACHE_HOME"
+            f"{folder} can be written by others; run: chmod go-w {quote(str(folder))}, or set XDG_CACHE_HOME"
         )

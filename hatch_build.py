@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class NativeLibrary(BuildHookInterface[Any]):
         if version == "editable" or wanted == PURE:
             return
         platform = wanted or sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        library = Path(self.directory) / "native" / platform / f"libsteprnn{_suffix(platform)}"
-        library.parent.mkdir(parents=True, exist_ok=True)
+        self._made = tempfile.mkdtemp(prefix="steprnn-native-")  # beside the wheels it would be published
+        library = Path(self._made) / f"libsteprnn{_suffix(platform)}"
         source = Path(self.root) / "runtime" / FOLDER / "steprnn.c"
         command = _compiler(wanted)
         done = None
@@ -66,6 +67,10 @@ class NativeLibrary(BuildHookInterface[Any]):
         build_data["force_include"][str(library)] = f"{FOLDER}/{library.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was compiled, which is in the wheel now."""
+        shutil.rmtree(getattr(self, "_made", ""), ignore_errors=True)
 
 
 def _wanted() -> str:

@@ -15,6 +15,7 @@ import pytest
 from steprnn.runtime.engines.native.library import FLAGS
 
 pytest.importorskip("hatchling")
+pytest.importorskip("build")
 
 ROOT = Path(__file__).parents[1]
 HERE = {"x86_64": "manylinux_2_17_x86_64", "aarch64": "manylinux_2_17_aarch64"}
@@ -23,11 +24,12 @@ MOST = 1_000_000  # bytes
 
 
 def built(folder: Path, **environment: str) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
-    command += ["--wheel-dir", str(folder), str(ROOT)]
+    """The wheel, and nothing beside it: all that is there is published."""
+    folder = folder / "dist"
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     variables = {k: v for k, v in os.environ.items() if k not in ("CC", "STEPRNN_WHEEL")} | environment
-    subprocess.run(command, env=variables, cwd=folder, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
+    subprocess.run(command, env=variables, cwd=folder.parent, check=True, capture_output=True)
+    (wheel,) = folder.iterdir()
     return wheel
 
 

@@ -13,6 +13,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def node() -> Callable[[list[dict[str, Any]]], list[Any]]:
         return json.loads(ended.stdout)
 
     return run
+
+
+def test_it_knows_every_option_that_python_has() -> None:
+    """One that it did not know would be left out of a text without a word."""
+    source = (SITE / "sampling.js").read_text(encoding="utf-8")
+    defaults = source.partition("DEFAULTS = Object.freeze({")[2].partition("}")[0]
+    found = {name: float(value) for name, value in re.findall(r"(\w+): ([\d.]+),", defaults)}
+    assert found == {NAMES[field.name]: field.default for field in fields(Sampling)}
 
 
 def script_options(options: dict[str, float]) -> dict[str, float]:

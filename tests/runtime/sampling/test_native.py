@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from steprnn.runtime import Model, NotFinite, Sampling
 from steprnn.runtime.engines import native
-from steprnn.runtime.engines.native.text import NativeRows, NativeSampler
+from steprnn.runtime.engines.native.text import NativeRows, NativeSampler, _Settings
 from steprnn.runtime.sampling.batch import NO_TOKEN, choose_each
 from steprnn.runtime.sampling.sampler import Sampler
 
@@ -24,6 +25,11 @@ GOLDEN = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
 
 def test_the_document_has_them() -> None:
     assert len(GOLDEN) == 12
+
+
+def test_it_knows_every_option_that_python_has() -> None:
+    """One that it did not know would be left out of a text without a word."""
+    assert {name for name, _ in _Settings._fields_} == {field.name for field in fields(Sampling)}
 
 
 @pytest.mark.parametrize(("told", "seed", "tokens"), GOLDEN)

@@ -76,3 +76,11 @@ def test_versions_stand_beside_each_other_and_the_newest_is_latest(stage: Any, t
         ("0.9", []),
         ("0.8", []),
     ]
+
+
+def test_a_chinese_word_is_found_within_a_sentence() -> None:
+    """The search knows words by what separates them, and Chinese has no spaces: its characters are words."""
+    settings = (ROOT / "docs" / "site" / "zensical.toml").read_text("utf-8")
+    (separator,) = re.findall(r"^separator = '(.*)'$", settings, re.MULTILINE)
+    found = [word for word in re.split(separator, "跑的都是采样器，top_k 0.5") if word]
+    assert found == [*"跑的都是采样器", "top", "k", "0.5"]

@@ -164,9 +164,9 @@ def test_a_run_that_diverges_is_told_in_words(
 def test_a_model_that_does_not_fit_into_memory_is_told(
     tmp_path: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--units", "10000000", "--batch", "4", "--window", "8", "--epochs", "1"]
+    arguments = ["--units", "300000", "--batch", "4", "--window", "8", "--epochs", "1"]
     assert main(["train", "--corpus", str(text_file), "--out", str(tmp_path / "c"), *arguments]) == 2
-    words = "not enough memory for --units 10000000 --layers 1 --batch 4 --window 8; lower one of them"
+    words = "not enough memory for --units 300000 --layers 1 --batch 4 --window 8; lower one of them"
     assert capfd.readouterr().err.splitlines()[-1] == f"steprnn: {words}"
 
 

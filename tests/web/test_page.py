@@ -145,7 +145,8 @@ def test_by_keyboard_alone_and_stopped(
         value(browser, "seed", "4")
         value(browser, "length", "5000")
         prompt.send_keys(Keys.ENTER)
-        Wait(browser).until(lambda b: len(text_of(b, "text")) > 10)
+        # Of this round: the text of the one before stands there until it begins.
+        Wait(browser).until(lambda b: not text_of(b, "said") and len(text_of(b, "text")) > 10)
         assert browser.find_element(By.ID, "stop").is_displayed()
         if end == Keys.ENTER:
             prompt.send_keys(Keys.TAB)

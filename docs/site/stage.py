@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,10 +134,10 @@ def build(more: str = "") -> Path:
     return OUT / "html"
 
 
-def main() -> int:
-    """Build the site of this checkout."""
+def told(make: Callable[[], Path]) -> int:
+    """Make a site, and print where it begins or what is wrong with it; the exit code."""
     try:
-        folder = build()
+        folder = make()
     except SiteError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -146,4 +146,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(build))

@@ -15,7 +15,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from stage import SiteError, build
+from stage import build, told
 
 MENU = '\n[project.extra.version]\nprovider = "mike"\n'
 LATEST = "latest"
@@ -29,8 +29,8 @@ DOOR = f'''<!DOCTYPE html>
 '''
 
 
-def add(html: Path, name: str, folder: Path) -> None:
-    """The site in `html` as version `name`, such as "0.1", of `folder`; one of that name is replaced."""
+def add(html: Path, name: str, folder: Path) -> Path:
+    """Put `html` into `folder` as version `name`, such as "0.1", where it replaces one; its place there."""
     listed = folder / "versions.json"
     known = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
     names = sorted({name, *(entry["version"] for entry in known)}, key=in_order, reverse=True)
@@ -40,6 +40,7 @@ def add(html: Path, name: str, folder: Path) -> None:
     entries = [{"version": n, "title": n, "aliases": [LATEST] if n == names[0] else []} for n in names]
     listed.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (folder / "index.html").write_text(DOOR, encoding="utf-8")
+    return folder / name
 
 
 def in_order(name: str) -> list[int]:
@@ -53,13 +54,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the sites of all versions are, or will be")
     folder = parser.parse_args().folder
     name = ".".join(version("steprnn").split(".")[:2])
-    try:
-        add(build(MENU), name, folder)
-    except SiteError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(f"{folder / name / 'index.html'}\n")
-    return 0
+    return told(lambda: add(build(MENU), name, folder))
 
 
 if __name__ == "__main__":

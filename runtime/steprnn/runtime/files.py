@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .bundle.packed import Place
@@ -49,6 +50,14 @@ BUNDLE_FORMAT = Format("steprnn.bundle", 2, "of a bundle")
 VOCABULARY_FORMAT = Format("steprnn.vocabulary", 1, "a vocabulary")
 PARITY_FORMAT = Format("steprnn.parity", 1, "a record of parity")
 CHECKPOINT_FORMAT = Format("steprnn.checkpoint", 1, "of a checkpoint")
+
+
+def export_line(source: Path) -> str:
+    """The command that makes a bundle, beside it, of a checkpoint or a Keras file; to be pasted."""
+    out = str(source)
+    for ending in (".checkpoint", ".keras", ".h5"):
+        out = out.removesuffix(ending)
+    return f"steprnn export {quote(str(source))} --out {quote(f'{out}.bundle')}"
 
 
 def read_record(path: Place, format: Format, error: type[SteprnnError], fix: str) -> dict[str, Any]:

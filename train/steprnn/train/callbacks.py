@@ -55,11 +55,13 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no t
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.under_way = False
         logs = logs or {}
-        if not math.isfinite(logs["perplexity"]):  # its exponential, in float32
-            raise SteprnnError(
-                f"the loss became {logs['loss']:.4g} in epoch {epoch + 1}; expected a number below 88: "
-                "lower --learning-rate, or give --clip 0.25"
-            )
+        for name in ("", "val_"):
+            if not math.isfinite(logs.get(f"{name}perplexity", 0.0)):  # its exponential, in float32
+                loss = logs[f"{name}loss"]
+                raise SteprnnError(
+                    f"the loss became {loss:.4g} in epoch {epoch + 1}; expected a number below 88: "
+                    "lower --learning-rate, or give --clip 0.25"
+                )
         held_out = {
             f"held_out_{name}": float(logs[f"val_{name}"])
             for name in ("loss", "perplexity")

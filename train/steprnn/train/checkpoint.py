@@ -112,7 +112,7 @@ def check(folder: Path, training: Training, settings: Settings, *, overwrite: bo
         if difference and not _is_nothing(folder, there) and not _goes_on(there, training, settings):
             state = "a finished run" if there.finished else "an unfinished run"
             instead = "give another --out"
-            if not there.finished and settings.goes_on(there.settings):
+            if not there.finished and _goes_on(replace(there, finished=True), training, settings):
                 least, most = there.settings["epochs"], settings.epochs
                 instead = f"end it with --epochs {least}, which --epochs {most} then goes on from, {instead}"
             raise CheckpointError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from steprnn.runtime.claims import temporary_files
 from steprnn.runtime.cli import Terminated
+from steprnn.runtime.files import export_line
 from steprnn.runtime.heavy import heavy_imports
 
 from .checkpoint import Training, check
@@ -115,8 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"wrote {arguments.out}\n"
     )
     if not arguments.quiet:
-        bundle = Path(arguments.out).with_suffix(".bundle")
-        sys.stderr.write(f"next: {shlex.join(['steprnn', 'export', arguments.out, '--out', str(bundle)])}\n")
+        sys.stderr.write(f"next: {export_line(Path(arguments.out))}\n")
     return 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, TRAINING, read_record, write_record
+from ..files import BUNDLE_FORMAT, INITIAL, MANIFEST, TRAINING, export_line, read_record, write_record
 from ..spec import StepSpec, TensorSpec
 from .arrays import read_arrays
 from .checked import check_manifest, expect, is_inside
@@ -210,12 +210,8 @@ def _no_bundle(path: Path) -> BundleError:
     """What it is instead, and the way from there."""
     keras = path.suffix in (".keras", ".h5") and path.is_file()
     if keras or (path / TRAINING).is_file():
-        out = str(path)
-        for ending in (".checkpoint", ".keras", ".h5"):
-            out = out.removesuffix(ending)
         what = "Keras model" if keras else "checkpoint"
-        way = f"steprnn export {quote(str(path))} --out {quote(f'{out}.bundle')}"
-        return BundleError(f"{path} is a {what}; run: {way}")
+        return BundleError(f"{path} is a {what}; run: {export_line(path)}")
     if path.suffix == ".whl" and path.is_file():
         way = f"pip install {quote(str(path))}, then give its name, {path.name.partition('-')[0]}"
         return BundleError(f"{path} is a wheel; run: {way}")
